@@ -1,0 +1,47 @@
+# make serve: install and serve the embedded model.   make test: install and run every check and test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help serve test lint format bench install install-test clean
+
+help:
+	@grep -E '^# make' $(MAKEFILE_LIST) | sed 's/^# //'
+	@echo 'make lint: formatting, lint, types and import rules.   make bench: the CPU benchmark.'
+
+$(VENV)/.server: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.server
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+install: $(VENV)/.server
+
+install-test: $(VENV)/.test
+
+serve: $(VENV)/.server
+	$(BIN)/dllm serve $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks.cpu $(ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

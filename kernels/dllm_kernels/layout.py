@@ -1,0 +1,73 @@
+"""How a step's flat rows belong to requests: built once a step on the host, used by every layer's attention.
+
+A kernel needs only offsets and lengths. The PyTorch twins also need padded groups: requests of similar
+length share one dense ``[requests, length]`` index, so that padding stays below a quarter whatever the mix
+of lengths.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+IntArray = NDArray[np.int64]
+
+_GROUP_RATIO = math.log(1.25)
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedRows:
+    """Flat rows of some requests as a dense index.
+
+    ``rows`` int64 ``[requests, length]`` is 0 where padded; ``is_valid`` bool of the same shape is None when
+    nothing is padded. ``valid_cells`` and ``valid_rows`` int64 ``[valid]`` pair the cells of the dense index
+    with their flat rows. ``start`` is the first row when the group is one contiguous run without padding, so
+    that a view replaces the gather.
+    """
+
+    rows: Tensor
+    is_valid: Tensor | None
+    valid_cells: Tensor
+    valid_rows: Tensor
+    start: int | None
+
+    def gather(self, flat: Tensor) -> Tensor:
+        """``[rows, ...]`` -> ``[requests, length, ...]``; padded cells hold some row's values."""
+        if self.start is not None:
+            return flat[self.start : self.start + self.rows.numel()].view(*self.rows.shape, *flat.shape[1:])
+        return flat[self.rows]
+
+    def scatter(self, dense: Tensor, flat: Tensor) -> None:
+        """Write the valid cells of ``[requests, length, ...]`` to their rows of ``flat``."""
+        if self.start is not None:
+            flat[self.start : self.start + self.rows.numel()] = dense.flatten(0, 1)
+        else:
+            flat[self.valid_rows] = dense.flatten(0, 1)[self.valid_cells]
+
+
+def length_groups(lengths: IntArray) -> IntArray:
+    """A group number for each request: lengths of one group differ by less than a quarter."""
+    return np.floor(np.log(np.maximum(lengths, 1)) / _GROUP_RATIO).astype(np.int64)
+
+
+def padded_rows(starts: IntArray, lengths: IntArray, device: torch.device) -> PaddedRows:
+    """Dense index of requests whose flat rows are ``starts[i] ... starts[i] + lengths[i]``."""
+    longest = int(lengths.max())
+    column = np.arange(longest)
+    is_valid = column < lengths[:, None]
+    rows = np.where(is_valid, starts[:, None] + column, 0)
+    cells = np.flatnonzero(is_valid)
+    is_full = len(cells) == rows.size
+    is_contiguous = is_full and bool((np.diff(starts) == longest).all())
+    return PaddedRows(
+        rows=torch.from_numpy(rows).to(device),
+        is_valid=None if is_full else torch.from_numpy(is_valid).to(device),
+        valid_cells=torch.from_numpy(cells).to(device),
+        valid_rows=torch.from_numpy(rows.reshape(-1)[cells]).to(device),
+        start=int(starts[0]) if is_contiguous else None,
+    )

@@ -1,0 +1,118 @@
+"""Projection to the vocabulary and choice of a token, a bounded number of logits rows at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dllm_kernels.noise import gumbel
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Per-row sampling, each ``[rows]``: temperature float32 (0 is greedy), noise keys int64, top_p float32,
+    top_k int64 (0 is off).
+
+    ``is_filtered`` says whether any row uses top_p or top_k; without it they are not read.
+    """
+
+    temperature: Tensor
+    keys: Tensor
+    top_p: Tensor
+    top_k: Tensor
+    is_filtered: bool
+
+    def rows(self, start: int, end: int) -> Sampling:
+        part = slice(start, end)
+        return Sampling(
+            self.temperature[part], self.keys[part], self.top_p[part], self.top_k[part], self.is_filtered
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a row chose, each ``[rows]``: token int64; float32 under the clean logits: its probability, the
+    margin between the two most likely tokens, and the entropy in nats."""
+
+    token: Tensor
+    probability: Tensor
+    margin: Tensor
+    entropy: Tensor
+
+
+def lm_head_choose(
+    hidden: Tensor, weight: Tensor, banned: Tensor, sampling: Sampling | None, max_num_logits: int
+) -> Choice:
+    """Choose one token a row; at most ``max_num_logits`` rows of logits exist at a time.
+
+    Confidence is taken from the clean logits in float32, whatever the temperature (the noise only picks the
+    token).
+
+    Args:
+        hidden: ``[rows, d_model]`` after the final norm.
+        weight: ``[vocabulary, d_model]``.
+        banned: int64 ids that are never chosen and take no probability.
+        sampling: None when every row is greedy.
+    """
+    chunks = []
+    for start in range(0, hidden.shape[0], max_num_logits):
+        end = min(start + max_num_logits, hidden.shape[0])
+        logits = float32_logits(hidden[start:end], weight)
+        logits[:, banned] = -torch.inf
+        chunks.append(_choose(logits, sampling.rows(start, end) if sampling is not None else None))
+    if len(chunks) == 1:
+        return chunks[0]
+    if not chunks:
+        empty = hidden.new_empty(0, dtype=torch.float32)
+        return Choice(empty.long(), empty, empty, empty)
+    return Choice(
+        torch.cat([c.token for c in chunks]),
+        torch.cat([c.probability for c in chunks]),
+        torch.cat([c.margin for c in chunks]),
+        torch.cat([c.entropy for c in chunks]),
+    )
+
+
+def float32_logits(hidden: Tensor, weight: Tensor) -> Tensor:
+    """``hidden @ weight.T`` accumulated and kept in float32: rounding logits to bfloat16 changes argmaxes."""
+    if hidden.dtype == torch.float32:
+        return F.linear(hidden, weight)
+    if hidden.is_cuda:
+        return torch.mm(hidden, weight.t(), out_dtype=torch.float32)
+    return F.linear(hidden.float(), weight.float())
+
+
+def _choose(logits: Tensor, sampling: Sampling | None) -> Choice:
+    best, index = logits.topk(2, dim=1)
+    shifted = logits - best[:, :1]
+    weights = shifted.exp()
+    total = weights.sum(dim=1)
+    entropy = total.log() - (weights * shifted.clamp_min(-1e30)).sum(dim=1) / total
+    token = index[:, 0] if sampling is None else _sample(logits, index[:, 0], sampling)
+    probability = weights.gather(1, token[:, None])[:, 0] / total
+    margin = (1.0 - weights.gather(1, index[:, 1:])[:, 0]) / total
+    return Choice(token, probability, margin, entropy)
+
+
+def _sample(logits: Tensor, greedy: Tensor, sampling: Sampling) -> Tensor:
+    is_warm = sampling.temperature > 0
+    scaled = logits / torch.where(is_warm, sampling.temperature, 1.0)[:, None]
+    if sampling.is_filtered:
+        scaled = _filter(scaled, sampling.top_p, sampling.top_k)
+    noisy = scaled + gumbel(sampling.keys, logits.shape[1])
+    return torch.where(is_warm, noisy.argmax(dim=1), greedy)
+
+
+def _filter(scaled: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
+    """Exact top-k, then top-p over what is left; the most likely token always stays."""
+    ordered, order = scaled.sort(dim=1, descending=True, stable=True)
+    rank = torch.arange(scaled.shape[1], device=scaled.device)
+    beyond_k = (top_k[:, None] > 0) & (rank >= top_k[:, None])
+    ordered = ordered.masked_fill(beyond_k, -torch.inf)
+    before = ordered.softmax(dim=1).cumsum(dim=1).roll(1, dims=1)
+    before[:, 0] = 0.0
+    ordered = ordered.masked_fill((before >= top_p[:, None]) & (rank > 0), -torch.inf)
+    return torch.empty_like(scaled).scatter_(1, order, ordered)

@@ -1,0 +1,1 @@
+"""The serving engine of dLLM-Serve and its OpenAI-compatible HTTP API."""

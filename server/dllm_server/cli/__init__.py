@@ -1,0 +1,5 @@
+"""The ``dllm`` command."""
+
+from dllm_server.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,156 @@
+"""``dllm serve | generate | plan | evaluate``. Bad flags and files end in one clear line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from dllm_server.cli.options import describe, given, settings_options
+from dllm_server.memory import BudgetError
+from dllm_server.models.config import ModelError
+from dllm_server.settings import EngineSettings, ServeSettings
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a user can cause ends in ``Error: ...`` and exit code 2, never a traceback."""
+
+    @wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except ValidationError as error:
+            raise click.UsageError(describe(error)) from error
+        except (BudgetError, ModelError, ValueError) as error:
+            raise click.UsageError(str(error)) from error
+
+    return guarded
+
+
+model_argument = click.argument("model", required=False)
+config_option = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML file of settings (flag names).",
+)
+
+
+def load_settings(model: str | None, config_file: Path | None, flags: dict[str, Any]) -> ServeSettings:
+    flags = given(flags | {"model": model})
+    return ServeSettings.load(flags, config_file)
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="dllm-serve", prog_name="dllm")
+def cli() -> None:
+    """Serve diffusion language models.
+
+    Try `dllm generate --prompt "Who are you?"`, then `dllm serve`. Every flag can also be an environment
+    variable (DLLM_MAX_NUM_SEQS for --max-num-seqs) or a line of the --config file; flags win over the
+    environment, it over the file.
+    """
+
+
+@cli.command()
+@model_argument
+@config_option
+@settings_options(ServeSettings, leave_out=["model"])
+@one_line_errors
+def serve(model: str | None, config_file: Path | None, **flags: Any) -> None:
+    """Serve MODEL (a directory or hub id; the embedded model by default) over an OpenAI-compatible HTTP
+    API."""
+    settings = load_settings(model, config_file, flags)
+    from dllm_server.api.server import run_server
+
+    sys.exit(run_server(settings))
+
+
+@cli.command()
+@model_argument
+@config_option
+@click.option("--prompt", required=True, help="What to ask.")
+@click.option("--max-tokens", default=64, show_default=True, type=click.IntRange(1), help="Longest answer.")
+@click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(0), help="0 is greedy.")
+@click.option("--seed", default=0, show_default=True, type=int, help="Seed of the samples.")
+@click.option("--raw", is_flag=True, help="Send the prompt as it is, without the chat template.")
+@settings_options(EngineSettings, leave_out=["model"])
+@one_line_errors
+def generate(
+    model: str | None,
+    config_file: Path | None,
+    prompt: str,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    raw: bool,
+    **flags: Any,
+) -> None:
+    """Answer one prompt; a terminal shows the canvas being denoised."""
+    settings = load_settings(model, config_file, flags).engine()
+    from dllm_server.cli.generate import run_generate
+
+    run_generate(settings, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, is_raw=raw)
+
+
+@cli.command()
+@model_argument
+@config_option
+@click.option("--gpu-memory", metavar="SIZE", help="Plan for a device of this size, e.g. 24GiB.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@settings_options(EngineSettings, leave_out=["model", "gpu_memory_limit"])
+@one_line_errors
+def plan(
+    model: str | None, config_file: Path | None, gpu_memory: str | None, as_json: bool, **flags: Any
+) -> None:
+    """Show how MODEL would divide a device's memory; exits with 2 and the owner that does not fit when it
+    cannot."""
+    settings = load_settings(model, config_file, flags | {"gpu_memory_limit": gpu_memory}).engine()
+    from dllm_server.cli.plan import run_plan
+
+    run_plan(settings, as_json=as_json)
+
+
+@cli.command()
+@model_argument
+@config_option
+@click.option(
+    "--items", default=50, show_default=True, type=click.IntRange(1), help="Questions a task family."
+)
+@click.option("--family", "families", multiple=True, help="Only this family (repeatable).")
+@click.option("--mode", "modes", multiple=True, help="Only this decoding mode (repeatable).")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also write the table as JSON.",
+)
+@settings_options(EngineSettings, leave_out=["model"])
+@one_line_errors
+def evaluate(
+    model: str | None,
+    config_file: Path | None,
+    items: int,
+    families: tuple[str, ...],
+    modes: tuple[str, ...],
+    json_file: Path | None,
+    **flags: Any,
+) -> None:
+    """Score MODEL on held-out tasks under each decoding mode."""
+    settings = load_settings(model, config_file, flags).engine()
+    from dllm_server.evaluation.report import run_evaluation
+
+    run_evaluation(settings, items=items, families=families, modes=modes, json_file=json_file)
+
+
+def main() -> None:
+    cli(prog_name="dllm")

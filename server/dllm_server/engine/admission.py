@@ -1,0 +1,48 @@
+"""What can ever be admitted, and what it takes: pure checks of a request against the engine's sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dllm_server.engine.messages import Generate
+from dllm_server.memory import lifetime_pages
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The sizes of an engine. ``shift`` is 1 where logits are shifted (Dream)."""
+
+    max_model_len: int
+    pages: int
+    page_size: int
+    vocab_size: int
+    shift: int
+
+    def pages_for(self, message: Generate) -> int:
+        """Pages reserved for a request's whole life."""
+        if message.diffusion.refresh_interval == 1:
+            return 0  # every step refreshes: nothing is ever read from pages
+        return lifetime_pages(
+            len(message.prompt),
+            message.max_tokens,
+            message.diffusion.block_length,
+            message.diffusion.retention_ratio,
+            self.page_size,
+            self.shift,
+        )
+
+    def refusal(self, message: Generate) -> str | None:
+        """Why a request can never be served, or None."""
+        total = len(message.prompt) + message.max_tokens
+        if not message.prompt:
+            return "the prompt is empty: send at least one token"
+        if message.max_tokens < 1:
+            return f"max_tokens {message.max_tokens} is below 1"
+        if min(message.prompt) < 0 or max(message.prompt) >= self.vocab_size:
+            return f"the prompt holds a token id outside the vocabulary of {self.vocab_size}"
+        if total > self.max_model_len:
+            return f"prompt and max_tokens are {total} tokens, the longest served is {self.max_model_len}"
+        pages = self.pages_for(message)
+        if pages > self.pages:
+            return f"the request needs {pages} K/V pages, the pool has {self.pages}: lower max_tokens"
+        return None

@@ -1,0 +1,95 @@
+"""How much memory the device has, holds and held at most: CUDA's allocator, or the process and its cgroup on
+a CPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+import torch
+
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+class DeviceMemory(Protocol):
+    """Readings take no lock and wait for no device."""
+
+    @property
+    def total_bytes(self) -> int: ...
+
+    def used_bytes(self) -> int: ...
+
+    def peak_bytes(self) -> int:
+        """Most bytes held since the last ``reset_peak``."""
+
+    def reset_peak(self) -> None: ...
+
+
+class CpuMemory:
+    """Resident memory of this process; the total is the machine's or the cgroup's, whichever is less."""
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        totals = [psutil.virtual_memory().total, cgroup_limit_bytes(), limit_bytes]
+        self.total_bytes = min(total for total in totals if total is not None)
+        self._process = psutil.Process(os.getpid())
+
+    def used_bytes(self) -> int:
+        return int(self._process.memory_info().rss)
+
+    def peak_bytes(self) -> int:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return max(int(line.split()[1]) * 1024, self.used_bytes())
+        return self.used_bytes()
+
+    def reset_peak(self) -> None:
+        try:
+            _CLEAR_REFS.write_text("5")
+        except (
+            OSError
+        ):  # a kernel without the reset keeps the peak of the process's life, which is never too low
+            return
+
+
+class CudaMemory:
+    """PyTorch's allocator on one CUDA device; the total is the device's or the configured limit."""
+
+    def __init__(self, device: torch.device, limit_bytes: int | None = None) -> None:
+        self._device = device
+        total = torch.cuda.get_device_properties(device).total_memory
+        self.total_bytes = total if limit_bytes is None else min(total, limit_bytes)
+        if limit_bytes is not None and limit_bytes < total:
+            torch.cuda.set_per_process_memory_fraction(limit_bytes / total, device)
+
+    def used_bytes(self) -> int:
+        return torch.cuda.memory_allocated(self._device)
+
+    def peak_bytes(self) -> int:
+        return torch.cuda.max_memory_allocated(self._device)
+
+    def reset_peak(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+
+def open_device_memory(device: torch.device, limit_bytes: int | None) -> DeviceMemory:
+    return CudaMemory(device, limit_bytes) if device.type == "cuda" else CpuMemory(limit_bytes)
+
+
+def cgroup_limit_bytes() -> int | None:
+    """The memory limit of this process's cgroup (v2), if it has one."""
+    try:
+        text = _CGROUP_LIMIT.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception is a device or host allocator saying no."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)

@@ -1,0 +1,309 @@
+"""The engine's loop body: schedule, run, commit, publish. Synchronous, single-threaded, free of sockets."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from dllm_server.engine.admission import Capacity
+from dllm_server.engine.batch import StepBatch, build_batch, step_kind
+from dllm_server.engine.device_memory import is_out_of_memory
+from dllm_server.engine.messages import (
+    BlockCommitted,
+    CanvasUpdate,
+    Failed,
+    FailureReason,
+    Finished,
+    FinishReason,
+    FromEngine,
+    Generate,
+)
+from dllm_server.engine.model_runner import ModelRunner, StepResult
+from dllm_server.engine.request import Phase, Request
+from dllm_server.engine.scheduler import Limits, Running, StepPlan, Waiting, schedule
+from dllm_server.engine.slots import SlotTable
+from dllm_server.engine.stats import EngineStats
+from dllm_server.settings import LiveSettings
+
+log = structlog.get_logger(__name__)
+
+OOM_RECOVERY_STEPS = 512
+
+
+@dataclass(slots=True)
+class Throttle:
+    """The token budget after out-of-memory events: halved at once, doubled after ``OOM_RECOVERY_STEPS``
+    quiet steps."""
+
+    tokens: int | None = None  # None: as configured
+    quiet_steps: int = 0
+
+    def shrink(self, tokens: int) -> None:
+        self.tokens, self.quiet_steps = tokens, 0
+
+    def count_quiet_step(self, configured: int) -> None:
+        if self.tokens is None:
+            return
+        self.quiet_steps += 1
+        if self.quiet_steps >= OOM_RECOVERY_STEPS:
+            grown = self.tokens * 2
+            self.tokens, self.quiet_steps = (grown if grown < configured else None), 0
+
+
+@dataclass(slots=True)
+class Engine:
+    """Requests in, messages out.
+
+    ``submit`` and ``cancel`` act between steps; ``step`` runs one. Each returns the messages to send.
+    Whatever ends a request gives its slot and pages back before the message is returned.
+    """
+
+    runner: ModelRunner
+    table: SlotTable
+    capacity: Capacity
+    live: LiveSettings
+    aging_steps: int
+    clock: Callable[[], float]
+    stats: EngineStats = field(default_factory=EngineStats)
+    throttle: Throttle = field(default_factory=Throttle)
+    _waiting: deque[Request] = field(default_factory=deque)
+    _running: dict[int, Request] = field(default_factory=dict)  # by slot, in order of admission
+    _by_id: dict[str, Request] = field(default_factory=dict)
+    _free_slots: list[int] = field(default_factory=list)
+    _deficit: float = 0.0
+    _step: int = 0
+
+    def __post_init__(self) -> None:
+        self._free_slots = list(range(self.table.slots - 1, -1, -1))
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._waiting or self._running)
+
+    @property
+    def requests_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def requests_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def token_budget(self) -> int:
+        """Query tokens the next step may hold. A setting or an OOM below a running sequence yields to it:
+        refreshes are whole."""
+        configured = self.live.max_num_batched_tokens
+        budget = configured if self.throttle.tokens is None else min(configured, self.throttle.tokens)
+        if not self._running:
+            return max(budget, self._waiting[0].sequence_tokens if self._waiting else 0)
+        return max(budget, *(request.sequence_tokens for request in self._running.values()), 0)
+
+    def submit(self, message: Generate) -> list[FromEngine]:
+        """Queue a request, or refuse one that can never fit."""
+        pages = self.capacity.pages_for(message)
+        problem = self.capacity.refusal(message)
+        if message.request_id in self._by_id:
+            problem = f"request id {message.request_id} is already in use"
+        if problem is not None:
+            self.stats.refused += 1
+            return [Failed(message.request_id, FailureReason.TOO_LARGE, problem)]
+        request = Request(message, self.clock(), pages, last_step=self._step)
+        self._waiting.append(request)
+        self._by_id[message.request_id] = request
+        return []
+
+    def cancel(self, request_id: str) -> list[FromEngine]:
+        """End a request at once; unknown ids (already ended) are ignored."""
+        request = self._by_id.get(request_id)
+        if request is None:
+            return []
+        self.stats.cancelled += 1
+        if request.phase is Phase.WAITING:
+            self._waiting.remove(request)
+        self._release(request)
+        return [Finished(request_id, FinishReason.CANCELLED, request.stats())]
+
+    def fail_all(self, reason: FailureReason, message: str) -> list[FromEngine]:
+        """End every request."""
+        failed: list[FromEngine] = []
+        for request in list(self._by_id.values()):
+            self._release(request)
+            failed.append(Failed(request.request_id, reason, message, request.stats()))
+        self._waiting.clear()
+        return failed
+
+    def step(self) -> list[FromEngine]:
+        """Plan and run one step; an out-of-memory error puts its requests back unchanged and shrinks the
+        budget."""
+        started = self.clock()
+        budget = self.token_budget
+        plan = self._plan(budget)
+        if plan.is_empty:
+            return []
+        self._step += 1
+        self._deficit = plan.deficit
+        refresh = np.array([*plan.refresh, *self._admit(plan.admitted)], np.int64)
+        reuse = np.array(plan.reuse, np.int64)
+        slots, kind = np.concatenate((refresh, reuse)).tolist(), step_kind(len(refresh), len(reuse))
+        forward_started = self.clock()
+        try:
+            batch = build_batch(
+                refresh, reuse, self.table, self.runner.pool.page_size, self.runner.model.device
+            )
+            forward_started = self.clock()
+            result = self.runner.run(batch, self.live.max_num_logits)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            result = None
+        if result is None:  # outside the handler: the exception holds the step's tensors
+            return self._contain_oom(slots, plan.tokens, kind)
+        forward_seconds = self.clock() - forward_started
+        outgoing = self._apply(batch, result)
+        self.throttle.count_quiet_step(self.live.max_num_batched_tokens)
+        self.stats.count_step(batch, budget, self.clock() - started, forward_seconds)
+        return outgoing
+
+    def _plan(self, budget: int) -> StepPlan:
+        table, pool = self.table, self.runner.pool.allocator
+        running = [
+            Running(
+                slot,
+                request.phase is Phase.REFRESH,
+                request.sequence_tokens if request.phase is Phase.REFRESH else table.window(slot),
+                self._step - request.last_step,
+            )
+            for slot, request in self._running.items()
+        ]
+        waiting = (Waiting(r.sequence_tokens, r.pages, self._step - r.last_step) for r in self._waiting)
+        limits = Limits(
+            token_budget=budget,
+            refresh_share=self.live.refresh_share,
+            aging_steps=self.aging_steps,
+            free_slots=min(self.live.max_num_seqs, table.slots) - len(self._running),
+            free_pages=pool.free_pages,
+            watermark_pages=int(self.live.admission_watermark * pool.pages),
+        )
+        return schedule(running, waiting, limits, self._deficit)
+
+    def _admit(self, count: int) -> list[int]:
+        slots = []
+        for _ in range(count):
+            request = self._waiting.popleft()
+            slot = self._free_slots.pop()
+            self.table.fill(slot, request, self.runner.pool.allocator.reserve(slot, request.pages))
+            request.slot, request.admitted_seconds = slot, self.clock()
+            request.enter(Phase.REFRESH)
+            self._running[slot] = request
+            self.runner.start(slot)
+            slots.append(slot)
+        return slots
+
+    def _apply(self, batch: StepBatch, result: StepResult) -> list[FromEngine]:
+        """Bring the host's table up to date, then let every request of the batch go on."""
+        table, slots = self.table, batch.slots
+        request_index, column = np.nonzero(result.tokens >= 0)
+        slot = slots[request_index]
+        position = table.block_start[slot] + column
+        table.token_ids[slot, position] = result.tokens[request_index, column]
+        table.logprobs[slot, position] = result.logprobs[request_index, column]
+        table.is_masked[slot, position] = False
+        table.step[slots] += 1
+        self.stats.committed_tokens += len(request_index)
+        masks_left, ended_at = self._block_state(slots, batch.block)
+        outgoing: list[FromEngine] = []
+        for index, slot_number in enumerate(slots.tolist()):
+            request = self._running[slot_number]
+            request.forward_passes += 1
+            request.refresh_passes += index < batch.refresh_requests
+            request.steps_in_block += 1
+            request.last_step = self._step
+            if request.message.wants_canvas:
+                outgoing.append(self._canvas_update(request))
+            if ended_at[index] >= 0:
+                outgoing += self._finish(request, int(ended_at[index]), FinishReason.STOP)
+            elif masks_left[index]:
+                request.enter(request.next_phase_in_block())
+            elif table.block_end[slot_number] == table.sequence_len[slot_number]:
+                outgoing += self._finish(request, int(table.block_end[slot_number]), FinishReason.LENGTH)
+            else:
+                outgoing.append(self._publish(request, int(table.block_end[slot_number])))
+                table.start_block(slot_number, int(table.block_end[slot_number]))
+                request.steps_in_block = 0
+                request.enter(Phase.REFRESH)
+        return outgoing
+
+    def _block_state(
+        self, slots: NDArray[np.int64], block: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each slot the masks left in its block, and the position of an EOS with everything before it
+        committed (or -1)."""
+        table = self.table
+        start, length = table.block_start[slots], table.block_end[slots] - table.block_start[slots]
+        column = np.arange(block)
+        inside = column < length[:, None]
+        position = np.minimum(start[:, None] + column, table.max_model_len - 1)
+        is_masked = table.is_masked[slots[:, None], position] & inside
+        is_eos = (
+            (table.token_ids[slots[:, None], position] == self.runner.model.config.eos_token_id)
+            & inside
+            & ~is_masked
+        )
+        first_mask = np.where(is_masked.any(axis=1), is_masked.argmax(axis=1), block)
+        first_eos = np.where(is_eos.any(axis=1), is_eos.argmax(axis=1), block)
+        is_ended = (first_eos < first_mask) & ~table.ignores_eos[slots]
+        return is_masked.sum(axis=1), np.where(is_ended, start + first_eos, -1)
+
+    def _publish(self, request: Request, end: int) -> BlockCommitted:
+        start = int(self.table.block_start[request.slot])
+        tokens = self.table.token_ids[request.slot, start:end].tolist()
+        logprobs = self.table.logprobs[request.slot, start:end].tolist()
+        return BlockCommitted(request.request_id, tokens, logprobs, request.stats())
+
+    def _finish(self, request: Request, end: int, reason: FinishReason) -> list[FromEngine]:
+        published = self._publish(request, end)
+        self._release(request)
+        finished = Finished(request.request_id, reason, request.stats())
+        return [published, finished] if published.token_ids else [finished]
+
+    def _canvas_update(self, request: Request) -> CanvasUpdate:
+        slot = request.slot
+        start, end = int(self.table.block_start[slot]), int(self.table.block_end[slot])
+        shown = np.where(self.table.is_masked[slot, start:end], -1, self.table.token_ids[slot, start:end])
+        offset = start - int(self.table.prompt_len[slot])
+        return CanvasUpdate(request.request_id, offset, shown.tolist(), request.forward_passes)
+
+    def _release(self, request: Request) -> None:
+        """Give back what the request holds; the one way out."""
+        was_running = request.phase in (Phase.REFRESH, Phase.REUSE)
+        request.enter(Phase.FINISHED)
+        del self._by_id[request.request_id]
+        if was_running:
+            del self._running[request.slot]
+            self.runner.pool.allocator.release(request.slot)
+            self._free_slots.append(request.slot)
+
+    def _contain_oom(self, slots: list[int], tokens: int, kind: str) -> list[FromEngine]:
+        """Halve the budget; when that cannot make the step smaller, its largest request fails with 503."""
+        self.runner.release_cached_memory()
+        self.stats.oom[kind] += 1
+        largest = max((self._running[slot] for slot in slots), key=lambda request: request.sequence_tokens)
+        floor = max(request.sequence_tokens for request in self._running.values())
+        target = max(tokens // 2, floor)
+        log.warning(
+            "out of memory in a step", phase=kind, tokens=tokens, requests=len(slots), next_budget=target
+        )
+        if len(slots) > 1 and target < tokens:
+            self.throttle.shrink(target)
+            return []
+        stats = largest.stats()
+        self._release(largest)
+        message = (
+            f"out of device memory with {largest.sequence_tokens} tokens: try again or send a shorter request"
+        )
+        return [Failed(largest.request_id, FailureReason.OUT_OF_MEMORY, message, stats)]

@@ -1,0 +1,116 @@
+"""The engine's process: read messages, step, send messages. The client in ``worker`` spawns it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import msgspec
+import zmq
+
+from dllm_server.engine.messages import Cancel, FromEngine, Generate, Ready, Shutdown, StartFailed, ToEngine
+from dllm_server.engine.snapshot import take_snapshot
+from dllm_server.engine.startup import StartedEngine, start
+from dllm_server.engine.tuning import TuningWatch
+from dllm_server.memory import BudgetError
+from dllm_server.models.config import ModelError
+from dllm_server.models.progress import loading_bar
+from dllm_server.settings import EngineSettings
+
+SNAPSHOT_SECONDS = 0.1
+IDLE_POLL_MILLISECONDS = 50
+EXIT_START_FAILED = 3
+
+
+def serve_engine(endpoint: str, settings: EngineSettings) -> int:
+    """The child's main: start, answer until told to stop or the parent is gone. Returns the exit code."""
+    parent = os.getppid()
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
+        signal.signal(ignored, signal.SIG_IGN)
+    encoder = msgspec.msgpack.Encoder()
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
+    socket.set_hwm(0)
+    socket.connect(endpoint)
+    try:
+        with loading_bar() as progress:
+            started = start(settings, progress=progress)
+    except (BudgetError, ModelError) as error:
+        socket.send(encoder.encode([StartFailed(str(error))]))
+        socket.close(linger=1000)
+        return EXIT_START_FAILED
+    socket.send(encoder.encode([Ready(started.model)]))
+    EngineLoop(socket, started, settings, parent).run()
+    socket.close(linger=1000)
+    return 0
+
+
+class EngineLoop:
+    """Read messages, step, send messages, until a ``Shutdown`` or the parent's end."""
+
+    def __init__(
+        self, socket: zmq.Socket[bytes], started: StartedEngine, settings: EngineSettings, parent: int
+    ) -> None:
+        self._socket, self._started, self._engine, self._parent = socket, started, started.engine, parent
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(list[ToEngine])
+        self._tuning = open_tuning(settings, started)
+        self._snapshot_due = 0.0
+
+    def run(self) -> None:
+        while os.getppid() == self._parent:
+            outgoing: list[FromEngine] = []
+            timeout = 0 if self._engine.has_work else IDLE_POLL_MILLISECONDS
+            while self._socket.poll(timeout):
+                timeout = 0
+                for message in self._decoder.decode(self._socket.recv()):
+                    match message:
+                        case Generate():
+                            outgoing += self._engine.submit(message)
+                        case Cancel(request_id):
+                            outgoing += self._engine.cancel(request_id)
+                        case Shutdown():
+                            return
+            outgoing += self._engine.step()
+            self._started.ledger.note_step(
+                min(self._engine.stats.logits_rows, self._engine.live.max_num_logits)
+            )
+            outgoing += self._housekeeping()
+            if outgoing:
+                self._socket.send(self._encoder.encode(outgoing))
+
+    def _housekeeping(self) -> list[FromEngine]:
+        now = time.monotonic()
+        if now < self._snapshot_due:
+            return []
+        self._snapshot_due = now + SNAPSHOT_SECONDS
+        self._started.ledger.close_window()
+        if self._tuning is not None and (live := self._tuning.poll()) is not None:
+            self._engine.live = live
+        generation, errors = (self._tuning.generation, self._tuning.errors) if self._tuning else (0, 0)
+        return [take_snapshot(self._started, tuning_generation=generation, tuning_errors=errors)]
+
+
+def open_tuning(settings: EngineSettings, started: StartedEngine) -> TuningWatch | None:
+    """The watch of the configured tuning file. The token budget may grow into what the memory budget left
+    free."""
+    if settings.tuning_file is None:
+        return None
+    budget = started.budget
+    spare_tokens = budget.free_bytes // budget.activation_bytes_per_token
+    return TuningWatch(
+        settings.tuning_file,
+        settings.live_settings(),
+        max_tokens=settings.max_num_batched_tokens + spare_tokens,
+        max_seqs=started.engine.table.slots,
+    )
+
+
+def main() -> int:
+    endpoint, settings = sys.argv[1:]
+    return serve_engine(endpoint, EngineSettings.model_validate_json(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Messages between the API process and the engine process: msgspec structs, tagged by type, encoded as
+msgpack.
+
+The API sends ``Generate``, ``Cancel`` and ``Shutdown``; the engine answers with the others. One ``Generate``
+ends with exactly one ``Finished`` or ``Failed``, also after ``Cancel``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from dllm_server.settings import Confidence, Strategy
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"  # EOS was committed with everything before it
+    LENGTH = "length"  # the canvas is full
+    CANCELLED = "cancelled"
+
+
+class FailureReason(StrEnum):
+    """Why a request got no answer; the API turns each into a status and an OpenAI error."""
+
+    TOO_LARGE = "too_large"  # can never fit: 400
+    OUT_OF_MEMORY = "out_of_memory"  # contained CUDA OOM at the floor: 503
+    ENGINE_ERROR = "engine_error"  # 500
+    SHUTTING_DOWN = "shutting_down"  # 503
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """How tokens are chosen; ``temperature`` 0 is greedy, ``top_p`` 1 and ``top_k`` 0 keep the whole
+    vocabulary."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+
+class Diffusion(msgspec.Struct, frozen=True):
+    """Decoding settings of one request, checked by ``settings.DiffusionSettings``."""
+
+    block_length: int
+    refresh_interval: int | None
+    strategy: Strategy
+    value: float
+    confidence: Confidence
+    retention_ratio: float
+
+
+class Generate(msgspec.Struct, frozen=True, tag=True):
+    request_id: str
+    prompt: list[int]
+    max_tokens: int
+    sampling: Sampling
+    diffusion: Diffusion
+    ignore_eos: bool = False
+    wants_canvas: bool = False
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    request_id: str
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag=True):
+    """Finish nothing more: the engine process ends. Draining is the API's job."""
+
+
+class RequestStats(msgspec.Struct, frozen=True):
+    """Cumulative counts of one request up to the message that carries them."""
+
+    forward_passes: int = 0
+    refresh_passes: int = 0
+    queue_seconds: float = 0.0
+
+
+class BlockCommitted(msgspec.Struct, frozen=True, tag=True):
+    """The next tokens of a request, in order; a block's tokens come together, cut before EOS.
+
+    ``logprobs`` holds the log confidence of each token under the clean logits of the step that committed it.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    logprobs: list[float]
+    stats: RequestStats
+
+
+class CanvasUpdate(msgspec.Struct, frozen=True, tag=True):
+    """The current block of a request that asked for it, after a step; a masked position is -1."""
+
+    request_id: str
+    block_start: int  # in generated tokens
+    token_ids: list[int]
+    forward_passes: int
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True):
+    request_id: str
+    reason: FinishReason
+    stats: RequestStats
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    request_id: str
+    reason: FailureReason
+    message: str
+    stats: RequestStats = RequestStats()
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """What the API must know of the model to validate and tokenise."""
+
+    name: str
+    directory: str  # local directory with the tokenizer files
+    max_model_len: int
+    max_request_tokens: int  # prompt + max_tokens that can ever be admitted
+    vocab_size: int
+    mask_token_id: int
+    eos_token_id: int
+    retention_ratio: float
+    device: str
+    dtype: str
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    model: ModelInfo
+
+
+class StartFailed(msgspec.Struct, frozen=True, tag=True):
+    """The engine could not start; the process ends after this."""
+
+    message: str
+
+
+class StepHistogram(msgspec.Struct, frozen=True):
+    """Cumulative counts by upper bound in seconds (the last is +Inf), as Prometheus wants them."""
+
+    bounds: list[float]
+    counts: list[int]
+    total_seconds: float
+
+
+class EngineSnapshot(msgspec.Struct, frozen=True, tag=True):
+    """The engine's state for /metrics, sent a few times a second; counters are cumulative since the process
+    began."""
+
+    requests_running: int
+    requests_waiting: int
+    tokens_total: dict[str, int]  # phase -> query tokens
+    steps_total: dict[str, int]  # refresh | reuse | mixed -> steps
+    committed_tokens_total: int
+    step_seconds: dict[str, StepHistogram]  # the same keys as steps_total
+    batch_fill: float  # last step's query tokens / token budget
+    token_budget: int
+    max_num_seqs: int
+    max_num_logits: int
+    kv_pages: dict[str, int]  # free | used
+    page_size: int
+    memory_bytes: dict[str, int]  # owner -> bytes
+    memory_peak_bytes: dict[str, int]
+    memory_predicted_bytes: dict[str, int]
+    device_memory_bytes: int
+    oom_total: dict[str, int]  # refresh | reuse | mixed | profile
+    cancelled_total: int
+    refused_total: int
+    tuning_generation: int
+    tuning_errors_total: int
+
+
+ToEngine = Generate | Cancel | Shutdown
+FromEngine = Ready | StartFailed | BlockCommitted | CanvasUpdate | Finished | Failed | EngineSnapshot

@@ -1,0 +1,124 @@
+"""Measures what a full step takes on the device, so that the budget rests on readings and not only on the
+model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from dllm_kernels.lm_head import lm_head_choose
+
+from dllm_server.engine.batch import build_batch
+from dllm_server.engine.device_memory import DeviceMemory, is_out_of_memory
+from dllm_server.engine.kv_pool import KvPool
+from dllm_server.engine.messages import Diffusion, Generate, Sampling
+from dllm_server.engine.model_runner import ModelRunner
+from dllm_server.engine.request import Request
+from dllm_server.engine.slots import SlotTable
+from dllm_server.memory import EngineLimits, lifetime_pages
+from dllm_server.models.transformer import Transformer
+from dllm_server.settings import Confidence, Strategy
+
+_CPU_TOKENS = 512  # a CPU's activations grow linearly; a whole budget would take minutes on a large model
+_MARGIN = 1.05
+_SMALLEST_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Peak transient bytes of the largest step the settings allow; ``tokens`` and ``rows`` were really run.
+
+    ``oom_events`` counts how often the device refused before a step fitted.
+    """
+
+    activations_bytes: int
+    logits_bytes: int
+    tokens: int
+    rows: int
+    oom_events: int
+
+
+def measure(model: Transformer, memory: DeviceMemory, limits: EngineLimits) -> Profile:
+    """Run a refresh of ``max_num_batched_tokens`` and a head of ``max_num_logits`` rows; on a CPU a part of
+    them, scaled up.
+
+    When the device refuses a size, half of it is tried, and the result scaled, so that the budget can say
+    what does not fit.
+    """
+    is_cpu = model.device.type == "cpu"
+    tokens = min(limits.max_num_batched_tokens, _CPU_TOKENS) if is_cpu else limits.max_num_batched_tokens
+    rows = min(limits.max_num_logits, _CPU_TOKENS) if is_cpu else limits.max_num_logits
+    activations, tokens, oom_tokens = _largest(
+        tokens, lambda size: _refresh_peak(model, memory, limits, size)
+    )
+    logits, rows, oom_rows = _largest(rows, lambda size: _head_peak(model, memory, size))
+    return Profile(
+        activations_bytes=int(activations * limits.max_num_batched_tokens / tokens * _MARGIN),
+        logits_bytes=int(logits * limits.max_num_logits / rows * _MARGIN),
+        tokens=tokens,
+        rows=rows,
+        oom_events=oom_tokens + oom_rows,
+    )
+
+
+def _largest(size: int, peak_at: Callable[[int], int]) -> tuple[int, int, int]:
+    """Peak bytes at ``size`` or the largest half of it that runs, that size, and the refusals on the way."""
+    refusals = 0
+    while True:
+        try:
+            return peak_at(size), size, refusals
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or size <= _SMALLEST_TOKENS:
+                raise
+            refusals += 1
+            size //= 2
+        _release_cached()
+
+
+def _refresh_peak(model: Transformer, memory: DeviceMemory, limits: EngineLimits, tokens: int) -> int:
+    length = min(limits.max_model_len, tokens)
+    count = max(1, tokens // length)
+    block = min(limits.block_length, length - 1) if length > 1 else 1
+    prompt = length - block
+    pages = lifetime_pages(prompt, block, block, limits.retention_ratio, limits.page_size, model.config.shift)
+    table = SlotTable(count, length, pages, model.config.mask_token_id, model.config.shift)
+    config = model.config
+    pool = KvPool(
+        layers=config.n_layers,
+        pages=pages,
+        page_size=limits.page_size,
+        kv_heads=config.n_kv_heads,
+        head_dim=config.head_dim,
+        dtype=model.dtype,
+        device=model.device,
+    )
+    diffusion = Diffusion(block, None, Strategy.QUOTA, 1.0, Confidence.PROBABILITY, limits.retention_ratio)
+    message = Generate("profile", [config.eos_token_id] * prompt, block, Sampling(), diffusion)
+    for slot in range(count):
+        table.fill(slot, Request(message, 0.0, pages), list(range(1, pages + 1)))  # all write the same pages
+    runner = ModelRunner(model, pool, table)
+    batch = build_batch(np.arange(count), np.arange(0), table, limits.page_size, model.device)
+    _release_cached()
+    before = memory.used_bytes()
+    memory.reset_peak()
+    runner.run(batch, limits.max_num_logits)
+    return max(memory.peak_bytes() - before, 0)
+
+
+@torch.inference_mode()
+def _head_peak(model: Transformer, memory: DeviceMemory, rows: int) -> int:
+    hidden = torch.zeros(rows, model.config.d_model, dtype=model.dtype, device=model.device)
+    banned = torch.tensor([model.config.mask_token_id], device=model.device)
+    _release_cached()
+    before = memory.used_bytes()
+    memory.reset_peak()
+    lm_head_choose(hidden, model.lm_head, banned, None, rows)
+    return max(memory.peak_bytes() - before, 0)
+
+
+def _release_cached() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.synchronize()

@@ -1,0 +1,68 @@
+"""A request in the engine and its phase machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from dllm_server.engine.messages import Generate, RequestStats
+
+
+class Phase(StrEnum):
+    """WAITING has no slot; REFRESH queries the whole sequence, REUSE its block; FINISHED has given
+    everything back."""
+
+    WAITING = "waiting"
+    REFRESH = "refresh"
+    REUSE = "reuse"
+    FINISHED = "finished"
+
+
+_NEXT = {
+    Phase.WAITING: {Phase.REFRESH, Phase.FINISHED},
+    Phase.REFRESH: {Phase.REFRESH, Phase.REUSE, Phase.FINISHED},
+    Phase.REUSE: {Phase.REFRESH, Phase.REUSE, Phase.FINISHED},
+    Phase.FINISHED: set[Phase](),
+}
+
+
+@dataclass(slots=True)
+class Request:
+    """One ``Generate`` on its way. Numbers that a step reads for all requests at once live in the
+    ``SlotTable``."""
+
+    message: Generate
+    arrived_seconds: float
+    pages: int
+    phase: Phase = Phase.WAITING
+    slot: int = -1
+    admitted_seconds: float = 0.0
+    last_step: int = field(default=0)  # number of the step that last served it, or of its arrival
+    steps_in_block: int = 0
+    forward_passes: int = 0
+    refresh_passes: int = 0
+
+    @property
+    def request_id(self) -> str:
+        return self.message.request_id
+
+    @property
+    def sequence_tokens(self) -> int:
+        return len(self.message.prompt) + self.message.max_tokens
+
+    def enter(self, phase: Phase) -> None:
+        """The one transition function; an illegal transition raises ``ValueError``."""
+        if phase not in _NEXT[self.phase]:
+            raise ValueError(f"request {self.request_id} cannot go from {self.phase} to {phase}")
+        self.phase = phase
+
+    def next_phase_in_block(self) -> Phase:
+        """Phase of the next step while the block still has masks."""
+        interval = self.message.diffusion.refresh_interval
+        return Phase.REFRESH if interval is not None and self.steps_in_block % interval == 0 else Phase.REUSE
+
+    def stats(self) -> RequestStats:
+        waited = (
+            self.admitted_seconds - self.arrived_seconds if self.slot >= 0 or self.forward_passes else 0.0
+        )
+        return RequestStats(self.forward_passes, self.refresh_passes, max(waited, 0.0))

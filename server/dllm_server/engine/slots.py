@@ -1,0 +1,84 @@
+"""The host's table of admitted requests: one row a slot, so that a step's plan is built by array
+operations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dllm_server.engine.request import Request
+from dllm_server.memory import kept_context_tokens
+from dllm_server.settings import Confidence, Strategy
+
+STRATEGIES = tuple(Strategy)
+CONFIDENCES = tuple(Confidence)
+
+
+class SlotTable:
+    """Numbers and canvases of the requests in flight.
+
+    The canvas is two arrays: token ids, and whether a position is still masked. A mask token in a prompt is
+    just a token. Columns are int64 ``[slots]`` unless said otherwise; canvas arrays are ``[slots,
+    max_model_len]``.
+    """
+
+    def __init__(
+        self, slots: int, max_model_len: int, max_pages: int, mask_token_id: int, shift: int
+    ) -> None:
+        self.slots, self.max_model_len, self.shift = slots, max_model_len, shift
+        self._mask_token_id = mask_token_id
+        self.prompt_len = np.zeros(slots, np.int64)
+        self.sequence_len = np.zeros(slots, np.int64)
+        self.block_start = np.zeros(slots, np.int64)
+        self.block_end = np.zeros(slots, np.int64)
+        self.block_length = np.zeros(slots, np.int64)
+        self.kept = np.zeros(slots, np.int64)  # context slots of the current block
+        self.packs = np.zeros(slots, bool)  # a refresh writes pages; not when every step refreshes
+        self.ignores_eos = np.zeros(slots, bool)
+        self.strategy = np.zeros(slots, np.int64)  # index into STRATEGIES
+        self.value = np.zeros(slots, np.float32)
+        self.confidence = np.zeros(slots, np.int64)  # index into CONFIDENCES
+        self.temperature = np.zeros(slots, np.float32)
+        self.top_p = np.ones(slots, np.float32)
+        self.top_k = np.zeros(slots, np.int64)
+        self.seed = np.zeros(slots, np.int64)
+        self.step = np.zeros(slots, np.int64)  # forward passes so far
+        self.retention_ratio = np.ones(slots, np.float64)
+        self.page_table = np.zeros((slots, max_pages), np.int64)
+        self.token_ids = np.zeros((slots, max_model_len), np.int64)
+        self.is_masked = np.zeros((slots, max_model_len), bool)
+        self.logprobs = np.zeros((slots, max_model_len), np.float32)
+
+    def fill(self, slot: int, request: Request, pages: list[int]) -> None:
+        """Set up ``slot`` for a request that starts; its canvas is the prompt and masks."""
+        message = request.message
+        prompt, end = len(message.prompt), request.sequence_tokens
+        self.prompt_len[slot], self.sequence_len[slot] = prompt, end
+        self.block_length[slot] = message.diffusion.block_length
+        self.retention_ratio[slot] = message.diffusion.retention_ratio
+        self.packs[slot] = message.diffusion.refresh_interval != 1
+        self.ignores_eos[slot] = message.ignore_eos
+        self.strategy[slot] = STRATEGIES.index(message.diffusion.strategy)
+        self.value[slot] = message.diffusion.value
+        self.confidence[slot] = CONFIDENCES.index(message.diffusion.confidence)
+        self.temperature[slot], self.top_p[slot] = message.sampling.temperature, message.sampling.top_p
+        self.top_k[slot], self.seed[slot] = message.sampling.top_k, message.sampling.seed
+        self.step[slot] = 0
+        self.page_table[slot] = 0
+        self.page_table[slot, : len(pages)] = pages
+        self.token_ids[slot, :prompt] = message.prompt
+        self.token_ids[slot, prompt:end] = self._mask_token_id
+        self.is_masked[slot, :prompt] = False
+        self.is_masked[slot, prompt:end] = True
+        self.start_block(slot, prompt)
+
+    def start_block(self, slot: int, start: int) -> None:
+        end = min(start + int(self.block_length[slot]), int(self.sequence_len[slot]))
+        self.block_start[slot], self.block_end[slot] = start, end
+        kept = kept_context_tokens(
+            int(self.sequence_len[slot]), end - start, float(self.retention_ratio[slot])
+        )
+        self.kept[slot] = min(kept, int(self.sequence_len[slot]) - self.window(slot))
+
+    def window(self, slot: int) -> int:
+        """Positions a reuse step queries: the block, and the position before it where logits are shifted."""
+        return int(self.block_end[slot] - self.block_start[slot]) + self.shift

@@ -1,0 +1,33 @@
+"""The engine's state as one message for the API's /metrics."""
+
+from __future__ import annotations
+
+from dllm_server.engine.messages import EngineSnapshot
+from dllm_server.engine.startup import StartedEngine
+
+
+def take_snapshot(started: StartedEngine, *, tuning_generation: int, tuning_errors: int) -> EngineSnapshot:
+    engine, stats, pool = started.engine, started.engine.stats, started.engine.runner.pool
+    return EngineSnapshot(
+        requests_running=engine.requests_running,
+        requests_waiting=engine.requests_waiting,
+        tokens_total=dict(stats.tokens),
+        steps_total=dict(stats.steps),
+        committed_tokens_total=stats.committed_tokens,
+        step_seconds={kind: histogram.message() for kind, histogram in stats.step_seconds.items()},
+        batch_fill=stats.batch_fill,
+        token_budget=engine.token_budget,
+        max_num_seqs=engine.live.max_num_seqs,
+        max_num_logits=engine.live.max_num_logits,
+        kv_pages={"free": pool.allocator.free_pages, "used": pool.allocator.used_pages},
+        page_size=pool.page_size,
+        memory_bytes=started.ledger.owners(),
+        memory_peak_bytes=started.ledger.peak_owners(),
+        memory_predicted_bytes=started.predicted.owners(),
+        device_memory_bytes=started.memory.total_bytes,
+        oom_total=dict(stats.oom),
+        cancelled_total=stats.cancelled,
+        refused_total=stats.refused,
+        tuning_generation=tuning_generation,
+        tuning_errors_total=tuning_errors,
+    )

@@ -1,0 +1,205 @@
+"""From settings to a running engine: resolve, load, measure, budget, allocate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+import torch
+
+from dllm_server.engine.admission import Capacity
+from dllm_server.engine.device_memory import DeviceMemory, open_device_memory
+from dllm_server.engine.engine import Engine
+from dllm_server.engine.kv_pool import KvPool
+from dllm_server.engine.ledger import MemoryLedger
+from dllm_server.engine.messages import ModelInfo
+from dllm_server.engine.model_runner import ModelRunner
+from dllm_server.engine.profiler import Profile, measure
+from dllm_server.engine.slots import SlotTable
+from dllm_server.memory import (
+    GIB,
+    RESERVE_BYTES_CPU,
+    RESERVE_BYTES_CUDA,
+    Budget,
+    BudgetError,
+    EngineLimits,
+    ModelShape,
+    plan_budget,
+)
+from dllm_server.models.config import ModelConfig, read_config_json
+from dllm_server.models.loader import Progress, dummy_model, load_model, no_progress
+from dllm_server.models.registry import find_family
+from dllm_server.models.source import model_name, resolve_model
+from dllm_server.models.transformer import Transformer
+from dllm_server.settings import Device, Dtype, EngineSettings, KvSelection, LoadFormat
+
+log = structlog.get_logger(__name__)
+
+CPU_POOL_BYTES = 2 * GIB  # a CPU shares its memory with everything else
+
+
+@dataclass(frozen=True, slots=True)
+class StartedEngine:
+    """An engine and what the outside wants to know of it."""
+
+    engine: Engine
+    model: ModelInfo
+    ledger: MemoryLedger
+    memory: DeviceMemory
+    budget: Budget
+    predicted: Budget
+    profile: Profile
+
+
+def pick_device(device: Device) -> torch.device:
+    """``auto`` takes CUDA when there is one; asking for CUDA without one raises ``BudgetError``."""
+    if device is Device.CUDA and not torch.cuda.is_available():
+        raise BudgetError(
+            "device cuda was asked for, but PyTorch sees no CUDA device: use --device cpu or auto"
+        )
+    has_cuda = device is not Device.CPU and torch.cuda.is_available()
+    return torch.device("cuda", torch.cuda.current_device()) if has_cuda else torch.device("cpu")
+
+
+def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    match dtype:
+        case Dtype.FLOAT32:
+            return torch.float32
+        case Dtype.BFLOAT16:
+            return torch.bfloat16
+        case Dtype.AUTO:
+            return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def engine_limits(settings: EngineSettings, model_max: int) -> EngineLimits:
+    """The model's own length is the default, cut to what one step can refresh whole."""
+    longest = settings.max_model_len or min(model_max, settings.max_num_batched_tokens)
+    return EngineLimits(
+        max_model_len=longest,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_logits=settings.max_num_logits,
+        block_length=settings.block_length,
+        retention_ratio=settings.retention_ratio,
+        page_size=settings.page_size,
+    )
+
+
+def plan_for(
+    settings: EngineSettings,
+    shape: ModelShape,
+    device_bytes: int,
+    *,
+    is_cpu: bool,
+    measured: dict[str, int] | None = None,
+) -> Budget:
+    """The budget of these settings; ``measured`` replaces predictions (see ``memory.plan_budget``)."""
+    return plan_budget(
+        shape,
+        device_bytes,
+        settings.gpu_memory_utilization,
+        engine_limits(settings, shape.max_model_len),
+        reserve_bytes=RESERVE_BYTES_CPU if is_cpu else RESERVE_BYTES_CUDA,
+        kv_pool_bytes=settings.kv_pool_bytes,
+        kv_pool_cap_bytes=CPU_POOL_BYTES if is_cpu else None,
+        **(measured or {}),
+    )
+
+
+def start(
+    settings: EngineSettings, *, progress: Progress = no_progress, clock: Callable[[], float] = time.monotonic
+) -> StartedEngine:
+    """Everything up to the first request.
+
+    Raises ``ModelError`` and ``BudgetError`` with one clear line.
+    """
+    device = pick_device(settings.device)
+    dtype = pick_dtype(settings.dtype, device)
+    memory = open_device_memory(device, settings.gpu_memory_limit)
+    directory = resolve_model(settings.model, settings.revision)
+    _, config = find_family(read_config_json(directory))
+    name = model_name(settings.model, settings.served_model_name)
+    shape = config.shape(name, dtype.itemsize)
+    is_cpu = device.type == "cpu"
+    predicted = plan_for(
+        settings, shape, memory.total_bytes, is_cpu=is_cpu
+    )  # refuses before minutes of loading
+    if settings.load_format is LoadFormat.DUMMY:
+        model = dummy_model(config, device, dtype)
+    else:
+        model = load_model(directory, device, dtype, progress=progress)
+    limits = engine_limits(settings, config.max_model_len)
+    profile = measure(model, memory, limits)
+    measured = {
+        "weights_bytes": model.weights_bytes,
+        "activations_bytes": profile.activations_bytes,
+        "logits_bytes": profile.logits_bytes,
+    }
+    budget = plan_for(settings, shape, memory.total_bytes, is_cpu=is_cpu, measured=measured)
+    engine = assemble(model, settings, limits, pages=budget.pages, clock=clock)
+    engine.stats.oom["profile"] = profile.oom_events
+    pool_bytes = engine.runner.pool.size_bytes
+    ledger = MemoryLedger(memory, budget, weights_bytes=model.weights_bytes, pool_bytes=pool_bytes)
+    log.info(
+        "engine ready",
+        model=name,
+        device=str(device),
+        kv_pages=budget.pages,
+        measured=budget.owners(),
+        predicted=predicted.owners(),
+    )
+    info = _model_info(settings, config, limits, name, str(directory), device, dtype)
+    return StartedEngine(engine, info, ledger, memory, budget, predicted, profile)
+
+
+def assemble(
+    model: Transformer,
+    settings: EngineSettings,
+    limits: EngineLimits,
+    *,
+    pages: int,
+    clock: Callable[[], float] = time.monotonic,
+) -> Engine:
+    """Pool, table and runner around a loaded model."""
+    config = model.config
+    pool = KvPool(
+        layers=config.n_layers,
+        pages=pages,
+        page_size=limits.page_size,
+        kv_heads=config.n_kv_heads,
+        head_dim=config.head_dim,
+        dtype=model.dtype,
+        device=model.device,
+    )
+    max_pages = (limits.max_model_len + config.shift) // limits.page_size + 1
+    table = SlotTable(
+        limits.max_num_seqs, limits.max_model_len, max_pages, config.mask_token_id, config.shift
+    )
+    runner = ModelRunner(model, pool, table, shares_indices=settings.kv_selection is KvSelection.SHARED)
+    capacity = Capacity(limits.max_model_len, pages, limits.page_size, config.vocab_size, config.shift)
+    return Engine(runner, table, capacity, settings.live_settings(), settings.aging_steps, clock)
+
+
+def _model_info(
+    settings: EngineSettings,
+    config: ModelConfig,
+    limits: EngineLimits,
+    name: str,
+    directory: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> ModelInfo:
+    return ModelInfo(
+        name=name,
+        directory=directory,
+        max_model_len=limits.max_model_len,
+        max_request_tokens=limits.max_model_len,
+        vocab_size=config.vocab_size,
+        mask_token_id=config.mask_token_id,
+        eos_token_id=config.eos_token_id,
+        retention_ratio=settings.retention_ratio,
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+    )

@@ -1,0 +1,177 @@
+"""The client of the engine process: spawns it and talks to it. One ZeroMQ pair socket carries msgpack lists
+of messages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from dllm_server.engine.client import EngineDeadError, EngineStartError, RequestEvent
+from dllm_server.engine.messages import (
+    Cancel,
+    EngineSnapshot,
+    Failed,
+    Finished,
+    FromEngine,
+    Generate,
+    ModelInfo,
+    Ready,
+    Shutdown,
+    StartFailed,
+    ToEngine,
+)
+from dllm_server.settings import EngineSettings
+
+_STOP_SECONDS = 5.0
+
+
+class ProcessEngineClient:
+    """``EngineClient`` over a child process. Construct with ``start_engine``."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        socket: zmq.asyncio.Socket,
+        directory: tempfile.TemporaryDirectory[str],
+    ) -> None:
+        self._process, self._socket, self._directory = process, socket, directory
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(list[FromEngine])
+        self._queues: dict[str, asyncio.Queue[RequestEvent | None]] = {}
+        self._snapshot: EngineSnapshot | None = None
+        self._is_alive = True
+        self._model: ModelInfo | None = None
+        self._started: asyncio.Future[ModelInfo] = asyncio.get_running_loop().create_future()
+        self._receiving = asyncio.create_task(self._receive())
+        self._watching = asyncio.create_task(self._watch())
+
+    @property
+    def model(self) -> ModelInfo:
+        if self._model is None:
+            raise RuntimeError("the engine has not started")
+        return self._model
+
+    @property
+    def is_alive(self) -> bool:
+        return self._is_alive
+
+    @property
+    def snapshot(self) -> EngineSnapshot | None:
+        return self._snapshot
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def wait_until_started(self) -> None:
+        self._model = await self._started
+
+    async def generate(self, request: Generate) -> AsyncIterator[RequestEvent]:
+        """See ``EngineClient.generate``."""
+        if not self._is_alive:
+            raise EngineDeadError("the engine process has ended")
+        queue: asyncio.Queue[RequestEvent | None] = asyncio.Queue()
+        self._queues[request.request_id] = queue
+        is_over = False
+        try:
+            self._send(request)
+            while not is_over:
+                event = await queue.get()
+                if event is None:
+                    is_over = True
+                    raise EngineDeadError("the engine process has ended")
+                is_over = isinstance(event, Finished | Failed)
+                yield event
+        finally:
+            del self._queues[request.request_id]
+            if not is_over and self._is_alive:
+                self._send(Cancel(request.request_id))
+
+    async def wait_until_dead(self) -> int:
+        await asyncio.shield(self._watching)
+        return self._process.returncode if self._process.returncode is not None else -1
+
+    async def close(self) -> None:
+        if self._is_alive:
+            self._send(Shutdown())
+            try:
+                await asyncio.wait_for(asyncio.shield(self._watching), _STOP_SECONDS)
+            except TimeoutError:
+                self._process.kill()
+                await self._watching
+        self._receiving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._receiving
+        self._socket.close(linger=0)
+        self._directory.cleanup()
+
+    def _send(self, message: ToEngine) -> None:
+        sending = asyncio.ensure_future(self._socket.send(self._encoder.encode([message])))
+        sending.add_done_callback(_forget)
+
+    async def _receive(self) -> None:
+        while True:
+            for message in self._decoder.decode(await self._socket.recv()):
+                self._dispatch(message)
+
+    def _dispatch(self, message: FromEngine) -> None:
+        match message:
+            case EngineSnapshot():
+                self._snapshot = message
+            case Ready(model):
+                if not self._started.done():
+                    self._started.set_result(model)
+            case StartFailed(text):
+                if not self._started.done():
+                    self._started.set_exception(EngineStartError(text))
+            case _:
+                queue = self._queues.get(message.request_id)  # None: cancelled meanwhile
+                if queue is not None:
+                    queue.put_nowait(message)
+
+    async def _watch(self) -> None:
+        code = await self._process.wait()
+        self._is_alive = False
+        if not self._started.done():
+            # A last word may still be on its way through the socket.
+            with contextlib.suppress(TimeoutError, EngineStartError):
+                await asyncio.wait_for(asyncio.shield(self._started), 1.0)
+        if not self._started.done():
+            self._started.set_exception(
+                EngineStartError(f"the engine process ended with exit code {code} while starting")
+            )
+        for queue in self._queues.values():
+            queue.put_nowait(None)
+
+
+def _forget(sending: asyncio.Future[object]) -> None:
+    """A message to an engine that has ended goes nowhere; ``_watch`` tells everyone."""
+    if not sending.cancelled():
+        sending.exception()
+
+
+async def start_engine(settings: EngineSettings) -> ProcessEngineClient:
+    """Spawn the engine process and wait until it is ready; ``EngineStartError`` carries one clear line."""
+    directory = tempfile.TemporaryDirectory(prefix="dllm-")
+    endpoint = f"ipc://{Path(directory.name) / 'engine.sock'}"
+    socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
+    socket.set_hwm(0)
+    socket.bind(endpoint)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dllm_server.engine.loop", endpoint, settings.model_dump_json()
+    )
+    client = ProcessEngineClient(process, socket, directory)
+    try:
+        await client.wait_until_started()
+    except BaseException:
+        await client.close()
+        raise
+    return client

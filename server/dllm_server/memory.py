@@ -1,0 +1,240 @@
+"""Model shape and device bytes -> a Budget: who owns which bytes. Pure arithmetic, no torch.
+
+weights + KV pool + activations(max_num_batched_tokens) + logits(max_num_logits) + reserve <= device bytes x
+utilization.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+GIB = 1024**3
+MIB = 1024**2
+
+RESERVE_BYTES_CUDA = GIB  # context, cuBLAS workspaces, allocator fragmentation
+RESERVE_BYTES_CPU = 256 * MIB
+
+
+class BudgetError(ValueError):
+    """The settings do not fit the device; the message names the owner and what to lower."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The sizes that decide memory. ``head_dim * n_heads`` is the width of the queries."""
+
+    name: str
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    mlp_width: int
+    vocab_size: int
+    max_model_len: int
+    is_tied: bool
+    has_qkv_bias: bool
+    dtype_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        attention = self.d_model * self.head_dim * (2 * self.n_heads + 2 * self.n_kv_heads)
+        bias = self.head_dim * (self.n_heads + 2 * self.n_kv_heads) if self.has_qkv_bias else 0
+        layer = attention + bias + 3 * self.d_model * self.mlp_width + 2 * self.d_model
+        embeddings = self.vocab_size * self.d_model * (1 if self.is_tied else 2)
+        return self.n_layers * layer + embeddings + self.d_model
+
+    @property
+    def weights_bytes(self) -> int:
+        return self.parameters * self.dtype_bytes
+
+    @property
+    def kv_bytes_per_slot(self) -> int:
+        """K and V of one kept token over all layers and KV heads."""
+        return 2 * self.n_layers * self.n_kv_heads * self.head_dim * self.dtype_bytes
+
+    @property
+    def activation_bytes_per_token(self) -> int:
+        """Peak live bytes of a forward per query token: residual, norm and qkv, or residual, norm and the
+        gated MLP."""
+        qkv = self.head_dim * (self.n_heads + 2 * self.n_kv_heads)
+        attention = 2 * self.d_model + 2 * qkv + self.n_heads * self.head_dim
+        mlp = 2 * self.d_model + 4 * self.mlp_width
+        rope_float32 = 4 * 3 * self.head_dim * self.n_heads
+        return max(attention * self.dtype_bytes + rope_float32, mlp * self.dtype_bytes)
+
+    @property
+    def logits_bytes_per_row(self) -> int:
+        """Float32 logits, their exponentials and one more temporary."""
+        return 3 * 4 * self.vocab_size
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """The settings a budget depends on."""
+
+    max_model_len: int
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    max_num_logits: int
+    block_length: int
+    retention_ratio: float
+    page_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes by owner. ``pages`` counts usable pages; one more (the trash page) is part of
+    ``kv_pool_bytes``."""
+
+    device_bytes: int
+    usable_bytes: int
+    weights_bytes: int
+    activations_bytes: int
+    logits_bytes: int
+    reserve_bytes: int
+    kv_pool_bytes: int
+    free_bytes: int
+    page_bytes: int
+    pages: int
+    kv_bytes_per_token: float
+    activation_bytes_per_token: int
+    logits_bytes_per_row: int
+    pages_per_full_request: int
+
+    @property
+    def full_requests(self) -> int:
+        """Requests of the longest length that fit at once."""
+        return self.pages // self.pages_per_full_request if self.pages_per_full_request else 0
+
+    def owners(self) -> dict[str, int]:
+        return {
+            "weights": self.weights_bytes,
+            "kv_pool": self.kv_pool_bytes,
+            "activations": self.activations_bytes,
+            "logits": self.logits_bytes,
+            "other": self.reserve_bytes,
+            "free": self.free_bytes,
+        }
+
+
+def kept_context_tokens(sequence_tokens: int, block_tokens: int, retention_ratio: float) -> int:
+    """``max(1, floor(r (N - B)))`` context keys a head keeps; 0 when the block is the whole sequence."""
+    context = sequence_tokens - block_tokens
+    # Rounding first keeps 0.1 * 30 at 3 where binary floats say 2.999...
+    return min(context, max(1, math.floor(round(retention_ratio * context, 9)))) if context > 0 else 0
+
+
+def lifetime_pages(
+    prompt_tokens: int,
+    max_tokens: int,
+    block_length: int,
+    retention_ratio: float,
+    page_size: int,
+    shift: int = 0,
+) -> int:
+    """Pages a request needs in its worst block: kept context and the block's own slots (one more if logits
+    are shifted)."""
+    sequence = prompt_tokens + max_tokens
+    first = min(block_length, max_tokens)
+    last = max_tokens % block_length or first
+    slots = max(
+        kept_context_tokens(sequence, block, retention_ratio) + block + shift for block in (first, last)
+    )
+    return math.ceil(slots / page_size)
+
+
+def plan_budget(
+    shape: ModelShape,
+    device_bytes: int,
+    utilization: float,
+    limits: EngineLimits,
+    *,
+    reserve_bytes: int = RESERVE_BYTES_CUDA,
+    kv_pool_bytes: int | None = None,
+    kv_pool_cap_bytes: int | None = None,
+    activations_bytes: int | None = None,
+    logits_bytes: int | None = None,
+    weights_bytes: int | None = None,
+) -> Budget:
+    """Divide the device; ``BudgetError`` names the owner that does not fit and the remedy.
+
+    The pool gets ``kv_pool_bytes``, or what ``max_num_seqs`` of the longest requests can use up to
+    ``kv_pool_cap_bytes``. ``activations_bytes``, ``logits_bytes`` and ``weights_bytes`` replace the model's
+    predictions by measurements.
+    """
+    _check_limits(shape, limits)
+    usable = int(device_bytes * utilization)
+    weights = shape.weights_bytes if weights_bytes is None else weights_bytes
+    per_token, per_row = shape.activation_bytes_per_token, shape.logits_bytes_per_row
+    activations = (
+        per_token * limits.max_num_batched_tokens if activations_bytes is None else activations_bytes
+    )
+    logits = per_row * limits.max_num_logits if logits_bytes is None else logits_bytes
+    left = usable
+    for owner, needed, remedy in (
+        ("weights", weights, "use a smaller model, bfloat16 or a larger device"),
+        ("reserve", reserve_bytes, "raise gpu_memory_utilization or use a larger device"),
+        ("activations", activations, "lower max_num_batched_tokens"),
+        ("logits", logits, "lower max_num_logits"),
+    ):
+        if needed > left:
+            raise BudgetError(
+                f"{owner} need {needed / GIB:.2f} GiB but {left / GIB:.2f} of {usable / GIB:.2f} usable GiB "
+                f"are left: {remedy}"
+            )
+        left -= needed
+    page_bytes = shape.kv_bytes_per_slot * limits.page_size
+    full = lifetime_pages(
+        limits.max_model_len - limits.block_length,
+        limits.block_length,
+        limits.block_length,
+        limits.retention_ratio,
+        limits.page_size,
+        shift=1,
+    )
+    if kv_pool_bytes is None:
+        kv_pool_bytes = (full * limits.max_num_seqs + 1) * page_bytes  # more than this is never used
+        kv_pool_bytes = kv_pool_bytes if kv_pool_cap_bytes is None else min(kv_pool_bytes, kv_pool_cap_bytes)
+    pool = min(left, kv_pool_bytes) // page_bytes * page_bytes
+    if pool < (full + 1) * page_bytes:
+        raise BudgetError(
+            f"kv_pool has {pool / GIB:.2f} GiB but one request of {limits.max_model_len} tokens needs "
+            f"{(full + 1) * page_bytes / GIB:.2f} GiB: "
+            "lower max_model_len, retention_ratio or max_num_batched_tokens"
+        )
+    return Budget(
+        device_bytes=device_bytes,
+        usable_bytes=usable,
+        weights_bytes=weights,
+        activations_bytes=activations,
+        logits_bytes=logits,
+        reserve_bytes=reserve_bytes,
+        kv_pool_bytes=pool,
+        free_bytes=left - pool,
+        page_bytes=page_bytes,
+        pages=pool // page_bytes - 1,
+        kv_bytes_per_token=shape.kv_bytes_per_slot * limits.retention_ratio,
+        activation_bytes_per_token=per_token,
+        logits_bytes_per_row=per_row,
+        pages_per_full_request=full,
+    )
+
+
+def _check_limits(shape: ModelShape, limits: EngineLimits) -> None:
+    if limits.max_model_len > shape.max_model_len:
+        raise BudgetError(
+            f"max_model_len {limits.max_model_len} exceeds the model's {shape.max_model_len}: "
+            "lower it or use a longer-context model"
+        )
+    if limits.max_num_batched_tokens < limits.max_model_len:
+        raise BudgetError(
+            f"max_num_batched_tokens {limits.max_num_batched_tokens} is below max_model_len "
+            f"{limits.max_model_len}, but a refresh runs a sequence whole: raise the one or lower the other"
+        )
+    if limits.block_length > limits.max_model_len:
+        raise BudgetError(
+            f"block_length {limits.block_length} exceeds max_model_len {limits.max_model_len}: "
+            "lower block_length"
+        )

@@ -1,0 +1,52 @@
+"""Where a model comes from: the package, a local directory or the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dllm_server.models.config import ModelError
+from dllm_server.settings import EMBEDDED_MODEL
+
+EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded"
+
+_PATTERNS = [
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "tokenizer*.json",
+    "vocab.json",
+    "merges.txt",
+]
+_PATTERNS += ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json"]
+
+
+def resolve_model(model: str, revision: str | None = None) -> Path:
+    """A local directory with the model's files; a hub id is downloaded to the hub's cache (data only, never
+    code).
+
+    Raises ``ModelError`` when the directory is missing or the hub refuses.
+    """
+    if model == EMBEDDED_MODEL:
+        return EMBEDDED_DIRECTORY
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or model.startswith(".") or model.count("/") != 1:
+        raise ModelError(f"{model}: no such directory, and not a hub id (owner/name)")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=_PATTERNS))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{model}: no such directory, and the hub cannot give it: {reason}") from error
+
+
+def model_name(model: str, served_model_name: str | None) -> str:
+    """The name the API serves."""
+    if served_model_name is not None:
+        return served_model_name
+    if model == EMBEDDED_MODEL:
+        return "dllm-embedded"
+    return Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model

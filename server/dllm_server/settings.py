@@ -1,0 +1,306 @@
+"""Every knob, once: CLI flags, ``DLLM_...`` environment, YAML files, JSON schema and the tuning file come
+from these models.
+
+Imports neither torch nor the engine, so that the operator and ``dllm --help`` stay light.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+EMBEDDED_MODEL = "embedded"
+
+_BYTE_UNITS = {"": 1, "B": 1}
+for _power, _letter in enumerate("KMGT", start=1):
+    _BYTE_UNITS[f"{_letter}IB"] = _BYTE_UNITS[f"{_letter}I"] = 1024**_power
+    _BYTE_UNITS[f"{_letter}B"] = 1000**_power
+
+
+def parse_bytes(value: object) -> object:
+    """``"24GiB"`` -> 25769803776; integers pass; ``ValueError`` names the text and the accepted units."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+    if match is None or match[2].upper() not in _BYTE_UNITS:
+        raise ValueError(
+            f"{value!r} is not a size in bytes: write a number and KiB, MiB, GiB, TiB (or KB, MB, GB, TB)"
+        )
+    return int(float(match[1]) * _BYTE_UNITS[match[2].upper()])
+
+
+ByteSize = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
+
+
+class Device(StrEnum):
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Dtype(StrEnum):
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class LoadFormat(StrEnum):
+    AUTO = "auto"
+    DUMMY = "dummy"
+
+
+class Strategy(StrEnum):
+    """How many masked tokens a step commits; every strategy commits at least the most confident one."""
+
+    QUOTA = "quota"
+    THRESHOLD = "threshold"
+    FACTOR = "factor"
+    ENTROPY_BOUND = "entropy_bound"
+
+
+class Confidence(StrEnum):
+    """What ranks masked positions."""
+
+    PROBABILITY = "probability"
+    MARGIN = "margin"
+    ENTROPY = "entropy"
+    RANDOM = "random"
+
+
+class KvSelection(StrEnum):
+    PER_HEAD = "per_head"
+    SHARED = "shared"
+
+
+class UnmaskingSettings(BaseModel):
+    """Which masked tokens of the block are committed in a step."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    strategy: Strategy = Field(Strategy.THRESHOLD, description="How many tokens a step commits.")
+    value: float = Field(
+        0.9,
+        gt=0,
+        description="quota: tokens a step (a whole number); threshold: confidence in (0, 1]; factor: f > 0; "
+        "entropy_bound: summed entropy in nats.",
+    )
+
+    @model_validator(mode="after")
+    def _value_fits_the_strategy(self) -> Self:
+        if self.strategy is Strategy.QUOTA and (self.value < 1 or self.value != int(self.value)):
+            raise ValueError(
+                f"value {self.value} is not a whole number of tokens a step: quota needs 1, 2, ..."
+            )
+        if self.strategy is Strategy.THRESHOLD and self.value > 1:
+            raise ValueError(f"value {self.value} exceeds 1: a threshold is a confidence in (0, 1]")
+        return self
+
+
+class DiffusionSettings(BaseModel):
+    """How a canvas is denoised. Each field can be given per request; the server's values are the defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    block_length: int = Field(
+        32, ge=1, le=1024, description="Tokens denoised together; blocks go left to right."
+    )
+    refresh_interval: int | None = Field(
+        None,
+        ge=1,
+        description="Steps between refreshes inside a block; null refreshes once a block, 1 every step.",
+    )
+    unmasking: UnmaskingSettings = Field(default_factory=UnmaskingSettings, description="Commit strategy.")
+    confidence: Confidence = Field(Confidence.PROBABILITY, description="What ranks masked positions.")
+    retention_ratio: float = Field(
+        1.0, gt=0, le=1, description="Share of context K/V each head keeps for reuse; 1 keeps all."
+    )
+
+    @model_validator(mode="after")
+    def _strategy_understands_the_confidence(self) -> Self:
+        needs_probability = self.unmasking.strategy in (Strategy.THRESHOLD, Strategy.FACTOR)
+        if needs_probability and self.confidence is Confidence.ENTROPY:
+            raise ValueError(
+                f"confidence 'entropy' is not in [0, 1], which strategy '{self.unmasking.strategy}' needs: "
+                "use strategy 'entropy_bound' or 'quota', or confidence 'probability' or 'margin'"
+            )
+        return self
+
+
+class LiveSettings(BaseModel):
+    """What may change while serving; the watched tuning file holds these fields and a generation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_num_batched_tokens: int = Field(4096, ge=1, description="Query tokens of a step (the token budget).")
+    max_num_seqs: int = Field(64, ge=1, le=4096, description="Requests in flight.")
+    max_num_logits: int = Field(2048, ge=1, description="Rows projected to the vocabulary at once.")
+    refresh_share: float = Field(
+        0.5, gt=0, le=1, description="Share of the token budget that refreshes may take while requests reuse."
+    )
+    admission_watermark: float = Field(
+        0.0, ge=0, lt=1, description="Share of the KV pages kept free when admitting, unless nothing runs."
+    )
+
+
+class TuningFile(BaseModel):
+    """Content of the tuning file: a generation and the live settings it changes (absent ones keep their
+    start value)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    generation: int = Field(0, ge=0, description="Grows with each change; reported once applied.")
+    max_num_batched_tokens: int | None = Field(None, ge=1)
+    max_num_seqs: int | None = Field(None, ge=1, le=4096)
+    max_num_logits: int | None = Field(None, ge=1)
+    refresh_share: float | None = Field(None, gt=0, le=1)
+    admission_watermark: float | None = Field(None, ge=0, lt=1)
+
+    def apply_to(self, start: LiveSettings) -> LiveSettings:
+        changes = self.model_dump(exclude={"generation"}, exclude_none=True)
+        return LiveSettings.model_validate(start.model_dump() | changes)
+
+
+class EngineSettings(LiveSettings):
+    """The engine: model, device, memory, schedule and decoding defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(
+        EMBEDDED_MODEL, description="Directory, hub id, or 'embedded' for the model in the package."
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit of a hub id.")
+    served_model_name: str | None = Field(None, description="Name in the API; the model's own by default.")
+    device: Device = Field(Device.AUTO, description="Where to run; auto takes CUDA when there is one.")
+    dtype: Dtype = Field(
+        Dtype.AUTO, description="Weights and activations; auto is bfloat16 on CUDA, float32 on CPU."
+    )
+    load_format: LoadFormat = Field(
+        LoadFormat.AUTO, description="dummy fills random weights at the model's shapes."
+    )
+    max_model_len: int | None = Field(
+        None, ge=1, description="Prompt + generated tokens; the model's own by default."
+    )
+    aging_steps: int = Field(
+        16, ge=1, description="Steps after which a waiting phase goes before all younger ones."
+    )
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of the device's memory to use.")
+    gpu_memory_limit: ByteSize | None = Field(
+        None, description="Treat the device as having this much memory."
+    )
+    kv_pool_bytes: ByteSize | None = Field(
+        None, description="Size of the KV pool; what the budget leaves by default."
+    )
+    page_size: int = Field(16, ge=1, le=256, description="K/V slots a page.")
+    retention_ratio: float = Field(
+        1.0, gt=0, le=1, description="Largest share of context K/V a request may keep."
+    )
+    kv_selection: KvSelection = Field(
+        KvSelection.PER_HEAD, description="shared gives all heads one index set (for evaluation only)."
+    )
+    block_length: int = Field(32, ge=1, le=1024, description="Default tokens a block.")
+    refresh_interval: int | None = Field(
+        None, ge=1, description="Default steps between refreshes; once a block if unset."
+    )
+    unmasking_strategy: Strategy = Field(Strategy.THRESHOLD, description="Default commit strategy.")
+    unmasking_value: float = Field(0.9, gt=0, description="Default value of the commit strategy.")
+    confidence: Confidence = Field(Confidence.PROBABILITY, description="Default ranking of masked positions.")
+    tuning_file: Path | None = Field(None, description="Watched JSON file of live settings.")
+
+    @model_validator(mode="after")
+    def _decoding_defaults_are_valid(self) -> Self:
+        self.diffusion_defaults()
+        return self
+
+    def diffusion_defaults(self) -> DiffusionSettings:
+        return DiffusionSettings(
+            block_length=self.block_length,
+            refresh_interval=self.refresh_interval,
+            unmasking=UnmaskingSettings(strategy=self.unmasking_strategy, value=self.unmasking_value),
+            confidence=self.confidence,
+            retention_ratio=self.retention_ratio,
+        )
+
+    def live_settings(self) -> LiveSettings:
+        return LiveSettings(**{name: getattr(self, name) for name in LiveSettings.model_fields})
+
+
+class ApiSettings(BaseModel):
+    """The HTTP process: address, limits, authentication, shutdown."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a server in a pod listens on all
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    api_keys_file: Path | None = Field(None, description="One bearer key a line; reloaded when it changes.")
+    max_queued_requests: int = Field(256, ge=1, description="Requests waiting for admission before 429.")
+    max_body_bytes: ByteSize = Field(4 * 1024**2, description="Largest request body.")
+    request_timeout_seconds: float = Field(
+        600.0, gt=0, description="A request still open then is cancelled with 504."
+    )
+    shutdown_grace_seconds: float = Field(
+        60.0, ge=0, description="After SIGTERM, time for running requests to finish."
+    )
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="Smallest level that is logged."
+    )
+
+
+class ServeSettings(BaseSettings, EngineSettings, ApiSettings):
+    """All of ``dllm serve``: flags over ``DLLM_...`` environment over the YAML file over defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="DLLM_", extra="forbid", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings
+
+    @classmethod
+    def load(cls, flags: dict[str, Any], config_file: Path | None = None) -> Self:
+        """Merge flags, environment and file; unknown keys and bad values raise ``ValueError`` naming them."""
+        from_file = read_yaml_mapping(config_file) if config_file is not None else {}
+        unknown = sorted(set(from_file) - set(cls.model_fields))
+        if unknown:
+            raise ValueError(f"{config_file}: unknown setting {', '.join(unknown)}")
+        prefix = str(cls.model_config.get("env_prefix", ""))
+        from_file = {name: value for name, value in from_file.items() if not _in_environment(prefix + name)}
+        return cls(**(from_file | flags))
+
+    def engine(self) -> EngineSettings:
+        return EngineSettings(**{name: getattr(self, name) for name in EngineSettings.model_fields})
+
+    def api(self) -> ApiSettings:
+        return ApiSettings(**{name: getattr(self, name) for name in ApiSettings.model_fields})
+
+
+def read_yaml_mapping(path: Path) -> dict[str, Any]:
+    """The top-level mapping of a YAML file; ``ValueError`` names the file when it is missing or something
+    else."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, not settings (name: value)")
+    return {str(name).replace("-", "_"): value for name, value in content.items()}
+
+
+def _in_environment(name: str) -> bool:
+    return any(key.upper() == name.upper() for key in os.environ)
