@@ -17,7 +17,7 @@ from torch import Tensor
 
 IntArray = NDArray[np.int64]
 
-_GROUP_RATIO = math.log(1.25)
+_GROUP_RATIO = math.log(1.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class PaddedRows:
 
 
 def length_groups(lengths: IntArray) -> IntArray:
-    """A group number for each request: lengths of one group differ by less than a quarter."""
+    """A group number for each request: the longest of a group is less than 1.5 times its shortest."""
     return np.floor(np.log(np.maximum(lengths, 1)) / _GROUP_RATIO).astype(np.int64)
 
 
@@ -59,15 +59,18 @@ def padded_rows(starts: IntArray, lengths: IntArray, device: torch.device) -> Pa
     """Dense index of requests whose flat rows are ``starts[i] ... starts[i] + lengths[i]``."""
     longest = int(lengths.max())
     column = np.arange(longest)
+    is_full = bool((lengths == longest).all())
+    if is_full and bool((np.diff(starts) == longest).all()):
+        dense = torch.from_numpy(starts[:, None] + column).to(device)
+        nothing = torch.empty(0, dtype=torch.int64, device=device)
+        return PaddedRows(dense, is_valid=None, valid_cells=nothing, valid_rows=nothing, start=int(starts[0]))
     is_valid = column < lengths[:, None]
     rows = np.where(is_valid, starts[:, None] + column, 0)
     cells = np.flatnonzero(is_valid)
-    is_full = len(cells) == rows.size
-    is_contiguous = is_full and bool((np.diff(starts) == longest).all())
     return PaddedRows(
         rows=torch.from_numpy(rows).to(device),
         is_valid=None if is_full else torch.from_numpy(is_valid).to(device),
         valid_cells=torch.from_numpy(cells).to(device),
         valid_rows=torch.from_numpy(rows.reshape(-1)[cells]).to(device),
-        start=int(starts[0]) if is_contiguous else None,
+        start=None,
     )

@@ -29,7 +29,9 @@ class EngineStartError(RuntimeError):
 class EngineClient(Protocol):
     """What the API may ask of the engine. One event loop uses it."""
 
-    model: ModelInfo
+    @property
+    def model(self) -> ModelInfo:
+        """What is served; known once the engine is ready."""
 
     @property
     def is_alive(self) -> bool:

@@ -150,12 +150,10 @@ class Engine:
         refresh = np.array([*plan.refresh, *self._admit(plan.admitted)], np.int64)
         reuse = np.array(plan.reuse, np.int64)
         slots, kind = np.concatenate((refresh, reuse)).tolist(), step_kind(len(refresh), len(reuse))
-        forward_started = self.clock()
         try:
             batch = build_batch(
                 refresh, reuse, self.table, self.runner.pool.page_size, self.runner.model.device
             )
-            forward_started = self.clock()
             result = self.runner.run(batch, self.live.max_num_logits)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -163,10 +161,9 @@ class Engine:
             result = None
         if result is None:  # outside the handler: the exception holds the step's tensors
             return self._contain_oom(slots, plan.tokens, kind)
-        forward_seconds = self.clock() - forward_started
         outgoing = self._apply(batch, result)
         self.throttle.count_quiet_step(self.live.max_num_batched_tokens)
-        self.stats.count_step(batch, budget, self.clock() - started, forward_seconds)
+        self.stats.count_step(batch, budget, self.clock() - started, self.runner.forward_seconds)
         return outgoing
 
     def _plan(self, budget: int) -> StepPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,7 @@ class ModelRunner:
     ) -> None:
         self.model, self.pool, self._table = model, pool, table
         self._shares_indices = shares_indices
+        self.forward_seconds = 0.0  # host time of the last forward and head; on a GPU only their launches
         self._banned = torch.tensor([model.config.mask_token_id], device=model.device)
         self._canvas = torch.zeros(table.slots * table.max_model_len, dtype=torch.int64, device=model.device)
 
@@ -57,12 +59,14 @@ class ModelRunner:
     @torch.inference_mode()
     def run(self, batch: StepBatch, max_num_logits: int) -> StepResult:
         """One forward pass and its commits. Nothing is committed when it raises."""
+        started = time.perf_counter()
         hidden = self.model.forward(self._canvas[batch.canvas], batch.positions, self._attention(batch))
         rows = self.model.final_norm(hidden[batch.head.row])
         del hidden
         keys = self._noise_keys(batch)
         sampling = self._sampling(batch, keys)
         choice = lm_head_choose(rows, self.model.lm_head, self._banned, sampling, max_num_logits)
+        self.forward_seconds = time.perf_counter() - started
         return self._commit(batch, choice, keys)
 
     def _attention(self, batch: StepBatch) -> Attention:

@@ -28,8 +28,8 @@ class Histogram:
 
 @dataclass(slots=True)
 class EngineStats:
-    """``tokens`` counts query tokens by phase; ``forward_seconds`` is the part of the steps spent on the
-    device."""
+    """``tokens`` counts query tokens by phase; ``forward_seconds`` is the part of the steps inside the
+    forward pass and the head."""
 
     steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("refresh", "reuse"), 0))

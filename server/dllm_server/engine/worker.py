@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import zmq
@@ -114,8 +115,8 @@ class ProcessEngineClient:
         self._directory.cleanup()
 
     def _send(self, message: ToEngine) -> None:
-        sending = asyncio.ensure_future(self._socket.send(self._encoder.encode([message])))
-        sending.add_done_callback(_forget)
+        sending = self._socket.send(self._encoder.encode([message]))
+        asyncio.ensure_future(sending).add_done_callback(_forget)
 
     async def _receive(self) -> None:
         while True:
@@ -152,7 +153,7 @@ class ProcessEngineClient:
             queue.put_nowait(None)
 
 
-def _forget(sending: asyncio.Future[object]) -> None:
+def _forget(sending: asyncio.Future[Any]) -> None:
     """A message to an engine that has ended goes nowhere; ``_watch`` tells everyone."""
     if not sending.cancelled():
         sending.exception()

@@ -1,0 +1,85 @@
+"""``dllm generate``: one prompt, with the canvas shown while it is denoised."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import click
+import structlog
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from dllm_server.api.tokenizer import Tokenizer, load_tokenizer
+from dllm_server.engine.messages import CanvasUpdate, Generate, Sampling
+from dllm_server.engine.offline import RequestFailedError, complete, diffusion_message
+from dllm_server.engine.startup import start
+from dllm_server.models.progress import loading_bar
+from dllm_server.models.source import resolve_model
+from dllm_server.settings import EngineSettings
+
+MASK_SIGN = "░"
+
+
+def run_generate(
+    settings: EngineSettings, prompt: str, *, max_tokens: int, temperature: float, seed: int, is_raw: bool
+) -> None:
+    """Print the answer on stdout; the canvas and the counts go to stderr, the canvas only on a terminal."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    tokenizer = load_tokenizer(resolve_model(settings.model, settings.revision))
+    chat = [{"role": "user", "content": prompt}]
+    with loading_bar() as progress:
+        engine = start(settings, progress=progress).engine
+    request = Generate(
+        request_id="generate",
+        prompt=tokenizer.encode(prompt) if is_raw else tokenizer.encode_chat(chat),
+        max_tokens=max_tokens,
+        sampling=Sampling(temperature=temperature, seed=seed),
+        diffusion=diffusion_message(settings.diffusion_defaults()),
+        wants_canvas=True,
+    )
+    console = Console(stderr=True)
+    canvas = CanvasView(tokenizer)
+    started = time.monotonic()
+    with Live(canvas.text(), console=console, transient=True, auto_refresh=False) as live:
+
+        def show(update: CanvasUpdate) -> None:
+            canvas.apply(update)
+            if console.is_terminal:
+                live.update(canvas.text(), refresh=True)
+
+        try:
+            (completion,) = complete(engine, [request], on_canvas=show)
+        except RequestFailedError as error:
+            raise ValueError(str(error)) from error
+    seconds = time.monotonic() - started
+    click.echo(tokenizer.decode(completion.token_ids))
+    tokens, passes = len(completion.token_ids), completion.stats.forward_passes
+    console.print(
+        f"{tokens} tokens in {passes} forward passes ({tokens / passes:.1f} a pass), {seconds:.2f} s",
+        style="dim",
+    )
+
+
+class CanvasView:
+    """The generated tokens so far; masked positions are shown as a shade."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._tokens: list[int] = []
+
+    def apply(self, update: CanvasUpdate) -> None:
+        self._tokens[update.block_start :] = update.token_ids
+
+    def text(self) -> Text:
+        text = Text()
+        run: list[int] = []
+        for token in self._tokens:
+            if token >= 0:
+                run.append(token)
+                continue
+            text.append(self._tokenizer.decode(run))
+            text.append(MASK_SIGN, style="dim")
+            run = []
+        return text.append(self._tokenizer.decode(run))

@@ -1,0 +1,1 @@
+"""What the embedded model is measured on: task families and their held-out questions."""

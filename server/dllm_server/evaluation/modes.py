@@ -1,0 +1,37 @@
+"""The decoding modes an evaluation compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dllm_server.settings import DiffusionSettings, KvSelection, Strategy, UnmaskingSettings
+
+_ONE_TOKEN = UnmaskingSettings(strategy=Strategy.QUOTA, value=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    name: str
+    refresh_interval: int | None = None
+    retention_ratio: float = 1.0
+    unmasking: UnmaskingSettings = _ONE_TOKEN
+    selection: KvSelection = KvSelection.PER_HEAD
+
+    def diffusion(self, block_length: int) -> DiffusionSettings:
+        return DiffusionSettings(
+            block_length=block_length,
+            refresh_interval=self.refresh_interval,
+            unmasking=self.unmasking,
+            retention_ratio=self.retention_ratio,
+        )
+
+
+MODES = (
+    Mode("no-cache", refresh_interval=1),
+    Mode("refresh-per-block"),
+    Mode("retention-0.5", retention_ratio=0.5),
+    Mode("retention-0.25", retention_ratio=0.25),
+    Mode("retention-0.1", retention_ratio=0.1),
+    Mode("retention-0.1-shared", retention_ratio=0.1, selection=KvSelection.SHARED),
+    Mode("threshold-0.9", unmasking=UnmaskingSettings(strategy=Strategy.THRESHOLD, value=0.9)),
+)
