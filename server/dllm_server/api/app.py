@@ -1,0 +1,80 @@
+"""The FastAPI application: routes and the layers around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
+
+from dllm_server.api.admission import Admission
+from dllm_server.api.auth import BearerAuth, KeyFile
+from dllm_server.api.body_limit import BodyLimit
+from dllm_server.api.chat import chat_router
+from dllm_server.api.completions import completions_router
+from dllm_server.api.errors import ErrorResponse, install_error_handlers
+from dllm_server.api.health import health_router, package_version
+from dllm_server.api.lifecycle import Lifecycle
+from dllm_server.api.models import models_router
+from dllm_server.api.plan import Limits
+from dllm_server.api.service import Service
+from dllm_server.api.tokenizer import Tokenizer
+from dllm_server.api.tokens import tokens_router
+from dllm_server.engine.client import EngineClient
+from dllm_server.settings import ApiSettings, DiffusionSettings
+from dllm_server.telemetry.metrics import Metrics
+from dllm_server.telemetry.request_log import RequestLog
+
+DESCRIPTION = """OpenAI-compatible API of a masked-diffusion language model.
+
+Tokens are committed in blocks, so a stream has a chunk for each block. Temperature is 0 unless the request
+says otherwise. A parameter that is not listed is refused with its name, unless its value asks for nothing
+(null, a penalty of 0, no tools, ...)."""
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorResponse, "description": "The request cannot be answered as it is."},
+    "5XX": {"model": ErrorResponse, "description": "The server cannot answer now."},
+}
+
+
+def create_service(
+    settings: ApiSettings, engine: EngineClient, tokenizer: Tokenizer, diffusion: DiffusionSettings
+) -> Service:
+    """The parts behind the routes; ``diffusion`` is what a request's ``diffusion`` object is merged over."""
+
+    def slots() -> int:
+        return engine.snapshot.max_num_seqs if engine.snapshot is not None else 0
+
+    lifecycle = Lifecycle()
+    return Service(
+        settings=settings,
+        engine=engine,
+        tokenizer=tokenizer,
+        limits=Limits(engine.model, diffusion),
+        lifecycle=lifecycle,
+        admission=Admission(lifecycle, settings.max_queued_requests, slots),
+        metrics=Metrics(lambda: engine.snapshot, engine.model.name),
+    )
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application over a service; ``ValueError`` if the key file cannot be read."""
+    app = FastAPI(
+        title="dLLM-Serve",
+        version=package_version(),
+        description=DESCRIPTION,
+        redirect_slashes=False,
+        strict_content_type=False,
+    )
+    bearer = HTTPBearer(auto_error=False, description="A key of the server's key file.")  # for /docs alone
+    guard = [Depends(bearer)] if service.settings.api_keys_file is not None else []
+    for router in (chat_router, completions_router, models_router, tokens_router):
+        app.include_router(router(service), dependencies=guard, responses=_ERRORS)
+    app.include_router(health_router(service), responses={"5XX": _ERRORS["5XX"]})
+    install_error_handlers(app)
+    # Layers, innermost first: a request is named and logged, then must show a key, then may send its body.
+    app.add_middleware(BodyLimit, limit_bytes=service.settings.max_body_bytes)
+    if service.settings.api_keys_file is not None:
+        app.add_middleware(BearerAuth, keys=KeyFile(service.settings.api_keys_file))
+    app.add_middleware(RequestLog, metrics=service.metrics.requests)
+    return app

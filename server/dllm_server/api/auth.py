@@ -1,0 +1,94 @@
+"""Bearer keys from a file, and the middleware that asks for one."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from pathlib import Path
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dllm_server.api.errors import wrong_key
+
+log = structlog.get_logger(__name__)
+
+_RECENT_SECONDS = 2.0  # a file changed this recently may change again within the clock's resolution
+
+GUARDED_PATHS = frozenset({"/tokenize", "/detokenize"})
+GUARDED_PREFIX = "/v1/"
+
+
+class KeyFile:
+    """One key a line (blank lines and ``#`` comments aside), read again when the file changes.
+
+    A file without keys accepts none. A file that cannot be read later on keeps the keys it had, so that a
+    Secret being replaced locks nobody out; one that cannot be read at the start raises ``ValueError``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._version = self._stat()
+            self._digests = self._read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"api_keys_file {path}: {_reason(error)}") from error
+
+    def accepts(self, key: str) -> bool:
+        """Whether ``key`` is one of the file's, in a time that does not depend on which or how nearly."""
+        self._reload_if_changed()
+        digest = _digest(key)
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return any(matches)
+
+    def _reload_if_changed(self) -> None:
+        try:
+            version = self._stat()
+            if version == self._version and not self._changed_recently():
+                return
+            self._digests = self._read()
+            self._version = version
+        except (OSError, UnicodeDecodeError) as error:
+            log.error("api keys not reloaded", path=str(self._path), reason=_reason(error))
+
+    def _stat(self) -> tuple[int, int, int, int]:
+        stat = self._path.stat()
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+    def _changed_recently(self) -> bool:
+        return abs(time.time() - self._version[3] / 1e9) < _RECENT_SECONDS
+
+    def _read(self) -> tuple[bytes, ...]:
+        lines = (line.strip() for line in self._path.read_text(encoding="utf-8").splitlines())
+        return tuple(_digest(line) for line in lines if line and not line.startswith("#"))
+
+
+class BearerAuth:
+    """ASGI middleware: 401 on guarded paths without a key of the file, before the body is read."""
+
+    def __init__(self, app: ASGIApp, keys: KeyFile) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and is_guarded(scope["path"]):
+            scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not self._keys.accepts(key.strip()):
+                await wrong_key().response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def is_guarded(path: str) -> bool:
+    return path.startswith(GUARDED_PREFIX) or path in GUARDED_PATHS
+
+
+def _digest(key: str) -> bytes:
+    """Equal lengths for the constant-time comparison."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8 text"

@@ -1,0 +1,206 @@
+"""Errors of the API in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``, whatever went
+wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from dllm_server.engine.messages import Failed, FailureReason
+
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; nobody reads it but the log
+
+
+class ErrorBody(BaseModel):
+    """What went wrong, in words and in a code."""
+
+    message: str = Field(description="What is wrong, with the value and the remedy.")
+    type: str = Field(description="Family of the error, such as invalid_request_error.")
+    param: str | None = Field(description="Request field at fault, if one is.")
+    code: str | None = Field(description="Machine-readable reason, if there is one.")
+
+
+class ErrorResponse(BaseModel):
+    """Body of every answer that is not a success."""
+
+    error: ErrorBody
+
+
+class ApiError(Exception):
+    """An answer that is not a success; raise it anywhere below a route."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        error_type: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        self.body = ErrorResponse(error=ErrorBody(message=message, type=error_type, param=param, code=code))
+
+    def content(self) -> bytes:
+        """JSON in ASCII: a message may quote text that UTF-8 cannot encode (a lone surrogate)."""
+        return json.dumps(self.body.model_dump()).encode("ascii")
+
+    def response(self) -> Response:
+        return Response(self.content(), self.status, headers=self.headers, media_type="application/json")
+
+
+def invalid_request(message: str, *, param: str | None = None, code: str | None = None) -> ApiError:
+    return ApiError(400, message, error_type="invalid_request_error", param=param, code=code)
+
+
+def context_too_long(message: str, *, param: str) -> ApiError:
+    return invalid_request(message, param=param, code="context_length_exceeded")
+
+
+def wrong_key() -> ApiError:
+    return ApiError(
+        401,
+        "Missing or wrong API key: send 'Authorization: Bearer KEY'.",
+        error_type="invalid_request_error",
+        code="invalid_api_key",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def unknown_model(name: str, served: str) -> ApiError:
+    return ApiError(
+        404,
+        f"The model {name!r} does not exist: this server has {served!r}.",
+        error_type="invalid_request_error",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def body_too_large(limit_bytes: int) -> ApiError:
+    message = f"The request body exceeds {limit_bytes} bytes (max_body_bytes): send a smaller one."
+    return ApiError(413, message, error_type="invalid_request_error", code="body_too_large")
+
+
+def queue_full(limit: int) -> ApiError:
+    return ApiError(
+        429,
+        f"{limit} requests are already waiting (max_queued_requests): retry later.",
+        error_type="rate_limit_error",
+        code="queue_full",
+        headers={"Retry-After": "1"},
+    )
+
+
+def shutting_down() -> ApiError:
+    return ApiError(
+        503,
+        "The server is shutting down: retry elsewhere.",
+        error_type="server_error",
+        code="shutting_down",
+        headers={"Retry-After": "1", "Connection": "close"},
+    )
+
+
+def engine_dead() -> ApiError:
+    message = "The engine process has ended: the server is going down and will be restarted."
+    return ApiError(503, message, error_type="server_error", code="engine_dead", headers={"Retry-After": "5"})
+
+
+def timed_out(limit_seconds: float) -> ApiError:
+    message = f"The request was not finished within {limit_seconds:g} seconds (request_timeout_seconds)."
+    return ApiError(504, message, error_type="timeout_error", code="timeout")
+
+
+def client_left() -> ApiError:
+    return ApiError(CLIENT_CLOSED_REQUEST, "The client closed the connection.", error_type="client_error")
+
+
+def engine_failure(failure: Failed) -> ApiError:
+    """The error for an engine request that ended with ``Failed``."""
+    match failure.reason:
+        case FailureReason.TOO_LARGE:
+            return context_too_long(failure.message, param="max_tokens")
+        case FailureReason.OUT_OF_MEMORY:
+            headers = {"Retry-After": "1"}
+            return ApiError(
+                503, failure.message, error_type="server_error", code="out_of_memory", headers=headers
+            )
+        case FailureReason.SHUTTING_DOWN:
+            return shutting_down()
+        case FailureReason.ENGINE_ERROR:
+            return ApiError(500, failure.message, error_type="server_error", code="engine_error")
+
+
+def validation_error(problem: Mapping[str, Any], location: tuple[int | str, ...]) -> ApiError:
+    """The error for one of pydantic's: ``problem`` as in ``ValidationError.errors()``, ``location`` inside
+    the body."""
+    param = problem.get("ctx", {}).get("param") or ".".join(str(part) for part in location) or None
+    match problem["type"]:
+        case "json_invalid":
+            message = f"The body is not JSON: {problem.get('ctx', {}).get('error', 'it cannot be parsed')}."
+            return invalid_request(message, code="invalid_json")
+        case "extra_forbidden":
+            return invalid_request(f"Unrecognized request argument supplied: {param}", param=param)
+        case "unsupported_parameter":
+            return invalid_request(problem["msg"], param=param, code="unsupported_parameter")
+        case "missing" if param is not None:
+            return invalid_request(f"Missing required parameter: {param}", param=param)
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    return invalid_request(f"{param}: {text}" if param else text, param=param)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Give every failure of ``app`` OpenAI's shape, also those of the framework."""
+
+    async def on_api_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ApiError)  # noqa: S101 - registered for this type alone
+        return error.response()
+
+    async def on_invalid_request(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        problem = _most_telling(error.errors())
+        location = tuple(problem["loc"])[1:]  # without 'body', 'path' or 'query'
+        if problem["type"] in ("model_attributes_type", "missing") and not location:
+            return invalid_request(
+                "Send the request as a JSON object, with Content-Type: application/json.", code="invalid_json"
+            ).response()
+        return validation_error(problem, location if problem["type"] != "json_invalid" else ()).response()
+
+    async def on_http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        message = str(error.detail)
+        if error.status_code == 404:
+            message = f"Unknown path {request.url.path}: see /docs."
+        elif error.status_code == 405:
+            message = f"{request.method} is not allowed for {request.url.path}."
+        kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+        code = HTTPStatus(error.status_code).name.lower()
+        return ApiError(
+            error.status_code, message, error_type=kind, code=code, headers=error.headers
+        ).response()
+
+    async def on_bug(_: Request, error: Exception) -> Response:
+        return ApiError(500, "Internal error.", error_type="server_error", code="internal_error").response()
+
+    app.add_exception_handler(ApiError, on_api_error)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(Exception, on_bug)
+
+
+def _most_telling(problems: Any) -> Any:
+    """Unsupported and unknown parameters first: they explain what pydantic may report besides them."""
+    first = ("json_invalid", "unsupported_parameter", "extra_forbidden")
+    return min(problems, key=lambda p: first.index(p["type"]) if p["type"] in first else len(first))

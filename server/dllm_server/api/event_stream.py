@@ -1,0 +1,109 @@
+"""A generation as server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import structlog
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from dllm_server.api.admission import Admission
+from dllm_server.api.answer import AnswerFormat, AnswerHeader, ChoiceResult, stats_of, usage_of
+from dllm_server.api.choice import ChoiceCanvas, ChoiceEnd, ChoiceEvent
+from dllm_server.api.errors import ApiError
+from dllm_server.api.generation import Generation
+from dllm_server.api.response_schemas import CanvasEvent
+from dllm_server.telemetry.request_metrics import outcome_of
+
+log = structlog.get_logger(__name__)
+
+_DONE = b"data: [DONE]\n\n"
+
+
+class EventStream(StreamingResponse):
+    """Streams a generation's events and closes it however the response ends, even before it began."""
+
+    def __init__(
+        self,
+        request: Request,
+        admission: Admission,
+        generation: Generation,
+        first: ChoiceEvent,
+        rest: AsyncGenerator[ChoiceEvent],
+        answer: AnswerFormat,
+        *,
+        includes_usage: bool,
+    ) -> None:
+        self._request = request
+        self._admission = admission
+        self._generation = generation
+        self._first, self._rest = first, rest
+        self._answer = answer
+        self._includes_usage = includes_usage
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(self._body(), media_type="text/event-stream", headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._request.state.outcome = "cancelled"  # until the body has been sent
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._admission.finish(self._generation)
+
+    async def _body(self) -> AsyncGenerator[bytes]:
+        try:
+            async for frame in self._frames():
+                yield frame
+            self._request.state.outcome = "success"
+        except ApiError as error:
+            # The status line is out: the error can only be an event, which ends the stream.
+            self._request.state.outcome = outcome_of(error.status)
+            yield b"data: " + error.content() + b"\n\n"
+
+    async def _frames(self) -> AsyncGenerator[bytes]:
+        results = [ChoiceResult(plan) for plan in self._generation.plans]
+        has_begun = [False] * len(results)
+        ended = 0
+        async for event in self._events():
+            if isinstance(event, ChoiceCanvas):
+                yield _canvas_frame(event, self._answer.header)
+                continue
+            result = results[event.index]
+            chunk = self._answer.chunk(result, event, is_first=not has_begun[event.index])
+            has_begun[event.index] = True
+            result.add(event)
+            ended += isinstance(event, ChoiceEnd)
+            if ended == len(results):
+                chunk.dllm_stats = stats_of(results)
+            yield _frame(chunk.model_dump_json())
+        if self._includes_usage:
+            chunk = self._answer.last_chunk()
+            chunk.usage, chunk.dllm_stats = usage_of(results), stats_of(results)
+            yield _frame(chunk.model_dump_json())
+        yield _DONE
+
+    async def _events(self) -> AsyncGenerator[ChoiceEvent]:
+        yield self._first
+        async for event in self._rest:
+            yield event
+
+
+def _frame(data: str, event: str | None = None) -> bytes:
+    name = f"event: {event}\n" if event else ""
+    return f"{name}data: {data}\n\n".encode()
+
+
+def _canvas_frame(event: ChoiceCanvas, header: AnswerHeader) -> bytes:
+    canvas = CanvasEvent(
+        id=header.id,
+        created=header.created,
+        model=header.model,
+        index=event.index,
+        block_start=event.block_start,
+        token_ids=event.token_ids,
+        text=event.text,
+        forward_passes=event.forward_passes,
+    )
+    return _frame(canvas.model_dump_json(), "canvas")

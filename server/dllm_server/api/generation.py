@@ -1,0 +1,102 @@
+"""All choices of one API request, running side by side in the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+import structlog
+
+from dllm_server.api.choice import ChoiceDelta, ChoiceEnd, ChoiceEvent, run_choice
+from dllm_server.api.detokenizer import Decode
+from dllm_server.api.errors import ApiError, timed_out
+from dllm_server.api.plan import ChoicePlan
+from dllm_server.engine.client import EngineClient
+from dllm_server.telemetry.request_metrics import RequestMetrics
+
+log = structlog.get_logger(__name__)
+
+
+class Generation:
+    """Runs the choices and merges their events in the order in which they come.
+
+    ``close`` must be called however the request ends: it cancels what still runs, so that the engine frees
+    its pages.
+    """
+
+    def __init__(
+        self,
+        engine: EngineClient,
+        decode: Decode,
+        plans: Sequence[ChoicePlan],
+        metrics: RequestMetrics,
+        *,
+        timeout_seconds: float,
+    ) -> None:
+        self.plans = plans
+        self._engine, self._decode, self._metrics = engine, decode, metrics
+        self._timeout_seconds = timeout_seconds
+        self._began = time.monotonic()
+        self._deadline = asyncio.get_running_loop().time() + timeout_seconds
+        self._queue: asyncio.Queue[ChoiceEvent | ApiError] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def open_choices(self) -> int:
+        """Choices that still have, or will have, a request in the engine."""
+        return len(self.plans) - sum(task.done() for task in self._tasks)
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._pump(plan)) for plan in self.plans]
+
+    async def events(self) -> AsyncGenerator[ChoiceEvent]:
+        """Events until every choice has ended; ``ApiError`` when one fails or the time is up."""
+        open_choices = len(self.plans)
+        while open_choices:
+            event = await self._next_event()
+            open_choices -= isinstance(event, ChoiceEnd)
+            yield event
+
+    def fail(self, error: ApiError) -> None:
+        """End ``events`` with this error, after what it has already been given."""
+        self._queue.put_nowait(error)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _next_event(self) -> ChoiceEvent:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                event = await self._queue.get()
+        except TimeoutError:
+            raise timed_out(self._timeout_seconds) from None
+        if isinstance(event, ApiError):
+            raise event
+        return event
+
+    async def _pump(self, plan: ChoicePlan) -> None:
+        try:
+            self._metrics.submitted(len(plan.prompt.token_ids))
+            has_block = False
+            async with aclosing(run_choice(self._engine, self._decode, plan)) as events:
+                async for event in events:
+                    self._queue.put_nowait(event)
+                    elapsed = time.monotonic() - self._began
+                    match event:
+                        case ChoiceDelta():
+                            if not has_block:
+                                self._metrics.first_block(elapsed, event.stats.queue_seconds)
+                            has_block = True
+                            self._metrics.generated(len(event.token_ids))
+                        case ChoiceEnd():
+                            self._metrics.finished(event.finish_reason, elapsed)
+        except ApiError as error:
+            self._queue.put_nowait(error)
+        except Exception:
+            log.exception("choice failed", request_id=plan.generate.request_id)
+            message = "Internal error."
+            self._queue.put_nowait(ApiError(500, message, error_type="server_error", code="internal_error"))

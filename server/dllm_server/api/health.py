@@ -1,0 +1,48 @@
+"""Probes, metrics and the version; open to everyone and touching nothing but memory of this process."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from dllm_server.api.errors import engine_dead, shutting_down
+from dllm_server.api.lifecycle import ServingState
+from dllm_server.api.response_schemas import Health, Version
+from dllm_server.api.service import Service
+
+
+def health_router(service: Service) -> APIRouter:
+    router = APIRouter(tags=["Operation"])
+
+    @router.get("/health", summary="Whether the engine process is alive")
+    async def health() -> Health:
+        if service.lifecycle.state is ServingState.FAILED or not service.engine.is_alive:
+            raise engine_dead()
+        return Health(status="ok")
+
+    @router.get("/ready", summary="Whether new requests are taken")
+    async def ready() -> Health:
+        await health()
+        if service.lifecycle.state is ServingState.DRAINING:
+            raise shutting_down()
+        return Health(status="ready")
+
+    @router.get("/metrics", response_class=Response, summary="Prometheus metrics")
+    async def metrics(request: Request) -> Response:
+        content, content_type = service.metrics.render(request.headers.get("accept", ""))
+        return Response(content, headers={"Content-Type": content_type})
+
+    @router.get("/version", summary="Version of the server")
+    async def server_version() -> Version:
+        return Version(version=package_version())
+
+    return router
+
+
+def package_version() -> str:
+    try:
+        return version("dllm-serve")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0"

@@ -1,0 +1,159 @@
+"""A request's plan: which engine requests answer it, decided before any of them is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from dllm_server.api.errors import context_too_long, invalid_request, validation_error
+from dllm_server.api.request_schemas import GenerationRequest
+from dllm_server.engine.messages import Diffusion, Generate, ModelInfo, Sampling
+from dllm_server.settings import DiffusionSettings
+
+_SEED_BITS = 63
+_SEED_MASK = (1 << _SEED_BITS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Tokens, and the text that echo gives back."""
+
+    token_ids: list[int]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChoicePlan:
+    """One choice of the answer and the engine request that makes it."""
+
+    index: int
+    generate: Generate
+    prompt: Prompt
+    stops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a request: the served model and the server's decoding settings."""
+
+    model: ModelInfo
+    diffusion: DiffusionSettings
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of prompt and completion together."""
+        return min(self.model.max_model_len, self.model.max_request_tokens)
+
+
+def plan_choices(
+    request: GenerationRequest,
+    prompts: Sequence[Prompt],
+    limits: Limits,
+    *,
+    request_id: str,
+    max_tokens: int | None,
+    default_max_tokens: int,
+    prompt_param: str,
+) -> list[ChoicePlan]:
+    """``n`` choices for each prompt, in order; ``ApiError`` 400 names what is out of bounds.
+
+    ``max_tokens`` None takes ``default_max_tokens``, or what the context leaves if that is less.
+    """
+    diffusion = merge_diffusion(request.diffusion, limits)
+    seed = request.seed if request.seed is not None else secrets.randbits(_SEED_BITS)
+    plans: list[ChoicePlan] = []
+    for prompt in prompts:
+        length = _completion_length(prompt, limits, max_tokens, default_max_tokens, prompt_param)
+        for _ in range(request.n):
+            index = len(plans)
+            sampling = Sampling(
+                temperature=request.temperature,
+                top_p=request.top_p,
+                top_k=min(max(request.top_k, 0), limits.model.vocab_size),
+                seed=choice_seed(seed, index),
+            )
+            generate = Generate(
+                request_id=f"{request_id}-{index}",
+                prompt=prompt.token_ids,
+                max_tokens=length,
+                sampling=sampling,
+                diffusion=diffusion,
+                ignore_eos=request.ignore_eos,
+                wants_canvas=request.includes_canvas,
+            )
+            plans.append(ChoicePlan(index, generate, prompt, tuple(request.stop)))
+    return plans
+
+
+def choice_seed(seed: int, index: int) -> int:
+    """A seed for each choice, in [0, 2^63): the request's own for the first, unrelated ones for the
+    others."""
+    if index == 0:
+        return seed & _SEED_MASK
+    digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) & _SEED_MASK
+
+
+def merge_diffusion(given: dict[str, Any], limits: Limits) -> Diffusion:
+    """The request's ``diffusion`` object over the server's settings, validated whole."""
+    defaults = limits.diffusion.model_dump(mode="json")
+    merged = defaults | given
+    if isinstance(given.get("unmasking"), dict):
+        merged["unmasking"] = defaults["unmasking"] | given["unmasking"]
+    try:
+        settings = DiffusionSettings.model_validate_json(json.dumps(merged, allow_nan=False), strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise validation_error(dict(problem), ("diffusion", *problem["loc"])) from None
+    except ValueError:
+        raise invalid_request("diffusion: NaN and Infinity are not JSON", param="diffusion") from None
+    if settings.retention_ratio > limits.model.retention_ratio:
+        raise invalid_request(
+            f"diffusion.retention_ratio {settings.retention_ratio:g} exceeds the server's "
+            f"{limits.model.retention_ratio:g}: lower it, or raise the server's --retention-ratio",
+            param="diffusion.retention_ratio",
+        )
+    return Diffusion(
+        block_length=settings.block_length,
+        refresh_interval=settings.refresh_interval,
+        strategy=settings.unmasking.strategy,
+        value=settings.unmasking.value,
+        confidence=settings.confidence,
+        retention_ratio=settings.retention_ratio,
+    )
+
+
+def _completion_length(
+    prompt: Prompt, limits: Limits, max_tokens: int | None, default: int, prompt_param: str
+) -> int:
+    count = len(prompt.token_ids)
+    if count == 0:
+        raise invalid_request(f"{prompt_param} is empty: give at least one token", param=prompt_param)
+    if max(prompt.token_ids) >= limits.model.vocab_size:
+        raise invalid_request(
+            f"{prompt_param} holds token id {max(prompt.token_ids)}, but the vocabulary ends at "
+            f"{limits.model.vocab_size - 1}",
+            param=prompt_param,
+        )
+    left = limits.max_tokens - count
+    if left < 1:
+        raise context_too_long(
+            f"{prompt_param} has {count} tokens, but prompt and completion together may have "
+            f"{limits.max_tokens}: shorten it",
+            param=prompt_param,
+        )
+    if max_tokens is None:
+        return min(default, left)
+    if max_tokens > left:
+        raise context_too_long(
+            f"{prompt_param} has {count} tokens and max_tokens is {max_tokens}, but together they may have "
+            f"{limits.max_tokens}: lower max_tokens to {left} or shorten the prompt",
+            param="max_tokens",
+        )
+    return max_tokens

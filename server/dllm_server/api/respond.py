@@ -1,0 +1,64 @@
+"""From a planned request to its response, streamed or whole; the generation is closed on every way out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from dllm_server.api.answer import AnswerFormat, ChoiceResult
+from dllm_server.api.choice import ChoiceCanvas, ChoiceEvent
+from dllm_server.api.disconnect import run_while_connected
+from dllm_server.api.event_stream import EventStream
+from dllm_server.api.generation import Generation
+from dllm_server.api.plan import ChoicePlan
+from dllm_server.api.request_schemas import GenerationRequest
+from dllm_server.api.service import Service
+
+
+async def respond(
+    service: Service,
+    request: Request,
+    asked: GenerationRequest,
+    plans: Sequence[ChoicePlan],
+    answer: AnswerFormat,
+) -> Response:
+    """Run the plans. ``ApiError`` says why there is no answer: refused, failed, timed out, or the client
+    left."""
+    generation = service.start_generation(plans)
+    is_handed_over = False
+    try:
+        if asked.stream:
+            # A stream begins with its first event, so that a failure before it has its own status.
+            events = generation.events()
+            first = await run_while_connected(request, _first(events))
+            is_handed_over = True
+            return EventStream(
+                request,
+                service.admission,
+                generation,
+                first,
+                events,
+                answer,
+                includes_usage=asked.includes_usage,
+            )
+        results = await run_while_connected(request, _gather(generation))
+        return Response(answer.whole(results).model_dump_json(), media_type="application/json")
+    finally:
+        if not is_handed_over:
+            await service.admission.finish(generation)
+
+
+async def _first(events: AsyncGenerator[ChoiceEvent]) -> ChoiceEvent:
+    return await anext(events)
+
+
+async def _gather(generation: Generation) -> list[ChoiceResult]:
+    results = [ChoiceResult(plan) for plan in generation.plans]
+    async with aclosing(generation.events()) as events:
+        async for event in events:
+            if not isinstance(event, ChoiceCanvas):
+                results[event.index].add(event)
+    return results

@@ -1,0 +1,193 @@
+"""Bodies of the answers, in OpenAI's shapes plus ``dllm_stats`` and, when asked for, token ids."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
+
+FinishName = Literal["stop", "length"]
+
+
+class Answer(BaseModel):
+    """Leaves out the fields in ``left_out_when_none`` when they hold nothing; other nulls are written, as
+    OpenAI does."""
+
+    left_out_when_none: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, serialise: SerializerFunctionWrapHandler) -> Any:
+        content = serialise(self)
+        for name in self.left_out_when_none:
+            if content.get(name) is None:
+                content.pop(name, None)
+        return content
+
+
+class Usage(BaseModel):
+    prompt_tokens: int = Field(description="Tokens of the prompts, each counted once.")
+    completion_tokens: int = Field(
+        description="Generated tokens before EOS, up to the one that ends a stop string."
+    )
+    total_tokens: int
+
+
+class DllmStats(BaseModel):
+    """What the answer took, summed over its choices."""
+
+    forward_passes: int = Field(description="Forward passes that the requests took part in.")
+    refresh_passes: int = Field(description="Those of them that queried the whole sequence.")
+    tokens_per_forward: float = Field(description="Generated tokens / forward passes.")
+
+
+class TokenFields(Answer):
+    """What return_token_ids adds to a choice."""
+
+    left_out_when_none = frozenset({"prompt_token_ids", "token_ids"})
+
+    prompt_token_ids: list[int] | None = Field(
+        None, description="With return_token_ids: the prompt's tokens."
+    )
+    token_ids: list[int] | None = Field(None, description="With return_token_ids: the generated tokens.")
+
+
+class ChatTokenLogprob(BaseModel):
+    token: str = Field(description="Text that the token added; empty inside a character of several tokens.")
+    logprob: float = Field(description="Log confidence when it was committed.")
+    bytes: list[int] = Field(description="UTF-8 of token.")
+    top_logprobs: list[Any] = Field(default=[], description="Always empty.")
+
+
+class ChatLogprobs(BaseModel):
+    content: list[ChatTokenLogprob]
+
+
+class AssistantMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(TokenFields):
+    index: int
+    message: AssistantMessage
+    logprobs: ChatLogprobs | None = None
+    finish_reason: FinishName
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    dllm_stats: DllmStats
+
+
+class ChatDelta(Answer):
+    left_out_when_none = frozenset({"role", "content"})
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChatChunkChoice(TokenFields):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: FinishName | None = None
+
+
+class Chunk(Answer):
+    """Fields of every chunk; usage is null but on the last when it is asked for, dllm_stats comes with the
+    end."""
+
+    left_out_when_none = frozenset({"dllm_stats"})
+
+    id: str
+    created: int
+    model: str
+    usage: Usage | None = None
+    dllm_stats: DllmStats | None = None
+
+
+class ChatChunk(Chunk):
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    choices: list[ChatChunkChoice]
+
+
+class CompletionLogprobs(BaseModel):
+    tokens: list[str] = Field(description="Text that each token added.")
+    token_logprobs: list[float] = Field(description="Log confidence when it was committed.")
+    top_logprobs: None = Field(None, description="Always null: only the chosen token's is known.")
+    text_offset: list[int] = Field(description="Where in the text each token's begins.")
+
+
+class CompletionChoice(TokenFields):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: FinishName | None
+
+
+class Completion(BaseModel):
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage
+    dllm_stats: DllmStats
+
+
+class CompletionChunk(Chunk):
+    object: Literal["text_completion"] = "text_completion"
+    choices: list[CompletionChoice]
+
+
+class CanvasEvent(BaseModel):
+    """Data of ``event: canvas``: the block being denoised. ``choices`` is empty for clients that know only
+    chunks."""
+
+    id: str
+    object: Literal["dllm.canvas"] = "dllm.canvas"
+    created: int
+    model: str
+    choices: list[Any] = []
+    index: int = Field(description="Choice whose block it is.")
+    block_start: int = Field(description="Generated tokens before the block.")
+    token_ids: list[int] = Field(description="Tokens of the block; -1 is masked.")
+    text: str = Field(description="Text of the block, each masked token shown as \u2591.")
+    forward_passes: int = Field(description="Forward passes so far.")
+
+
+class ModelCard(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "dllm-serve"
+    max_model_len: int = Field(description="Most tokens of a prompt and its completion together.")
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Tokenized(BaseModel):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+
+
+class Detokenized(BaseModel):
+    prompt: str
+
+
+class Health(BaseModel):
+    status: str
+
+
+class Version(BaseModel):
+    version: str

@@ -1,0 +1,191 @@
+"""The serving process: engine process, HTTP server, signals, and the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+import uvloop
+
+from dllm_server.api.app import create_app, create_service
+from dllm_server.api.errors import engine_dead, shutting_down
+from dllm_server.api.lifecycle import ServingState
+from dllm_server.api.service import Service
+from dllm_server.api.tokenizer import load_tokenizer
+from dllm_server.engine.client import EngineStartError
+from dllm_server.engine.worker import start_engine
+from dllm_server.settings import ServeSettings
+from dllm_server.telemetry.logging import configure_logging
+
+log = structlog.get_logger(__name__)
+
+EXIT_START_FAILED = 1
+EXIT_FORCED = 130
+_LAST_ANSWERS_SECONDS = 2.0  # kept of the grace period for answers that say why a request was given up
+
+
+def run_server(settings: ServeSettings) -> int:
+    """Serve until told to stop or the engine process ends; returns the exit code.
+
+    0 after SIGTERM or SIGINT, 1 when the server cannot start, the engine's own code (128 + signal) when it
+    ends, 130 when a second signal cuts the shutdown short.
+    """
+    configure_logging(settings.log_level)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings))
+    except (EngineStartError, ValueError, OSError) as error:
+        log.error("cannot start", reason=str(error))
+        return EXIT_START_FAILED
+
+
+async def _serve(settings: ServeSettings) -> int:
+    stop = _listen_for_signals()
+    listener = bind(settings.host, settings.port)  # before the engine: a busy port is known at once
+    try:
+        log.info("starting engine", model=settings.model)
+        starting = asyncio.ensure_future(start_engine(settings.engine()))
+        told_to_stop = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({starting, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
+        told_to_stop.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            log.info("stopped while starting")
+            return 0
+        engine = starting.result()
+        try:
+            tokenizer = load_tokenizer(Path(engine.model.directory))
+            diffusion = settings.diffusion_defaults()
+            service = create_service(settings.api(), engine, tokenizer, diffusion)
+            return await Server(service, listener, stop).run()
+        finally:
+            await engine.close()
+    finally:
+        listener.close()
+
+
+class Server:
+    """Runs uvicorn on a bound socket until a signal or the engine's end, then lets it finish."""
+
+    def __init__(self, service: Service, listener: socket.socket, stop: asyncio.Event) -> None:
+        self._service = service
+        self._listener = listener
+        self._stop = stop
+        config = uvicorn.Config(
+            create_app(service),
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=math.ceil(_LAST_ANSWERS_SECONDS),
+            server_header=False,
+        )
+        self._http = _SignalFreeServer(config)
+
+    async def run(self) -> int:
+        self._listener.listen()
+        serving = asyncio.ensure_future(self._http.serve(sockets=[self._listener]))
+        dying = asyncio.ensure_future(self._service.engine.wait_until_dead())
+        stopping = asyncio.ensure_future(self._stop.wait())
+        log.info("listening", url=_url(self._listener), model=self._service.model_name)
+        try:
+            await asyncio.wait({serving, dying, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+                raise OSError("the HTTP server ended by itself")
+            code = await (self._drain(dying) if not dying.done() else self._give_up(dying.result()))
+            self._http.should_exit = True
+            await serving
+            log.info("stopped", exit_code=code)
+            return code
+        finally:
+            for task in (dying, stopping):
+                task.cancel()
+
+    async def _drain(self, dying: asyncio.Future[Any]) -> int:
+        """Refuse new requests and finish open ones within the grace period."""
+        service = self._service
+        service.lifecycle.move_to(ServingState.DRAINING)
+        log.info("draining", open_choices=service.admission.open_choices)
+        self._stop.clear()
+        grace = max(service.settings.shutdown_grace_seconds - _LAST_ANSWERS_SECONDS, 0)
+        idle: asyncio.Future[Any] = asyncio.ensure_future(service.admission.wait_until_idle())
+        again: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
+        try:
+            first = asyncio.FIRST_COMPLETED
+            await asyncio.wait([idle, dying, again], timeout=grace, return_when=first)
+            if idle.done():
+                return 0
+            if dying.done():
+                return await self._give_up(dying.result())
+            log.warning("requests given up", open_choices=service.admission.open_choices)
+            service.admission.fail_all(shutting_down())
+            self._http.force_exit = again.done()
+            return EXIT_FORCED if again.done() else 0
+        finally:
+            idle.cancel()
+            again.cancel()
+
+    async def _give_up(self, engine_exit_code: int) -> int:
+        """Answer what is open with 503 now that the engine is gone."""
+        self._service.lifecycle.move_to(ServingState.FAILED)
+        log.error(
+            "engine process ended",
+            exit_code=engine_exit_code,
+            open_choices=self._service.admission.open_choices,
+        )
+        self._service.admission.fail_all(engine_dead())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._service.admission.wait_until_idle(), _LAST_ANSWERS_SECONDS)
+        if engine_exit_code < 0:
+            return 128 - engine_exit_code
+        return engine_exit_code or 1
+
+
+class _SignalFreeServer(uvicorn.Server):
+    """Leaves signals to us: uvicorn's own handlers would close connections before requests are finished."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen_for_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket; ``OSError`` names the address and the reason."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return listener
+
+
+def _url(listener: socket.socket) -> str:
+    """Where a client on this machine reaches the server."""
+    host, port = listener.getsockname()[:2]
+    name = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)  # noqa: S104 - shown, not bound
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"

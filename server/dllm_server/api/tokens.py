@@ -1,0 +1,42 @@
+"""/tokenize and /detokenize, in vLLM's shapes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+
+from dllm_server.api.errors import invalid_request
+from dllm_server.api.request_schemas import DetokenizeRequest, TokenizeRequest
+from dllm_server.api.response_schemas import Detokenized, Tokenized
+from dllm_server.api.service import Service
+
+
+def tokens_router(service: Service) -> APIRouter:
+    router = APIRouter(tags=["Tokens"])
+
+    @router.post("/tokenize", summary="Tokens of a text or a conversation")
+    async def tokenize(body: TokenizeRequest) -> Tokenized:
+        service.check_model(body.model)
+        if body.prompt is not None:
+            tokens = await service.encode(body.prompt, add_special_tokens=body.add_special_tokens)
+        else:
+            tokens = await service.encode_chat(
+                body.messages or [], add_generation_prompt=body.add_generation_prompt
+            )
+        return Tokenized(count=len(tokens), max_model_len=service.limits.max_tokens, tokens=tokens)
+
+    @router.post("/detokenize", summary="Text of tokens, special ones included")
+    async def detokenize(body: DetokenizeRequest) -> Detokenized:
+        service.check_model(body.model)
+        if not service.tokenizer.has_text:
+            raise invalid_request("this model's directory has no tokenizer files", param="tokens")
+        if body.tokens and max(body.tokens) >= service.limits.model.vocab_size:
+            raise invalid_request(
+                f"token id {max(body.tokens)} is past the vocabulary's {service.limits.model.vocab_size - 1}",
+                param="tokens",
+            )
+        text = await asyncio.to_thread(service.tokenizer.decode, body.tokens, skip_special_tokens=False)
+        return Detokenized(prompt=text)
+
+    return router

@@ -1,0 +1,27 @@
+"""All metrics of a server and their text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+
+from dllm_server.engine.messages import EngineSnapshot
+from dllm_server.telemetry.engine_collector import EngineCollector
+from dllm_server.telemetry.request_metrics import RequestMetrics
+
+
+class Metrics:
+    """A registry of its own, so that two servers in one process do not share counts."""
+
+    def __init__(self, newest_snapshot: Callable[[], EngineSnapshot | None], model_name: str) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        self._registry.register(EngineCollector(newest_snapshot, model_name))
+        self.requests = RequestMetrics(self._registry, model_name)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The metrics and their content type: OpenMetrics if ``accept`` asks for it, else Prometheus text."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
