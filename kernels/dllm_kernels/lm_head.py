@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dllm_kernels.noise import gumbel
 
+_HOTTEST = 1e30  # an infinite temperature would turn a banned token's -inf into a NaN
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -91,18 +92,20 @@ def _choose(logits: Tensor, sampling: Sampling | None) -> Choice:
     weights = shifted.exp()
     total = weights.sum(dim=1)
     entropy = total.log() - (weights * shifted.clamp_min(-1e30)).sum(dim=1) / total
-    token = index[:, 0] if sampling is None else _sample(logits, index[:, 0], sampling)
+    token = index[:, 0] if sampling is None else _sample(shifted, index[:, 0], sampling)
     probability = weights.gather(1, token[:, None])[:, 0] / total
     margin = (1.0 - weights.gather(1, index[:, 1:])[:, 0]) / total
     return Choice(token, probability, margin, entropy)
 
 
-def _sample(logits: Tensor, greedy: Tensor, sampling: Sampling) -> Tensor:
+def _sample(shifted: Tensor, greedy: Tensor, sampling: Sampling) -> Tensor:
+    """``shifted`` are logits less their row's maximum."""
     is_warm = sampling.temperature > 0
-    scaled = logits / torch.where(is_warm, sampling.temperature, 1.0)[:, None]
+    temperature = torch.where(is_warm, sampling.temperature.clamp_max(_HOTTEST), 1.0)
+    scaled = shifted / temperature[:, None]  # at most 0, so that a tiny temperature overflows to -inf only
     if sampling.is_filtered:
         scaled = _filter(scaled, sampling.top_p, sampling.top_k)
-    noisy = scaled + gumbel(sampling.keys, logits.shape[1])
+    noisy = scaled + gumbel(sampling.keys, shifted.shape[1])
     return torch.where(is_warm, noisy.argmax(dim=1), greedy)
 
 
@@ -114,5 +117,7 @@ def _filter(scaled: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
     ordered = ordered.masked_fill(beyond_k, -torch.inf)
     before = ordered.softmax(dim=1).cumsum(dim=1).roll(1, dims=1)
     before[:, 0] = 0.0
-    ordered = ordered.masked_fill((before >= top_p[:, None]) & (rank > 0), -torch.inf)
+    # A row that keeps everything must not lose its tail to a sum rounded up to 1.
+    beyond_p = (top_p[:, None] < 1) & (before >= top_p[:, None]) & (rank > 0)
+    ordered = ordered.masked_fill(beyond_p, -torch.inf)
     return torch.empty_like(scaled).scatter_(1, order, ordered)

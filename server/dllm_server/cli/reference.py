@@ -12,9 +12,9 @@ from dllm_server.settings import ApiSettings, EngineSettings, LiveSettings
 
 HEADER = """# Configuration
 
-Every setting is a flag (`--max-num-seqs 8`), an environment variable (`DLLM_MAX_NUM_SEQS=8`) and a line of
-the `--config` file
-(`max_num_seqs: 8`). Flags win over the environment, it over the file, the file over the defaults.
+Every setting is a flag (`--max-num-seqs 8`), an environment variable (`DLLM_MAX_NUM_SEQS=8`) and a line
+of the `--config` file (`max_num_seqs: 8`). Flags win over the environment, it over the file, the file over
+the defaults.
 This page is generated: `python -m dllm_server.cli.reference > docs/configuration.md`.
 """
 
@@ -27,8 +27,8 @@ def reference() -> str:
         "## API\n",
         _table(ApiSettings, set()),
         "## Engine\n",
-        "Settings marked live can change while serving, by the file that `--tuning-file` names: a JSON object\n"
-        "of them and a `generation`. Nonsense is refused, counted and logged; the last good settings stay.\n",
+        "Settings marked live can change while serving, by the file that `--tuning-file` names: a JSON\n"
+        "object of them and a `generation`. Nonsense is refused, counted and logged; the last good settings stay.\n",
         _table(EngineSettings, live),
     ]
     return "\n".join(sections)

@@ -38,15 +38,17 @@ OOM_RECOVERY_STEPS = 512
 @dataclass(slots=True)
 class Throttle:
     """The token budget after out-of-memory events: halved at once, doubled after ``OOM_RECOVERY_STEPS``
-    quiet steps."""
+    quiet steps. A step that cannot be made smaller is tried twice."""
 
     tokens: int | None = None  # None: as configured
     quiet_steps: int = 0
+    has_retried: bool = False
 
     def shrink(self, tokens: int) -> None:
         self.tokens, self.quiet_steps = tokens, 0
 
     def count_quiet_step(self, configured: int) -> None:
+        self.has_retried = False
         if self.tokens is None:
             return
         self.quiet_steps += 1
@@ -286,21 +288,26 @@ class Engine:
             self._free_slots.append(request.slot)
 
     def _contain_oom(self, slots: list[int], tokens: int, kind: str) -> list[FromEngine]:
-        """Halve the budget; when that cannot make the step smaller, its largest request fails with 503."""
+        """Halve the budget. Where that cannot make the step smaller it runs once more, and then a request
+        fails with 503: the one that ran alone, or the largest, which holds the budget up."""
         self.runner.release_cached_memory()
         self.stats.oom[kind] += 1
-        largest = max((self._running[slot] for slot in slots), key=lambda request: request.sequence_tokens)
-        floor = max(request.sequence_tokens for request in self._running.values())
-        target = max(tokens // 2, floor)
+        largest = max(self._running.values(), key=lambda request: request.sequence_tokens)
+        target = max(tokens // 2, largest.sequence_tokens)
         log.warning(
             "out of memory in a step", phase=kind, tokens=tokens, requests=len(slots), next_budget=target
         )
-        if len(slots) > 1 and target < tokens:
+        if target < tokens:
             self.throttle.shrink(target)
             return []
-        stats = largest.stats()
-        self._release(largest)
+        if not self.throttle.has_retried:  # the allocator has just given its cached memory back
+            self.throttle.has_retried = True
+            return []
+        self.throttle.has_retried = False
+        failing = self._running[slots[0]] if len(slots) == 1 else largest
+        stats = failing.stats()
+        self._release(failing)
         message = (
-            f"out of device memory with {largest.sequence_tokens} tokens: try again or send a shorter request"
+            f"out of device memory with {failing.sequence_tokens} tokens: try again or send a shorter request"
         )
-        return [Failed(largest.request_id, FailureReason.OUT_OF_MEMORY, message, stats)]
+        return [Failed(failing.request_id, FailureReason.OUT_OF_MEMORY, message, stats)]

@@ -136,14 +136,14 @@ class ModelRunner:
         strategy, value = self._column(table.strategy, batch), self._column(table.value, batch)
         committed = choose_commits(confidence, entropy, is_masked, strategy, value, used)
         is_committed = committed[cell]
-        old = self._canvas[head.canvas]
-        self._canvas[head.canvas] = torch.where(is_committed, choice.token, old)
+        canvas = torch.where(is_committed, choice.token, self._canvas[head.canvas])
         packed = torch.full((2, *grid), -1, dtype=torch.int32, device=self.model.device)
         packed[0][cell] = torch.where(is_committed, choice.token, -1).to(torch.int32)
         packed[1][cell] = (
             choice.probability.clamp_min(torch.finfo(torch.float32).tiny).log().view(torch.int32)
         )
         host = packed.cpu().numpy()  # the step's only device-to-host copy
+        self._canvas[head.canvas] = canvas  # last: nothing that can fail comes after a commit
         return StepResult(tokens=host[0], logprobs=host[1].view(np.float32))
 
     def _confidence(self, batch: StepBatch, choice: Choice, keys: Tensor | None) -> Tensor:

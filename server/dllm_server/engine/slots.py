@@ -61,7 +61,8 @@ class SlotTable:
         self.value[slot] = message.diffusion.value
         self.confidence[slot] = CONFIDENCES.index(message.diffusion.confidence)
         self.temperature[slot], self.top_p[slot] = message.sampling.temperature, message.sampling.top_p
-        self.top_k[slot], self.seed[slot] = message.sampling.top_k, message.sampling.seed
+        self.top_k[slot] = min(message.sampling.top_k, np.iinfo(np.int64).max)
+        self.seed[slot] = (message.sampling.seed + 2**63) % 2**64 - 2**63  # the same 64 bits, signed
         self.step[slot] = 0
         self.page_table[slot] = 0
         self.page_table[slot, : len(pages)] = pages
