@@ -28,7 +28,8 @@ def reference() -> str:
         _table(ApiSettings, set()),
         "## Engine\n",
         "Settings marked live can change while serving, by the file that `--tuning-file` names: a JSON\n"
-        "object of them and a `generation`. Nonsense is refused, counted and logged; the last good settings stay.\n",
+        "object of them and a `generation`. Nonsense is refused, counted and logged; the last good settings\n"
+        "stay.\n",
         _table(EngineSettings, live),
     ]
     return "\n".join(sections)
