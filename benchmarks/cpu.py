@@ -14,12 +14,12 @@ from pathlib import Path
 
 import structlog
 import torch
-from dllm_server.api.tokenizer import load_tokenizer
 from dllm_server.engine.engine import Engine
 from dllm_server.engine.messages import Generate, Sampling
 from dllm_server.engine.offline import complete, diffusion_message
 from dllm_server.engine.startup import start
 from dllm_server.models.source import EMBEDDED_DIRECTORY
+from dllm_server.models.tokenizer import load_tokenizer
 from dllm_server.settings import DiffusionSettings, EngineSettings, Strategy, UnmaskingSettings
 from rich.console import Console
 from rich.table import Table

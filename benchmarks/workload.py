@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from dllm_server.api.tokenizer import Tokenizer
 from dllm_server.evaluation.tasks import Family, make_items
+from dllm_server.models.tokenizer import Tokenizer
 
 SEED = 7_654_321
 

@@ -12,6 +12,7 @@ from dllm_kernels.noise import gumbel
 
 _HOTTEST = 1e30  # an infinite temperature would turn a banned token's -inf into a NaN
 
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Per-row sampling, each ``[rows]``: temperature float32 (0 is greedy), noise keys int64, top_p float32,

@@ -88,6 +88,7 @@ class UnmaskingSettings(BaseModel):
     value: float = Field(
         0.9,
         gt=0,
+        allow_inf_nan=False,
         description="quota: tokens a step (a whole number); threshold: confidence in (0, 1]; factor: f > 0; "
         "entropy_bound: summed entropy in nats.",
     )
@@ -209,7 +210,9 @@ class EngineSettings(LiveSettings):
         None, ge=1, description="Default steps between refreshes; once a block if unset."
     )
     unmasking_strategy: Strategy = Field(Strategy.THRESHOLD, description="Default commit strategy.")
-    unmasking_value: float = Field(0.9, gt=0, description="Default value of the commit strategy.")
+    unmasking_value: float = Field(
+        0.9, gt=0, allow_inf_nan=False, description="Default value of the commit strategy."
+    )
     confidence: Confidence = Field(Confidence.PROBABILITY, description="Default ranking of masked positions.")
     tuning_file: Path | None = Field(None, description="Watched JSON file of live settings.")
 

@@ -18,9 +18,9 @@ from dllm_server.api.lifecycle import Lifecycle
 from dllm_server.api.models import models_router
 from dllm_server.api.plan import Limits
 from dllm_server.api.service import Service
-from dllm_server.api.tokenizer import Tokenizer
 from dllm_server.api.tokens import tokens_router
 from dllm_server.engine.client import EngineClient
+from dllm_server.models.tokenizer import Tokenizer
 from dllm_server.settings import ApiSettings, DiffusionSettings
 from dllm_server.telemetry.metrics import Metrics
 from dllm_server.telemetry.request_log import RequestLog
@@ -57,8 +57,8 @@ def create_service(
     )
 
 
-def create_app(service: Service) -> FastAPI:
-    """The application over a service; ``ValueError`` if the key file cannot be read."""
+def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
+    """The application over a service; with ``keys``, guarded paths ask for one of them."""
     app = FastAPI(
         title="dLLM-Serve",
         version=package_version(),
@@ -67,14 +67,14 @@ def create_app(service: Service) -> FastAPI:
         strict_content_type=False,
     )
     bearer = HTTPBearer(auto_error=False, description="A key of the server's key file.")  # for /docs alone
-    guard = [Depends(bearer)] if service.settings.api_keys_file is not None else []
+    guard = [Depends(bearer)] if keys is not None else []
     for router in (chat_router, completions_router, models_router, tokens_router):
         app.include_router(router(service), dependencies=guard, responses=_ERRORS)
     app.include_router(health_router(service), responses={"5XX": _ERRORS["5XX"]})
     install_error_handlers(app)
     # Layers, innermost first: a request is named and logged, then must show a key, then may send its body.
     app.add_middleware(BodyLimit, limit_bytes=service.settings.max_body_bytes)
-    if service.settings.api_keys_file is not None:
-        app.add_middleware(BearerAuth, keys=KeyFile(service.settings.api_keys_file))
+    if keys is not None:
+        app.add_middleware(BearerAuth, keys=keys)
     app.add_middleware(RequestLog, metrics=service.metrics.requests)
     return app

@@ -65,6 +65,11 @@ class KeyFile:
         return tuple(_digest(line) for line in lines if line and not line.startswith("#"))
 
 
+def open_keys(path: Path | None) -> KeyFile | None:
+    """The keys of a file; None, without a file, asks nobody for a key."""
+    return KeyFile(path) if path is not None else None
+
+
 class BearerAuth:
     """ASGI middleware: 401 on guarded paths without a key of the file, before the body is read."""
 

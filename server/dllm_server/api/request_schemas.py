@@ -188,7 +188,9 @@ class CompletionRequest(GenerationRequest):
 class TokenizeRequest(RequestModel):
     model: Text | None = Field(None, description="Served model name; the served one if absent.")
     prompt: Text | None = Field(None, description="Text to tokenise; this or messages.")
-    messages: list[ChatMessage] | None = Field(None, description="Conversation to render and tokenise.")
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = Field(
+        None, description="Conversation to render and tokenise."
+    )
     add_special_tokens: Flag = Field(True, description="Add the tokenizer's own special tokens to a prompt.")
     add_generation_prompt: Flag = Field(True, description="End a conversation where the answer begins.")
 

@@ -16,12 +16,13 @@ import uvicorn
 import uvloop
 
 from dllm_server.api.app import create_app, create_service
+from dllm_server.api.auth import KeyFile, open_keys
 from dllm_server.api.errors import engine_dead, shutting_down
 from dllm_server.api.lifecycle import ServingState
 from dllm_server.api.service import Service
-from dllm_server.api.tokenizer import load_tokenizer
 from dllm_server.engine.client import EngineStartError
 from dllm_server.engine.worker import start_engine
+from dllm_server.models.tokenizer import load_tokenizer
 from dllm_server.settings import ServeSettings
 from dllm_server.telemetry.logging import configure_logging
 
@@ -49,10 +50,12 @@ def run_server(settings: ServeSettings) -> int:
 
 async def _serve(settings: ServeSettings) -> int:
     stop = _listen_for_signals()
-    listener = bind(settings.host, settings.port)  # before the engine: a busy port is known at once
+    # Before the engine takes its minutes: a missing file or a busy port is known at once.
+    keys = open_keys(settings.api_keys_file)
+    listener = bind(settings.host, settings.port)
     try:
         log.info("starting engine", model=settings.model)
-        starting = asyncio.ensure_future(start_engine(settings.engine()))
+        starting = asyncio.ensure_future(start_engine(settings.engine(), settings.log_level))
         told_to_stop = asyncio.ensure_future(stop.wait())
         await asyncio.wait({starting, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
         told_to_stop.cancel()
@@ -66,7 +69,7 @@ async def _serve(settings: ServeSettings) -> int:
             tokenizer = load_tokenizer(Path(engine.model.directory))
             diffusion = settings.diffusion_defaults()
             service = create_service(settings.api(), engine, tokenizer, diffusion)
-            return await Server(service, listener, stop).run()
+            return await Server(service, listener, stop, keys).run()
         finally:
             await engine.close()
     finally:
@@ -76,12 +79,14 @@ async def _serve(settings: ServeSettings) -> int:
 class Server:
     """Runs uvicorn on a bound socket until a signal or the engine's end, then lets it finish."""
 
-    def __init__(self, service: Service, listener: socket.socket, stop: asyncio.Event) -> None:
+    def __init__(
+        self, service: Service, listener: socket.socket, stop: asyncio.Event, keys: KeyFile | None
+    ) -> None:
         self._service = service
         self._listener = listener
         self._stop = stop
         config = uvicorn.Config(
-            create_app(service),
+            create_app(service, keys),
             http="httptools",
             log_config=None,
             access_log=False,
@@ -117,7 +122,8 @@ class Server:
         service.lifecycle.move_to(ServingState.DRAINING)
         log.info("draining", open_choices=service.admission.open_choices)
         self._stop.clear()
-        grace = max(service.settings.shutdown_grace_seconds - _LAST_ANSWERS_SECONDS, 0)
+        grace = service.settings.shutdown_grace_seconds
+        grace -= min(_LAST_ANSWERS_SECONDS, grace / 2)
         idle: asyncio.Future[Any] = asyncio.ensure_future(service.admission.wait_until_idle())
         again: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
         try:

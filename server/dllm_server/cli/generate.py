@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dllm_server.api.tokenizer import Tokenizer, load_tokenizer
 from dllm_server.engine.messages import CanvasUpdate, Generate, Sampling
 from dllm_server.engine.offline import RequestFailedError, complete, diffusion_message
 from dllm_server.engine.startup import start
 from dllm_server.models.progress import loading_bar
 from dllm_server.models.source import resolve_model
+from dllm_server.models.tokenizer import Tokenizer, load_tokenizer
 from dllm_server.settings import EngineSettings
 
 MASK_SIGN = "░"

@@ -10,6 +10,7 @@ import time
 import msgspec
 import zmq
 
+from dllm_server.engine.device_memory import is_out_of_memory
 from dllm_server.engine.messages import Cancel, FromEngine, Generate, Ready, Shutdown, StartFailed, ToEngine
 from dllm_server.engine.snapshot import take_snapshot
 from dllm_server.engine.startup import StartedEngine, start
@@ -18,6 +19,7 @@ from dllm_server.memory import BudgetError
 from dllm_server.models.config import ModelError
 from dllm_server.models.progress import loading_bar
 from dllm_server.settings import EngineSettings
+from dllm_server.telemetry.logging import configure_logging
 
 SNAPSHOT_SECONDS = 0.1
 IDLE_POLL_MILLISECONDS = 50
@@ -36,8 +38,10 @@ def serve_engine(endpoint: str, settings: EngineSettings) -> int:
     try:
         with loading_bar() as progress:
             started = start(settings, progress=progress)
-    except (BudgetError, ModelError) as error:
-        socket.send(encoder.encode([StartFailed(str(error))]))
+    except (BudgetError, ModelError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, BudgetError | ModelError) and not is_out_of_memory(error):
+            raise
+        socket.send(encoder.encode([StartFailed(" ".join(str(error).split()))]))
         socket.close(linger=1000)
         return EXIT_START_FAILED
     socket.send(encoder.encode([Ready(started.model)]))
@@ -93,22 +97,24 @@ class EngineLoop:
 
 
 def open_tuning(settings: EngineSettings, started: StartedEngine) -> TuningWatch | None:
-    """The watch of the configured tuning file. The token budget may grow into what the memory budget left
+    """The watch of the configured tuning file. Tokens and logits may grow into what the memory budget left
     free."""
     if settings.tuning_file is None:
         return None
     budget = started.budget
-    spare_tokens = budget.free_bytes // budget.activation_bytes_per_token
     return TuningWatch(
         settings.tuning_file,
         settings.live_settings(),
-        max_tokens=settings.max_num_batched_tokens + spare_tokens,
         max_seqs=started.engine.table.slots,
+        spare_bytes=budget.free_bytes,
+        token_bytes=budget.activation_bytes_per_token,
+        row_bytes=budget.logits_bytes_per_row,
     )
 
 
 def main() -> int:
-    endpoint, settings = sys.argv[1:]
+    endpoint, settings, log_level = sys.argv[1:]
+    configure_logging(log_level)
     return serve_engine(endpoint, EngineSettings.model_validate_json(settings))
 
 

@@ -104,7 +104,7 @@ def _refresh_peak(model: Transformer, memory: DeviceMemory, limits: EngineLimits
     before = memory.used_bytes()
     memory.reset_peak()
     runner.run(batch, limits.max_num_logits)
-    return max(memory.peak_bytes() - before, 0)
+    return max(memory.peak_bytes() - before, 0) * tokens // batch.rows  # whole sequences may leave a rest
 
 
 @torch.inference_mode()

@@ -17,15 +17,17 @@ log = structlog.get_logger(__name__)
 class TuningWatch:
     """Reads the file when its content changes.
 
-    ``start`` are the settings the engine began with: what the file does not name goes back to them.
-    ``max_tokens`` and ``max_seqs`` are what the device was budgeted for; a file that asks for more is
-    refused.
+    ``start`` are the settings the engine began with: what the file does not name goes back to them. More
+    tokens and logits may take ``spare_bytes`` at ``token_bytes`` and ``row_bytes`` each; a file that asks for
+    more, or for more than ``max_seqs``, is refused.
     """
 
     path: Path
     start: LiveSettings
-    max_tokens: int
     max_seqs: int
+    spare_bytes: int
+    token_bytes: int
+    row_bytes: int
     generation: int = 0
     errors: int = 0
     _seen: bytes = field(default=b"")
@@ -54,10 +56,14 @@ class TuningWatch:
         return live
 
     def _check(self, live: LiveSettings) -> None:
-        if live.max_num_batched_tokens > self.max_tokens:
+        more_tokens = max(live.max_num_batched_tokens - self.start.max_num_batched_tokens, 0)
+        more_rows = max(live.max_num_logits - self.start.max_num_logits, 0)
+        needed = more_tokens * self.token_bytes + more_rows * self.row_bytes
+        if needed > self.spare_bytes:
             raise ValueError(
-                f"max_num_batched_tokens {live.max_num_batched_tokens} exceeds {self.max_tokens}, "
-                "which memory was planned for"
+                f"max_num_batched_tokens {live.max_num_batched_tokens} and max_num_logits "
+                f"{live.max_num_logits} need {needed} bytes more than at the start, {self.spare_bytes} are "
+                "free: lower them"
             )
         if live.max_num_seqs > self.max_seqs:
             raise ValueError(

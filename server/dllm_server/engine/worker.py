@@ -76,7 +76,9 @@ class ProcessEngineClient:
         self._model = await self._started
 
     async def generate(self, request: Generate) -> AsyncIterator[RequestEvent]:
-        """See ``EngineClient.generate``."""
+        """See ``EngineClient.generate``. Raises ``ValueError`` for a request id that is still open."""
+        if request.request_id in self._queues:
+            raise ValueError(f"request id {request.request_id} is already in use")
         if not self._is_alive:
             raise EngineDeadError("the engine process has ended")
         queue: asyncio.Queue[RequestEvent | None] = asyncio.Queue()
@@ -159,7 +161,7 @@ def _forget(sending: asyncio.Future[Any]) -> None:
         sending.exception()
 
 
-async def start_engine(settings: EngineSettings) -> ProcessEngineClient:
+async def start_engine(settings: EngineSettings, log_level: str = "info") -> ProcessEngineClient:
     """Spawn the engine process and wait until it is ready; ``EngineStartError`` carries one clear line."""
     directory = tempfile.TemporaryDirectory(prefix="dllm-")
     endpoint = f"ipc://{Path(directory.name) / 'engine.sock'}"
@@ -167,7 +169,7 @@ async def start_engine(settings: EngineSettings) -> ProcessEngineClient:
     socket.set_hwm(0)
     socket.bind(endpoint)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "dllm_server.engine.loop", endpoint, settings.model_dump_json()
+        sys.executable, "-m", "dllm_server.engine.loop", endpoint, settings.model_dump_json(), log_level
     )
     client = ProcessEngineClient(process, socket, directory)
     try:

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from dllm_server.api.tokenizer import load_tokenizer
 from dllm_server.engine.engine import Engine
 from dllm_server.engine.startup import assemble, engine_limits, start
 from dllm_server.evaluation.modes import MODES, Mode
 from dllm_server.evaluation.score import Score, score
 from dllm_server.evaluation.tasks import Family, make_items
 from dllm_server.models.source import resolve_model
+from dllm_server.models.tokenizer import load_tokenizer
 from dllm_server.settings import EngineSettings, KvSelection
 
 

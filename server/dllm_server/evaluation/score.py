@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dllm_server.api.tokenizer import Tokenizer
 from dllm_server.engine.engine import Engine
 from dllm_server.engine.messages import Generate, Sampling
 from dllm_server.engine.offline import complete, diffusion_message
 from dllm_server.evaluation.modes import Mode
 from dllm_server.evaluation.tasks import EvalItem, Family
+from dllm_server.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,18 @@ class ModelConfig:
     eos_token_id: int
 
     def __post_init__(self) -> None:
-        if self.d_model % self.n_heads or self.n_heads % self.n_kv_heads:
+        for name in ("d_model", "n_layers", "n_heads", "n_kv_heads", "mlp_width", "max_model_len"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"config.json: {name} is {getattr(self, name)}, below 1")
+        if self.d_model % (2 * self.n_heads) or self.n_heads % self.n_kv_heads:
             raise ModelError(
                 f"config.json: {self.n_heads} heads and {self.n_kv_heads} KV heads "
-                f"do not divide width {self.d_model}"
+                f"do not divide width {self.d_model} into heads of even width"
+            )
+        if self.embedding_rows < self.vocab_size:
+            raise ModelError(
+                f"config.json: {self.embedding_rows} embedding rows are fewer than "
+                f"the vocabulary of {self.vocab_size}"
             )
         for name in ("mask_token_id", "eos_token_id"):
             if not 0 <= getattr(self, name) < self.vocab_size:

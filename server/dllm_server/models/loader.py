@@ -19,6 +19,7 @@ Progress = Callable[[int, int], None]
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _DUMMY_STD = 0.02
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def no_progress(loaded: int, total: int) -> None:
@@ -77,7 +78,7 @@ def shard_files(directory: Path) -> list[Path]:
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{index}: not a safetensors index: {error}") from error
     for name in names:
-        if Path(name).name != name or not (directory / name).is_file():
+        if not isinstance(name, str) or Path(name).name != name or not (directory / name).is_file():
             raise ModelError(f"{directory}: shard {name} is named by {_INDEX} but is not there")
     return [directory / name for name in names]
 
@@ -101,5 +102,10 @@ def _copy(path: Path, name: str, source: torch.Tensor, destination: torch.Tensor
     if source.shape != destination.shape:
         raise ModelError(
             f"{path}: {name} has shape {list(source.shape)}, config.json asks for {list(destination.shape)}"
+        )
+    if source.dtype not in _DTYPES:
+        raise ModelError(
+            f"{path}: {name} is {str(source.dtype).removeprefix('torch.')}, only plain weights are read "
+            "(float32, float16, bfloat16)"
         )
     destination.copy_(source)

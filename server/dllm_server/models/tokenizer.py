@@ -55,7 +55,7 @@ class FileTokenizer:
             text = self._fast.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError) as error:
             raise TokenizerError(f"the model's chat template refuses the messages: {error}") from error
         # The template writes the special tokens itself: adding them again would give two BOS.
         return self.encode(str(text), add_special_tokens=False)

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import torch
+from dllm_kernels.lm_head import Choice, Sampling, _filter, lm_head_choose
+from dllm_kernels.noise import noise_keys
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+VOCABULARY, WIDTH = 40, 16
+BANNED = torch.tensor([7, 11])
+
+
+def make_inputs(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(rows, WIDTH, generator=generator)
+    return hidden, torch.randn(VOCABULARY, WIDTH, generator=generator)
+
+
+def make_sampling(
+    rows: int, *, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, seed: int = 0
+) -> Sampling:
+    position = torch.arange(rows)
+    return Sampling(
+        temperature=torch.full((rows,), temperature),
+        keys=noise_keys(torch.full_like(position, seed), position, torch.zeros_like(position)),
+        top_p=torch.full((rows,), top_p),
+        top_k=torch.full((rows,), top_k),
+        is_filtered=top_p < 1 or top_k > 0,
+    )
+
+
+def assert_same(left: Choice, right: Choice) -> None:
+    assert torch.equal(left.token, right.token)
+    for name in ("probability", "margin", "entropy"):
+        torch.testing.assert_close(getattr(left, name), getattr(right, name), rtol=1e-3, atol=1e-5)
+
+
+def clean_logits(hidden: Tensor, weight: Tensor) -> Tensor:
+    logits = hidden.double() @ weight.double().T
+    logits[:, BANNED] = -torch.inf
+    return logits
+
+
+def test_the_greedy_choice_and_its_confidences_equal_float64() -> None:
+    hidden, weight = make_inputs(50)
+    probability = clean_logits(hidden, weight).softmax(1)
+    best = probability.topk(2, dim=1)
+
+    choice = lm_head_choose(hidden, weight, BANNED, None, 100)
+
+    assert torch.equal(choice.token, best.indices[:, 0])
+    torch.testing.assert_close(choice.probability.double(), best.values[:, 0], rtol=1e-5, atol=1e-6)
+    margin = best.values[:, 0] - best.values[:, 1]
+    torch.testing.assert_close(choice.margin.double(), margin, rtol=1e-5, atol=1e-6)
+    entropy = torch.special.entr(probability).sum(1)
+    torch.testing.assert_close(choice.entropy.double(), entropy, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_inputs_are_projected_in_float32() -> None:
+    hidden, weight = make_inputs(50)
+    hidden, weight = hidden.bfloat16(), weight.bfloat16()
+
+    choice = lm_head_choose(hidden, weight, BANNED, None, 100)
+
+    assert torch.equal(choice.token, clean_logits(hidden, weight).argmax(1))
+    assert choice.probability.dtype == torch.float32
+
+
+def test_a_banned_token_is_never_chosen_even_when_it_is_by_far_the_best() -> None:
+    hidden, weight = make_inputs(200)
+    hidden[:, 0], weight[7, 0] = 10.0, 50.0
+
+    for sampling in (None, make_sampling(200, temperature=3e38), make_sampling(200, top_k=3)):
+        choice = lm_head_choose(hidden, weight, BANNED, sampling, 64)
+        assert not torch.isin(choice.token, BANNED).any()
+        assert choice.probability.isfinite().all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 30), most=st.integers(1, 40), is_sampled=st.booleans(), is_filtered=st.booleans())
+def test_rows_at_once_change_nothing(rows: int, most: int, is_sampled: bool, is_filtered: bool) -> None:
+    hidden, weight = make_inputs(rows)
+    sampling = make_sampling(rows, top_k=5 if is_filtered else 0) if is_sampled else None
+
+    whole = lm_head_choose(hidden, weight, BANNED, sampling, 1000)
+
+    assert_same(lm_head_choose(hidden, weight, BANNED, sampling, most), whole)
+
+
+def test_no_rows_give_an_empty_choice() -> None:
+    choice = lm_head_choose(torch.empty(0, WIDTH), make_inputs(1)[1], BANNED, None, 8)
+
+    assert choice.token.shape == choice.probability.shape == choice.margin.shape == (0,)
+    assert choice.token.dtype == torch.int64
+
+
+def test_temperature_picks_the_token_and_leaves_its_probability_alone() -> None:
+    hidden, weight = make_inputs(300)
+    probability = clean_logits(hidden, weight).softmax(1)
+
+    choice = lm_head_choose(hidden, weight, BANNED, make_sampling(300, temperature=5.0), 100)
+
+    assert (choice.token != probability.argmax(1)).any()
+    expected = probability.gather(1, choice.token[:, None])[:, 0]
+    torch.testing.assert_close(choice.probability.double(), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_samples_follow_the_softmax_at_the_temperature() -> None:
+    hidden, weight = make_inputs(1)
+    rows, temperature = 30000, 2.0
+    expected = (clean_logits(hidden, weight)[0] / temperature).softmax(0)
+
+    sampling = make_sampling(rows, temperature=temperature)
+    choice = lm_head_choose(hidden.expand(rows, -1), weight, BANNED, sampling, 4096)
+
+    frequency = torch.bincount(choice.token, minlength=VOCABULARY) / rows
+    assert float((frequency - expected).abs().max()) < 0.012
+
+
+def test_rows_at_temperature_zero_are_greedy_beside_sampled_ones() -> None:
+    hidden, weight = make_inputs(64)
+    sampling = make_sampling(64, temperature=4.0)
+    sampling.temperature[::2] = 0.0
+    greedy = lm_head_choose(hidden, weight, BANNED, None, 64)
+
+    mixed = lm_head_choose(hidden, weight, BANNED, sampling, 64)
+
+    assert torch.equal(mixed.token[::2], greedy.token[::2])
+
+
+@given(
+    top_k=st.integers(1, VOCABULARY + 5),
+    top_p=st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.999, 1.0]),
+    seed=st.integers(0, 50),
+)
+@settings(max_examples=40, deadline=None)
+def test_top_k_then_top_p_keep_exactly_the_tokens_that_float64_keeps(
+    top_k: int, top_p: float, seed: int
+) -> None:
+    scaled = torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(seed))
+    order = scaled[0].argsort(descending=True)[:top_k].tolist()
+    probability = scaled[0, order].double().softmax(0).tolist()
+    before = [sum(probability[:rank]) for rank in range(len(order))]
+    expected = {order[r] for r in range(len(order)) if r == 0 or top_p == 1 or before[r] < top_p}
+
+    kept = _filter(scaled, torch.tensor([top_p]), torch.tensor([top_k]))[0]
+
+    assert set(kept.isfinite().nonzero()[:, 0].tolist()) == expected
+    assert torch.equal(kept[sorted(expected)], scaled[0, sorted(expected)])
+
+
+def test_a_row_without_filters_keeps_its_whole_tail_beside_filtered_rows() -> None:
+    scaled = torch.tensor([[0.0, -20.0, -30.0]] * 2)
+
+    kept = _filter(scaled, torch.tensor([1.0, 0.5]), torch.tensor([0, 0]))
+
+    assert torch.equal(kept[0], scaled[0])
+    assert kept[1].isfinite().tolist() == [True, False, False]

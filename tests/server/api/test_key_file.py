@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from dllm_server.api.auth import KeyFile
+from scripted_server import ScriptedServer
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_each_line_is_a_key_but_blanks_and_comments(tmp_path: Path) -> None:
+    keys = KeyFile(write(tmp_path / "keys", "# team a", "one", "", "  two  "))
+
+    assert [keys.accepts(key) for key in ("one", "two", "", "# team a", "on", "onee")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_a_changed_file_is_read_again_even_within_the_clock_resolution(tmp_path: Path) -> None:
+    path = write(tmp_path / "keys", "one")
+    keys = KeyFile(path)
+    before = path.stat()
+    write(path, "two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    assert (keys.accepts("one"), keys.accepts("two")) == (False, True)
+
+
+def test_a_replaced_link_is_followed(tmp_path: Path) -> None:
+    """As kubelet updates a mounted Secret."""
+    link = tmp_path / "keys"
+    link.symlink_to(write(tmp_path / "v1", "one"))
+    keys = KeyFile(link)
+    fresh = tmp_path / "fresh"
+    fresh.symlink_to(write(tmp_path / "v2", "two"))
+    fresh.rename(link)
+
+    assert (keys.accepts("one"), keys.accepts("two")) == (False, True)
+
+
+def test_a_file_that_vanishes_keeps_its_keys(tmp_path: Path) -> None:
+    path = write(tmp_path / "keys", "one")
+    keys = KeyFile(path)
+    path.unlink()
+
+    assert keys.accepts("one")
+
+
+def test_a_file_without_keys_accepts_none(tmp_path: Path) -> None:
+    assert not KeyFile(write(tmp_path / "keys", "# none yet")).accepts("")
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"api_keys_file .*keys: No such file or directory"):
+        KeyFile(tmp_path / "keys")
+
+
+@pytest.mark.parametrize(
+    ("path", "is_guarded"),
+    [
+        ("/v1/models", True),
+        ("/v1/completions", True),
+        ("/v1/nope", True),
+        ("/tokenize", True),
+        ("/detokenize", True),
+        ("/health", False),
+        ("/ready", False),
+        ("/metrics", False),
+        ("/version", False),
+        ("/docs", False),
+        ("/openapi.json", False),
+    ],
+)
+def test_a_key_is_asked_for_where_tokens_are_served(tmp_path: Path, path: str, is_guarded: bool) -> None:
+    with ScriptedServer(api_keys_file=write(tmp_path / "keys", "right")) as server:
+        statuses = [
+            server.http.get(path, headers=headers).status_code
+            for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic right"})
+        ]
+        with_key = server.http.get(path, headers={"Authorization": "bearer right"}).status_code
+
+        assert statuses == ([401] * 3 if is_guarded else [200] * 3)
+        assert with_key != 401
+
+
+def test_a_refused_key_is_not_shown_in_the_answer(tmp_path: Path) -> None:
+    with ScriptedServer(api_keys_file=write(tmp_path / "keys", "right")) as server:
+        response = server.http.get("/v1/models", headers={"Authorization": "Bearer wrong-secret"})
+
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert "wrong-secret" not in response.text

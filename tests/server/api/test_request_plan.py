@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from dllm_server.api.errors import ApiError
+from dllm_server.api.plan import ChoicePlan, Limits, Prompt, choice_seed, plan_choices
+from dllm_server.api.request_schemas import CompletionRequest
+from dllm_server.settings import DiffusionSettings, Strategy, UnmaskingSettings
+from scripted_engine import make_model
+
+
+def plan(
+    *prompts: list[int],
+    max_tokens: int | None = None,
+    model: dict[str, Any] | None = None,
+    defaults: DiffusionSettings | None = None,
+    **fields: Any,
+) -> list[ChoicePlan]:
+    prompts = prompts or ([1, 2],)
+    return plan_choices(
+        CompletionRequest(prompt=list(prompts), **fields),
+        [Prompt(tokens) for tokens in prompts],
+        Limits(make_model(**(model or {})), defaults or DiffusionSettings()),
+        request_id="r",
+        max_tokens=max_tokens,
+        default_max_tokens=16,
+        prompt_param="prompt",
+    )
+
+
+def refusal(*prompts: list[int], **arguments: Any) -> tuple[int, str | None, str | None]:
+    with pytest.raises(ApiError) as raised:
+        plan(*prompts, **arguments)
+    return raised.value.status, raised.value.body.error.param, raised.value.body.error.code
+
+
+def test_each_prompt_has_n_choices_in_order() -> None:
+    plans = plan([1], [2], n=2)
+
+    assert [(p.index, p.prompt.token_ids, p.generate.request_id) for p in plans] == [
+        (0, [1], "r-0"),
+        (1, [1], "r-1"),
+        (2, [2], "r-2"),
+        (3, [2], "r-3"),
+    ]
+
+
+def test_choices_have_different_seeds_that_follow_from_the_request() -> None:
+    seeds = [p.generate.sampling.seed for p in plan(n=16, seed=5)]
+
+    assert seeds[0] == 5
+    assert len(set(seeds)) == 16
+    assert seeds == [p.generate.sampling.seed for p in plan(n=16, seed=5)]
+    assert not set(seeds) & {p.generate.sampling.seed for p in plan(n=16, seed=6)}
+
+
+def test_without_a_seed_two_requests_differ() -> None:
+    assert plan()[0].generate.sampling.seed != plan()[0].generate.sampling.seed
+
+
+@pytest.mark.parametrize("seed", [-(2**63), -1, 0, 2**63 - 1])
+@pytest.mark.parametrize("index", [0, 1])
+def test_seeds_fit_63_bits(seed: int, index: int) -> None:
+    assert 0 <= choice_seed(seed, index) < 2**63
+
+
+@pytest.mark.parametrize(("prompt_tokens", "length"), [(2, 16), (500, 12), (511, 1)])
+def test_a_length_left_out_is_the_default_or_what_is_left(prompt_tokens: int, length: int) -> None:
+    assert plan([1] * prompt_tokens)[0].generate.max_tokens == length
+
+
+def test_prompt_and_completion_may_fill_the_context() -> None:
+    assert plan([1] * 12, max_tokens=500)[0].generate.max_tokens == 500
+
+
+def test_what_exceeds_the_context_is_refused() -> None:
+    too_long = "context_length_exceeded"
+    assert refusal([1] * 12, max_tokens=501) == (400, "max_tokens", too_long)
+    assert refusal([1] * 512) == (400, "prompt", too_long)
+    assert refusal([1] * 12, max_tokens=50, model={"max_request_tokens": 61}) == (400, "max_tokens", too_long)
+
+
+def test_an_empty_prompt_and_an_unknown_token_are_refused() -> None:
+    assert refusal([1], model={"vocab_size": 1})[:2] == (400, "prompt")
+
+
+def test_diffusion_fields_left_out_come_from_the_server() -> None:
+    defaults = DiffusionSettings(
+        block_length=8, unmasking=UnmaskingSettings(strategy=Strategy.QUOTA, value=4), retention_ratio=0.5
+    )
+
+    merged = plan(defaults=defaults, diffusion={"unmasking": {"value": 2}})[0].generate.diffusion
+
+    assert (merged.block_length, merged.strategy, merged.value) == (8, Strategy.QUOTA, 2)
+    assert merged.retention_ratio == 0.5
+
+
+def test_null_refreshes_once_a_block_whatever_the_server_does() -> None:
+    defaults = DiffusionSettings(refresh_interval=1)
+
+    merged = plan(defaults=defaults, diffusion={"refresh_interval": None})[0].generate.diffusion
+
+    assert merged.refresh_interval is None
+
+
+def test_a_retention_ratio_above_the_servers_is_refused() -> None:
+    defaults = DiffusionSettings(retention_ratio=0.5)
+    model = {"retention_ratio": 0.5}
+
+    assert refusal(defaults=defaults, model=model, diffusion={"retention_ratio": 0.6})[:2] == (
+        400,
+        "diffusion.retention_ratio",
+    )
+    assert plan(defaults=defaults, model=model, diffusion={"retention_ratio": 0.25})
+
+
+def test_top_k_below_and_above_its_range_keeps_the_whole_vocabulary() -> None:
+    assert plan(top_k=-1)[0].generate.sampling.top_k == 0
+    assert plan(top_k=10**6)[0].generate.sampling.top_k == 1024

@@ -1,0 +1,89 @@
+"""How the server ends: told to, or because the engine did."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from dllm_server.api.lifecycle import Lifecycle, ServingState
+from dllm_server.engine.messages import Generate
+from scripted_engine import Step, Wait, count_up, one_block_then
+from scripted_server import ScriptedServer, eventually
+
+BODY = {"prompt": [1, 2], "max_tokens": 8}
+
+
+def wait_at_the_gate(request: Generate) -> list[Step]:
+    """The first block at once, the others once the gate is open."""
+    first, *others = count_up(request)
+    return [first, Wait.GATE, *others]
+
+
+def post_in_background(
+    server: ScriptedServer, pool: ThreadPoolExecutor, **body: Any
+) -> Future[httpx.Response]:
+    url = f"{server.url}/v1/completions"
+    return pool.submit(lambda: httpx.post(url, json=BODY | body, timeout=20))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_told_to_stop_it_finishes_what_runs_and_refuses_what_is_new(stream: bool) -> None:
+    with ScriptedServer(wait_at_the_gate) as server, ThreadPoolExecutor() as pool:
+        running = post_in_background(server, pool, stream=stream)
+        eventually(lambda: bool(server.engine.open), "the request is running")
+        server.stop()
+        eventually(lambda: server.http.get("/ready").status_code == 503, "not ready")
+        refused = server.http.post("/v1/completions", json=BODY)
+        healthy = server.http.get("/health")
+        server.call(server.engine.gate.set)
+
+        assert server.join() == 0
+        assert running.result().status_code == 200
+        assert ("[DONE]" in running.result().text) is stream
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+        assert healthy.status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_requests_that_outlast_the_grace_period_are_answered_503(stream: bool) -> None:
+    script = one_block_then(lambda _: Wait.FOREVER)
+    with ScriptedServer(script, shutdown_grace_seconds=0.1) as server, ThreadPoolExecutor() as pool:
+        running = post_in_background(server, pool, stream=stream)
+        eventually(lambda: bool(server.engine.open), "the request is running")
+        server.stop()
+
+        assert server.join() == 0
+        assert running.result().status_code == (200 if stream else 503)
+        assert "shutting_down" in running.result().text
+
+
+@pytest.mark.parametrize(("engine_code", "server_code"), [(-9, 137), (3, 3), (0, 1)])
+def test_the_engine_ending_ends_the_server_with_a_code(engine_code: int, server_code: int) -> None:
+    with ScriptedServer(one_block_then(lambda _: Wait.FOREVER)) as server, ThreadPoolExecutor() as pool:
+        whole, stream = post_in_background(server, pool), post_in_background(server, pool, stream=True)
+        eventually(lambda: len(server.engine.open) == 2, "the requests are running")
+        server.call(lambda: server.engine.die(engine_code))
+
+        assert server.join() == server_code
+        assert (whole.result().status_code, whole.result().json()["error"]["code"]) == (503, "engine_dead")
+        assert "engine_dead" in stream.result().text
+
+
+def test_health_fails_once_the_engine_is_dead() -> None:
+    with ScriptedServer() as server:
+        assert server.http.get("/health").status_code == 200
+        server.service.lifecycle.move_to(ServingState.FAILED)
+
+        assert server.http.get("/health").status_code == 503
+        assert server.http.get("/ready").status_code == 503
+        assert server.http.post("/v1/completions", json=BODY).json()["error"]["code"] == "engine_dead"
+
+
+def test_a_failed_server_never_serves_again() -> None:
+    lifecycle = Lifecycle()
+    lifecycle.move_to(ServingState.FAILED)
+
+    with pytest.raises(RuntimeError, match="illegal transition from failed to draining"):
+        lifecycle.move_to(ServingState.DRAINING)

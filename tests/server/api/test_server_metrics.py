@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+from dllm_server.telemetry.metrics import Metrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from scripted_engine import make_snapshot
+from scripted_server import ScriptedServer
+
+ENGINE_SAMPLES = {
+    "dllm_requests_running": 1,
+    "dllm_requests_waiting": 2,
+    'dllm_tokens_total{phase="reuse"}': 20,
+    'dllm_steps_total{phase="mixed"}': 3,
+    "dllm_committed_tokens_total": 5,
+    "dllm_batch_fill_ratio": 0.5,
+    "dllm_token_budget": 4096,
+    'dllm_kv_pages{state="used"}': 25,
+    'dllm_memory_bytes{owner="weights"}': 100,
+    'dllm_memory_peak_bytes{owner="weights"}': 100,
+    'dllm_memory_predicted_bytes{owner="weights"}': 90,
+    "dllm_device_memory_bytes": 1000,
+    'dllm_oom_total{phase="reuse"}': 1,
+    "dllm_tuning_generation": 7,
+    "dllm_tuning_errors_total": 1,
+    'dllm_step_seconds_count{phase="mixed"}': 2,
+    'dllm_step_seconds_bucket{le="+Inf",phase="mixed"}': 2,
+    'vllm:num_requests_running{model_name="tiny"}': 1,
+    'vllm:num_requests_waiting{model_name="tiny"}': 2,
+    'vllm:kv_cache_usage_perc{model_name="tiny"}': 0.25,
+    'vllm:gpu_cache_usage_perc{model_name="tiny"}': 0.25,
+    'vllm:cache_config_info{block_size="16",model_name="tiny",num_gpu_blocks="100"}': 1,
+}
+
+
+def samples(text: str) -> dict[str, float]:
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+@pytest.mark.parametrize("sample", ENGINE_SAMPLES)
+def test_the_engines_snapshot_is_shown(sample: str) -> None:
+    content, _ = Metrics(make_snapshot, "tiny").render("")
+
+    assert samples(content.decode())[sample] == ENGINE_SAMPLES[sample]
+
+
+def test_before_the_first_snapshot_there_are_only_the_apis_own() -> None:
+    content, _ = Metrics(lambda: None, "tiny").render("")
+
+    assert "dllm_requests_running" not in samples(content.decode())
+    assert samples(content.decode())['dllm_requests_total{status="success"}'] == 0
+
+
+def test_openmetrics_is_given_to_who_asks() -> None:
+    content, content_type = Metrics(make_snapshot, "tiny").render(
+        "application/openmetrics-text; version=1.0.0"
+    )
+
+    assert content_type.startswith("application/openmetrics-text")
+    assert list(parse_openmetrics(content.decode()))
+
+
+def test_requests_are_counted_and_timed() -> None:
+    with ScriptedServer() as server:
+        server.http.post("/v1/completions", json={"prompt": [1, 2, 3], "max_tokens": 5, "n": 2})
+        server.http.post("/v1/completions", json={"prompt": []})
+        found = samples(server.http.get("/metrics").text)
+
+    for sample, value in {
+        'dllm_requests_total{status="success"}': 1,
+        'dllm_requests_total{status="invalid"}': 1,
+        "dllm_queue_seconds_count": 2,
+        "dllm_first_block_seconds_count": 2,
+        "dllm_e2e_seconds_count": 2,
+        'vllm:time_to_first_token_seconds_count{model_name="tiny"}': 2,
+        'vllm:e2e_request_latency_seconds_count{model_name="tiny"}': 2,
+        'vllm:prompt_tokens_total{model_name="tiny"}': 6,
+        'vllm:generation_tokens_total{model_name="tiny"}': 10,
+        'vllm:request_success_total{finished_reason="length",model_name="tiny"}': 2,
+    }.items():
+        assert found[sample] == value, sample

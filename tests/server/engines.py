@@ -1,0 +1,130 @@
+"""Real engines on a CPU in float32, and what became of the requests sent through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dllm_server.engine.engine import Engine
+from dllm_server.engine.messages import (
+    BlockCommitted,
+    CanvasUpdate,
+    Diffusion,
+    Failed,
+    Finished,
+    FinishReason,
+    FromEngine,
+    Generate,
+    RequestStats,
+    Sampling,
+)
+from dllm_server.engine.startup import StartedEngine, start
+from dllm_server.settings import Confidence, EngineSettings, Strategy
+
+FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "llada_mha"
+
+
+def make_settings(model: Path, **changes: Any) -> EngineSettings:
+    small: dict[str, Any] = {
+        "device": "cpu",
+        "dtype": "float32",
+        "max_num_batched_tokens": 512,
+        "max_num_seqs": 16,
+        "block_length": 8,
+        "page_size": 4,
+        "kv_pool_bytes": 4 * 1024**2,
+    }
+    return EngineSettings(model=str(model), **(small | changes))
+
+
+def start_engine_in_process(model: Path, **changes: Any) -> StartedEngine:
+    return start(make_settings(model, **changes))
+
+
+def make_engine(model: Path, **changes: Any) -> Engine:
+    return start_engine_in_process(model, **changes).engine
+
+
+def make_request(
+    request_id: str = "r",
+    *,
+    prompt: Sequence[int] = (3, 5, 7),
+    max_tokens: int = 16,
+    block_length: int = 8,
+    refresh_interval: int | None = None,
+    strategy: Strategy = Strategy.QUOTA,
+    value: float = 2.0,
+    confidence: Confidence = Confidence.PROBABILITY,
+    retention_ratio: float = 1.0,
+    ignore_eos: bool = True,
+    wants_canvas: bool = False,
+    **sampling: Any,
+) -> Generate:
+    diffusion = Diffusion(block_length, refresh_interval, strategy, value, confidence, retention_ratio)
+    return Generate(
+        request_id, list(prompt), max_tokens, Sampling(**sampling), diffusion, ignore_eos, wants_canvas
+    )
+
+
+@dataclass
+class Outcome:
+    """All that was said about one request. ``ends`` holds its Finished and Failed messages: one, always."""
+
+    tokens: list[int] = field(default_factory=list)
+    canvases: list[CanvasUpdate] = field(default_factory=list)
+    ends: list[Finished | Failed] = field(default_factory=list)
+
+    @property
+    def end(self) -> Finished | Failed:
+        (end,) = self.ends
+        return end
+
+    @property
+    def stats(self) -> RequestStats:
+        return self.end.stats
+
+    @property
+    def is_complete(self) -> bool:
+        return isinstance(self.end, Finished) and self.end.reason is not FinishReason.CANCELLED
+
+
+def collect(messages: Iterable[FromEngine], outcomes: dict[str, Outcome]) -> None:
+    for message in messages:
+        match message:
+            case BlockCommitted(request_id, token_ids, logprobs):
+                assert len(token_ids) == len(logprobs)
+                assert not outcomes.setdefault(request_id, Outcome()).ends, "tokens after the end"
+                outcomes[request_id].tokens += token_ids
+            case CanvasUpdate(request_id):
+                outcomes.setdefault(request_id, Outcome()).canvases.append(message)
+            case Finished(request_id) | Failed(request_id):
+                outcomes.setdefault(request_id, Outcome()).ends.append(message)
+
+
+def run_all(
+    engine: Engine,
+    requests: Iterable[Generate],
+    *,
+    after_step: Callable[[int], None] = lambda step: None,
+    most_steps: int = 5000,
+) -> dict[str, Outcome]:
+    """Submit everything, step until nothing is left, and say what became of each request."""
+    outcomes: dict[str, Outcome] = {}
+    for request in requests:
+        collect(engine.submit(request), outcomes)
+    for step in range(most_steps):
+        if not engine.has_work:
+            return outcomes
+        collect(engine.step(), outcomes)
+        after_step(step)
+    raise AssertionError(f"the engine still has work after {most_steps} steps")
+
+
+def run_alone(engine: Engine, request: Generate) -> Outcome:
+    return run_all(engine, [request])[request.request_id]
+
+
+def used_pages(engine: Engine) -> int:
+    return engine.runner.pool.allocator.used_pages

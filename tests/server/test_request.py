@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+from dllm_server.engine.request import Phase, Request
+from engines import make_request
+
+LEGAL = {
+    (Phase.WAITING, Phase.REFRESH),
+    (Phase.WAITING, Phase.FINISHED),
+    (Phase.REFRESH, Phase.REFRESH),
+    (Phase.REFRESH, Phase.REUSE),
+    (Phase.REFRESH, Phase.FINISHED),
+    (Phase.REUSE, Phase.REFRESH),
+    (Phase.REUSE, Phase.REUSE),
+    (Phase.REUSE, Phase.FINISHED),
+}
+
+
+@pytest.mark.parametrize("after", Phase)
+@pytest.mark.parametrize("before", Phase)
+def test_only_legal_transitions_happen(before: Phase, after: Phase) -> None:
+    request = Request(make_request(), 0.0, pages=1, phase=before)
+
+    if (before, after) in LEGAL:
+        request.enter(after)
+        assert request.phase is after
+    else:
+        with pytest.raises(ValueError, match=f"cannot go from {before} to {after}"):
+            request.enter(after)
+        assert request.phase is before
+
+
+@pytest.mark.parametrize(
+    ("interval", "phases"),
+    [(None, "uuuuuu"), (1, "rrrrrr"), (2, "ururur"), (3, "uuruur")],
+)
+def test_the_refresh_interval_says_which_steps_of_a_block_refresh(interval: int | None, phases: str) -> None:
+    request = Request(make_request(refresh_interval=interval), 0.0, pages=1)
+    seen = ""
+    for steps in range(1, 7):
+        request.steps_in_block = steps
+        seen += "r" if request.next_phase_in_block() is Phase.REFRESH else "u"
+
+    assert seen == phases
+
+
+def test_a_waiting_request_has_waited_no_queue_seconds_yet() -> None:
+    assert Request(make_request(), arrived_seconds=5.0, pages=1).stats().queue_seconds == 0.0
+
+
+def test_queue_seconds_run_from_arrival_to_admission() -> None:
+    request = Request(make_request(), arrived_seconds=5.0, pages=1, slot=0, admitted_seconds=7.5)
+
+    assert request.stats().queue_seconds == 2.5

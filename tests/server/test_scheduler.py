@@ -1,0 +1,210 @@
+"""The schedule as a pure decision: what never happens, and simulated runs of the decision alone."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import pytest
+from dllm_server.engine.scheduler import Limits, Running, StepPlan, Waiting, schedule
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+BUDGET = 200
+runnings = st.lists(st.tuples(st.booleans(), st.integers(1, BUDGET), st.integers(0, 30)), max_size=12).map(
+    lambda rows: [Running(slot, *row) for slot, row in enumerate(rows)]
+)
+waitings = st.lists(
+    st.builds(Waiting, st.integers(1, BUDGET), st.integers(0, 20), st.integers(0, 30)), max_size=8
+)
+
+
+def make_limits(
+    *,
+    budget: int = BUDGET,
+    share: float = 0.5,
+    aging: int = 8,
+    slots: int = 4,
+    pages: int = 40,
+    watermark: int = 0,
+) -> Limits:
+    return Limits(budget, share, aging, slots, pages, watermark)
+
+
+limits_of = st.builds(
+    make_limits,
+    share=st.floats(0.01, 1),
+    slots=st.integers(-2, 6),
+    pages=st.integers(0, 60),
+    watermark=st.integers(0, 20),
+)
+
+
+@settings(max_examples=300)
+@given(runnings, waitings, limits_of, st.floats(-BUDGET, BUDGET))
+def test_a_plan_keeps_every_limit(
+    running: list[Running], waiting: list[Waiting], limits: Limits, deficit: float
+) -> None:
+    plan = schedule(running, waiting, limits, deficit)
+
+    by_slot = {request.slot: request for request in running}
+    admitted = waiting[: plan.admitted]
+    chosen = [*plan.refresh, *plan.reuse]
+    tokens = sum(by_slot[slot].tokens for slot in chosen) + sum(request.tokens for request in admitted)
+    assert tokens == plan.tokens <= limits.token_budget
+    assert len(set(chosen)) == len(chosen)
+    assert all(by_slot[slot].is_refresh for slot in plan.refresh)
+    assert not any(by_slot[slot].is_refresh for slot in plan.reuse)
+    assert plan.admitted <= max(limits.free_slots, 0)
+    assert sum(request.pages for request in admitted) <= limits.free_pages
+    if running and admitted:
+        assert limits.free_pages - sum(r.pages for r in admitted) >= limits.watermark_pages
+    assert -limits.token_budget <= plan.deficit <= limits.token_budget
+
+
+@given(runnings, waitings, limits_of, st.floats(-BUDGET, BUDGET))
+def test_a_step_is_never_empty_while_something_runs(
+    running: list[Running], waiting: list[Waiting], limits: Limits, deficit: float
+) -> None:
+    if running:
+        assert not schedule(running, waiting, limits, deficit).is_empty
+
+
+@given(waitings, st.floats(-BUDGET, BUDGET))
+def test_an_idle_engine_always_admits_the_head_of_the_queue(waiting: list[Waiting], deficit: float) -> None:
+    if waiting:
+        assert schedule([], waiting, make_limits(watermark=39), deficit).admitted >= 1
+
+
+@given(runnings, limits_of)
+def test_work_is_conserved_when_nothing_reuses(running: list[Running], limits: Limits) -> None:
+    refreshing = [request._replace(is_refresh=True, waited_steps=0) for request in running]
+
+    plan = schedule(refreshing, [], limits, 0.0)
+
+    left_out = [request for request in refreshing if request.slot not in plan.refresh]
+    if left_out:
+        assert left_out[0].tokens > limits.token_budget - plan.tokens
+
+
+def test_refreshes_that_end_together_are_spread_over_steps() -> None:
+    reuse = [Running(slot, False, 8, 0) for slot in range(4)]
+    burst = [Running(10 + slot, True, 40, 0) for slot in range(4)]
+
+    plan = schedule([*reuse, *burst], [], make_limits(share=0.25), 0.0)
+
+    assert plan.reuse == (0, 1, 2, 3)
+    assert plan.refresh == (10,)
+
+
+def test_a_share_too_small_for_a_refresh_adds_up_over_steps() -> None:
+    running = [Running(0, False, 8, 0), Running(1, True, 90, 0)]
+    deficit, steps = 0.0, 0
+    while True:
+        steps += 1
+        plan = schedule(running, [], make_limits(share=0.1), deficit)
+        if plan.refresh:
+            break
+        deficit = plan.deficit
+
+    assert steps == 5  # 20 tokens of allowance a step
+    assert plan.deficit == 0.0
+
+
+def test_a_refresh_that_is_not_wanted_saves_up_no_allowance() -> None:
+    plan = schedule([Running(0, False, 8, 0)], [], make_limits(), 0.0)
+
+    assert plan.deficit == 0.0
+
+
+def test_a_large_request_at_the_head_is_not_overtaken() -> None:
+    waiting = [Waiting(150, 1, 0), Waiting(10, 1, 0)]
+
+    plan = schedule([Running(0, True, 100, 0)], waiting, make_limits(), 0.0)
+
+    assert plan.admitted == 0
+
+
+def test_what_has_waited_longest_goes_first_once_aged() -> None:
+    running = [Running(0, False, 100, 0), Running(1, True, 150, 9), Running(2, True, 150, 12)]
+
+    plan = schedule(running, [], make_limits(), 0.0)
+
+    assert plan.refresh == (2,)
+    assert plan.reuse == ()
+
+
+def test_pages_under_the_watermark_stay_free_while_anything_runs() -> None:
+    waiting, limits = [Waiting(10, 5, 0)], make_limits(pages=12, watermark=8)
+
+    assert schedule([Running(0, False, 1, 0)], waiting, limits, 0.0).admitted == 0
+    assert schedule([], waiting, limits, 0.0).admitted == 1
+
+
+@dataclass
+class Load:
+    """A request of a simulated run: a refresh of ``sequence``, then reuses of ``window`` tokens, by turns."""
+
+    sequence: int
+    window: int
+    pages: int
+    blocks: int
+    steps_a_block: int
+    phase_step: int = 0
+    last: int = 0
+
+    @property
+    def is_refresh(self) -> bool:
+        return self.phase_step == 0
+
+    def serve(self, now: int) -> bool:
+        """Whether that was its last step."""
+        self.last = now
+        self.phase_step += 1
+        if self.phase_step == self.steps_a_block:
+            self.phase_step, self.blocks = 0, self.blocks - 1
+        return self.blocks == 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_admitted_request_waits_longer_than_aging_and_the_number_running(seed: int) -> None:
+    dice = random.Random(seed)
+    aging, slots = dice.choice((1, 4, 16)), dice.choice((1, 3, 12))
+    share = dice.choice((0.01, 0.3, 1.0))
+    queue = [
+        Load(dice.randint(2, BUDGET), dice.randint(1, 32), dice.randint(0, 12), dice.randint(1, 4), 3)
+        for _ in range(60)
+    ]
+    for load in queue:
+        load.window = min(load.window, load.sequence)
+    running: dict[int, Load] = {}
+    free, deficit, now, most_running = 60, 0.0, 0, 0
+    while queue or running:
+        now += 1
+        limits = make_limits(share=share, aging=aging, slots=slots - len(running), pages=free)
+        plan = schedule(
+            [
+                Running(slot, r.is_refresh, r.sequence if r.is_refresh else r.window, now - 1 - r.last)
+                for slot, r in running.items()
+            ],
+            [Waiting(r.sequence, r.pages, now - 1) for r in queue],
+            limits,
+            deficit,
+        )
+        deficit = plan.deficit
+        for slot in serve(plan, running, queue, now):
+            free += running.pop(slot).pages
+        free = 60 - sum(load.pages for load in running.values())
+        most_running = max(most_running, len(running))
+        assert all(now - load.last <= aging + most_running for load in running.values())
+        assert now < 5000
+
+
+def serve(plan: StepPlan, running: dict[int, Load], queue: list[Load], now: int) -> list[int]:
+    """Carry out a plan; returns the slots that are done."""
+    admitted = []
+    for _ in range(plan.admitted):
+        slot = next(number for number in range(1000) if number not in running)
+        running[slot] = queue.pop(0)
+        admitted.append(slot)
+    return [slot for slot in [*plan.refresh, *plan.reuse, *admitted] if running[slot].serve(now)]
