@@ -134,15 +134,13 @@ def lifetime_pages(
     page_size: int,
     shift: int = 0,
 ) -> int:
-    """Pages a request needs in its worst block: kept context and the block's own slots (one more if logits
-    are shifted)."""
-    sequence = prompt_tokens + max_tokens
-    first = min(block_length, max_tokens)
-    last = max_tokens % block_length or first
-    slots = max(
-        kept_context_tokens(sequence, block, retention_ratio) + block + shift for block in (first, last)
-    )
-    return math.ceil(slots / page_size)
+    """Pages a request needs for its kept context and the block's own slots (one more if logits are shifted).
+
+    The first block needs most: a shorter last one keeps at most as many context slots more as it is shorter.
+    """
+    block = min(block_length, max_tokens)
+    kept = kept_context_tokens(prompt_tokens + max_tokens, block, retention_ratio)
+    return math.ceil((kept + block + shift) / page_size)
 
 
 def plan_budget(

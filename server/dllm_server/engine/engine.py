@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from dllm_server.engine.admission import Capacity
 from dllm_server.engine.batch import StepBatch, build_batch, step_kind
@@ -130,15 +129,6 @@ class Engine:
         self._release(request)
         return [Finished(request_id, FinishReason.CANCELLED, request.stats())]
 
-    def fail_all(self, reason: FailureReason, message: str) -> list[FromEngine]:
-        """End every request."""
-        failed: list[FromEngine] = []
-        for request in list(self._by_id.values()):
-            self._release(request)
-            failed.append(Failed(request.request_id, reason, message, request.stats()))
-        self._waiting.clear()
-        return failed
-
     def step(self) -> list[FromEngine]:
         """Plan and run one step; an out-of-memory error puts its requests back unchanged and shrinks the
         budget."""
@@ -206,57 +196,35 @@ class Engine:
     def _apply(self, batch: StepBatch, result: StepResult) -> list[FromEngine]:
         """Bring the host's table up to date, then let every request of the batch go on."""
         table, slots = self.table, batch.slots
-        request_index, column = np.nonzero(result.tokens >= 0)
-        slot = slots[request_index]
-        position = table.block_start[slot] + column
-        table.token_ids[slot, position] = result.tokens[request_index, column]
-        table.logprobs[slot, position] = result.logprobs[request_index, column]
-        table.is_masked[slot, position] = False
-        table.step[slots] += 1
-        self.stats.committed_tokens += len(request_index)
-        masks_left, ended_at = self._block_state(slots, batch.block)
+        self.stats.committed_tokens += table.commit(slots, result.tokens, result.logprobs)
+        masks_left, ended_at = table.block_state(slots, self.runner.model.config.eos_token_id)
         outgoing: list[FromEngine] = []
-        for index, slot_number in enumerate(slots.tolist()):
-            request = self._running[slot_number]
-            request.forward_passes += 1
-            request.refresh_passes += index < batch.refresh_requests
-            request.steps_in_block += 1
-            request.last_step = self._step
+        for index, (slot, masks, end) in enumerate(
+            zip(slots.tolist(), masks_left.tolist(), ended_at.tolist(), strict=True)
+        ):
+            request = self._running[slot]
+            request.count_step(self._step, is_refresh=index < batch.refresh_requests)
             if request.message.wants_canvas:
                 outgoing.append(self._canvas_update(request))
-            if ended_at[index] >= 0:
-                outgoing += self._finish(request, int(ended_at[index]), FinishReason.STOP)
-            elif masks_left[index]:
-                request.enter(request.next_phase_in_block())
-            elif table.block_end[slot_number] == table.sequence_len[slot_number]:
-                outgoing += self._finish(request, int(table.block_end[slot_number]), FinishReason.LENGTH)
-            else:
-                outgoing.append(self._publish(request, int(table.block_end[slot_number])))
-                table.start_block(slot_number, int(table.block_end[slot_number]))
-                request.steps_in_block = 0
-                request.enter(Phase.REFRESH)
+            outgoing += self._go_on(request, masks, end)
         return outgoing
 
-    def _block_state(
-        self, slots: NDArray[np.int64], block: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For each slot the masks left in its block, and the position of an EOS with everything before it
-        committed (or -1)."""
-        table = self.table
-        start, length = table.block_start[slots], table.block_end[slots] - table.block_start[slots]
-        column = np.arange(block)
-        inside = column < length[:, None]
-        position = np.minimum(start[:, None] + column, table.max_model_len - 1)
-        is_masked = table.is_masked[slots[:, None], position] & inside
-        is_eos = (
-            (table.token_ids[slots[:, None], position] == self.runner.model.config.eos_token_id)
-            & inside
-            & ~is_masked
-        )
-        first_mask = np.where(is_masked.any(axis=1), is_masked.argmax(axis=1), block)
-        first_eos = np.where(is_eos.any(axis=1), is_eos.argmax(axis=1), block)
-        is_ended = (first_eos < first_mask) & ~table.ignores_eos[slots]
-        return is_masked.sum(axis=1), np.where(is_ended, start + first_eos, -1)
+    def _go_on(self, request: Request, masks_left: int, ended_at: int) -> list[FromEngine]:
+        """The phase after a step: the same block, the next one, or the end."""
+        table, slot = self.table, request.slot
+        if ended_at >= 0:
+            return self._finish(request, ended_at, FinishReason.STOP)
+        if masks_left:
+            request.enter(request.next_phase_in_block())
+            return []
+        end = int(table.block_end[slot])
+        if end == table.sequence_len[slot]:
+            return self._finish(request, end, FinishReason.LENGTH)
+        published = self._publish(request, end)
+        table.start_block(slot, end)
+        request.steps_in_block = 0
+        request.enter(Phase.REFRESH)
+        return [published]
 
     def _publish(self, request: Request, end: int) -> BlockCommitted:
         start = int(self.table.block_start[request.slot])

@@ -56,6 +56,13 @@ class Request:
             raise ValueError(f"request {self.request_id} cannot go from {self.phase} to {phase}")
         self.phase = phase
 
+    def count_step(self, step: int, *, is_refresh: bool) -> None:
+        """Step number ``step`` has served this request."""
+        self.last_step = step
+        self.forward_passes += 1
+        self.refresh_passes += is_refresh
+        self.steps_in_block += 1
+
     def next_phase_in_block(self) -> Phase:
         """Phase of the next step while the block still has masks."""
         interval = self.message.diffusion.refresh_interval

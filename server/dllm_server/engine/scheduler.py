@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 
@@ -61,36 +62,70 @@ class StepPlan:
 
 
 class _Step:
-    """A plan in the making."""
+    """A plan in the making. ``allowance`` is what refreshes may still take."""
 
-    def __init__(self, limits: Limits, deficit: float) -> None:
+    def __init__(self, limits: Limits, deficit: float, *, runs_anything: bool) -> None:
         self.limits = limits
         self.left = limits.token_budget
-        self.allowance = deficit
+        self.allowance = min(deficit + limits.refresh_share * limits.token_budget, float(limits.token_budget))
         self.refresh: list[int] = []
         self.reuse: list[int] = []
         self.admitted = 0
-        self.free_slots, self.free_pages = limits.free_slots, limits.free_pages
+        self.has_unmet_refresh = False
+        self._free_slots, self._free_pages = limits.free_slots, limits.free_pages
+        self._page_floor = limits.watermark_pages if runs_anything else 0
 
-    def take(self, request: Running) -> None:
+    def take_aged(self, aged: Iterable[Running]) -> None:
+        for request in aged:
+            if request.tokens > self.left:
+                return
+            self._take(request)
+
+    def take_reuse(self, young: Iterable[Running]) -> None:
+        for request in young:
+            if not request.is_refresh:
+                if request.tokens > self.left:
+                    return
+                self._take(request)
+
+    def take_refresh(self, young: Iterable[Running]) -> None:
+        if not self.reuse:
+            self.allowance = float(self.limits.token_budget)  # nobody is kept waiting by a long step
+        for request in young:
+            if request.is_refresh:
+                if request.tokens > min(self.left, self.allowance):
+                    self.has_unmet_refresh = True
+                    return
+                self._take(request)
+
+    def admit(self, queue: Iterable[Waiting]) -> None:
+        """Admissions are refreshes too: they wait behind an unmet one and spend the allowance."""
+        for request in queue:
+            if self.has_unmet_refresh or not self.can_admit(request):
+                return
+            if request.tokens > self.allowance:
+                self.has_unmet_refresh = True
+                return
+            self.admit_one(request)
+
+    def can_admit(self, request: Waiting) -> bool:
+        has_room = self._free_slots > 0 and self._free_pages - request.pages >= self._page_floor
+        return has_room and request.tokens <= self.left
+
+    def admit_one(self, request: Waiting) -> None:
+        self.left -= request.tokens
+        self.allowance -= request.tokens
+        self._free_slots -= 1
+        self._free_pages -= request.pages
+        self.admitted += 1
+
+    def _take(self, request: Running) -> None:
         self.left -= request.tokens
         if request.is_refresh:
             self.allowance -= request.tokens
             self.refresh.append(request.slot)
         else:
             self.reuse.append(request.slot)
-
-    def can_admit(self, request: Waiting, *, runs_anything: bool) -> bool:
-        floor = self.limits.watermark_pages if runs_anything else 0
-        has_room = self.free_slots > 0 and self.free_pages - request.pages >= floor
-        return has_room and request.tokens <= self.left
-
-    def admit(self, request: Waiting) -> None:
-        self.left -= request.tokens
-        self.allowance -= request.tokens
-        self.free_slots -= 1
-        self.free_pages -= request.pages
-        self.admitted += 1
 
 
 def schedule(
@@ -101,48 +136,23 @@ def schedule(
     ``deficit`` is the carried refresh allowance of the previous plan, 0 at the start. Every request of
     ``running`` and the head of ``waiting`` must fit an empty step; larger ones are refused when they arrive.
     """
-    quantum = limits.refresh_share * limits.token_budget
-    step = _Step(limits, min(deficit + quantum, float(limits.token_budget)))
+    step = _Step(limits, deficit, runs_anything=bool(running))
     by_age = sorted(running, key=lambda request: -request.waited_steps)
-    aged = [request for request in by_age if request.waited_steps >= limits.aging_steps]
-    for request in aged:
-        if request.tokens > step.left:
-            break
-        step.take(request)
+    young = [request for request in by_age if request.waited_steps < limits.aging_steps]
+    step.take_aged(by_age[: len(by_age) - len(young)])
     queue = iter(waiting)
     head = next(queue, None)
-    if (
-        head is not None
-        and head.waited_steps >= limits.aging_steps
-        and step.can_admit(head, runs_anything=bool(running))
-    ):
-        step.admit(head)
+    if head is not None and head.waited_steps >= limits.aging_steps and step.can_admit(head):
+        step.admit_one(head)
         head = next(queue, None)
-    young = [request for request in by_age if request.waited_steps < limits.aging_steps]
-    for request in young:
-        if not request.is_refresh:
-            if request.tokens > step.left:
-                break
-            step.take(request)
-    if not step.reuse:
-        step.allowance = float(limits.token_budget)  # nobody is kept waiting by a long step
-    has_unmet_refresh = False
-    for request in young:
-        if request.is_refresh:
-            if request.tokens > min(step.left, step.allowance):
-                has_unmet_refresh = True
-                break
-            step.take(request)
-    while head is not None and not has_unmet_refresh and step.can_admit(head, runs_anything=bool(running)):
-        if head.tokens > step.allowance:
-            has_unmet_refresh = True
-            break
-        step.admit(head)
-        head = next(queue, None)
+    step.take_reuse(young)
+    step.take_refresh(young)
+    if head is not None:
+        step.admit(chain([head], queue))
     return StepPlan(
         refresh=tuple(step.refresh),
         reuse=tuple(step.reuse),
         admitted=step.admitted,
         tokens=limits.token_budget - step.left,
-        deficit=max(step.allowance, -float(limits.token_budget)) if has_unmet_refresh else 0.0,
+        deficit=max(step.allowance, -float(limits.token_budget)) if step.has_unmet_refresh else 0.0,
     )

@@ -137,6 +137,9 @@ def start(
         "activations_bytes": profile.activations_bytes,
         "logits_bytes": profile.logits_bytes,
     }
+    if is_cpu:  # resident memory that is used again hides a part of the peak
+        for owner in ("activations_bytes", "logits_bytes"):
+            measured[owner] = max(measured[owner], getattr(predicted, owner))
     budget = plan_for(settings, shape, memory.total_bytes, is_cpu=is_cpu, measured=measured)
     engine = assemble(model, settings, limits, pages=budget.pages, clock=clock)
     engine.stats.oom["profile"] = profile.oom_events

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 import zmq
 import zmq.asyncio
 
@@ -30,6 +31,8 @@ from dllm_server.engine.messages import (
     ToEngine,
 )
 from dllm_server.settings import EngineSettings
+
+log = structlog.get_logger(__name__)
 
 _STOP_SECONDS = 5.0
 
@@ -52,6 +55,7 @@ class ProcessEngineClient:
         self._model: ModelInfo | None = None
         self._started: asyncio.Future[ModelInfo] = asyncio.get_running_loop().create_future()
         self._receiving = asyncio.create_task(self._receive())
+        self._receiving.add_done_callback(self._stop_deaf_engine)
         self._watching = asyncio.create_task(self._watch())
 
     @property
@@ -119,6 +123,12 @@ class ProcessEngineClient:
     def _send(self, message: ToEngine) -> None:
         sending = self._socket.send(self._encoder.encode([message]))
         asyncio.ensure_future(sending).add_done_callback(_forget)
+
+    def _stop_deaf_engine(self, receiving: asyncio.Task[None]) -> None:
+        """An engine whose messages cannot be read serves nobody: end it, so that everyone is told."""
+        if not receiving.cancelled() and self._is_alive:
+            log.error("messages of the engine cannot be read", error=repr(receiving.exception()))
+            self._process.kill()
 
     async def _receive(self) -> None:
         while True:
