@@ -88,12 +88,14 @@ def float32_logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 def _choose(logits: Tensor, sampling: Sampling | None) -> Choice:
+    """``logits`` [rows, vocabulary] are consumed; one more tensor of their size lives beside them."""
     best, index = logits.topk(2, dim=1)
-    shifted = logits - best[:, :1]
+    shifted = logits.sub_(best[:, :1])
+    token = index[:, 0] if sampling is None else _sample(shifted, index[:, 0], sampling)
     weights = shifted.exp()
     total = weights.sum(dim=1)
-    entropy = total.log() - (weights * shifted.clamp_min(-1e30)).sum(dim=1) / total
-    token = index[:, 0] if sampling is None else _sample(shifted, index[:, 0], sampling)
+    finite = shifted.clamp_min_(-1e30)  # banned ids: 0 times this is 0
+    entropy = total.log() - torch.bmm(weights[:, None], finite[:, :, None])[:, 0, 0] / total
     probability = weights.gather(1, token[:, None])[:, 0] / total
     margin = (1.0 - weights.gather(1, index[:, 1:])[:, 0]) / total
     return Choice(token, probability, margin, entropy)

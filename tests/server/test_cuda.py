@@ -56,6 +56,7 @@ def test_an_8b_model_serves_within_a_24_gib_limit(tmp_path: Path) -> None:
         dtype="bfloat16",
         load_format="dummy",
         gpu_memory_limit="24GiB",
+        max_num_logits=512,
         max_model_len=1024,
         max_num_batched_tokens=2048,
         max_num_seqs=32,
