@@ -107,4 +107,5 @@ def _reasoning_gym() -> ModuleType:
         raise RuntimeError(
             "reasoning-gym is not installed: install the extra, pip install 'dllm-serve[evaluate]'"
         ) from error
-    return reasoning_gym
+    module: ModuleType = reasoning_gym
+    return module

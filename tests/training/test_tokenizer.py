@@ -1,0 +1,73 @@
+import json
+import random
+from pathlib import Path
+
+import dllm_server
+from dllm_server.evaluation.tasks import FAMILIES, make_items
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from training.phrases import check_against_content
+from training.tasks.mixture import make_mixture
+from training.tokenizer import SPECIAL_TOKENS, build_tokenizer, render_prompt
+from training.words import words_from_reasoning_gym
+
+EMBEDDED = Path(dllm_server.__file__).parent / "models" / "embedded"
+TOKENIZER = build_tokenizer()
+
+
+def test_the_shipped_tokenizer_is_the_one_the_code_builds() -> None:
+    shipped = json.loads((EMBEDDED / "tokenizer.json").read_text())
+
+    assert shipped == json.loads(TOKENIZER.to_str())
+
+
+@given(st.text())
+def test_any_text_survives_encoding(text: str) -> None:
+    if not any(token in text for token in SPECIAL_TOKENS):
+        assert TOKENIZER.decode(TOKENIZER.encode(text).ids) == text
+
+
+def test_task_texts_survive_encoding() -> None:
+    mixture = make_mixture(words_from_reasoning_gym())
+    rng = random.Random(5)
+    for _ in range(500):
+        example = mixture.sample(rng)
+        for text in (example.question, example.answer):
+            assert TOKENIZER.decode(TOKENIZER.encode(text).ids) == text
+
+
+def test_letters_and_digits_of_content_are_single_tokens() -> None:
+    tokens = TOKENIZER.encode("Spell this word backward (example: sun -> nus): letter").tokens
+
+    assert tokens[-6:] == list("letter")
+
+
+def test_no_phrase_occurs_in_the_word_lists() -> None:
+    check_against_content(words_from_reasoning_gym())
+
+
+def test_recall_contexts_reach_about_a_thousand_tokens() -> None:
+    longest = max(len(TOKENIZER.encode(item.question).ids) for item in make_items("recall", 200, seed=1))
+
+    assert 900 < longest < 1_100
+
+
+def test_answers_and_their_end_fit_the_canvas() -> None:
+    for family in FAMILIES:
+        for item in make_items(family, 300, seed=11):
+            assert len(TOKENIZER.encode(item.answer).ids) < item.max_tokens
+
+
+def test_transformers_renders_the_prompt_that_training_saw() -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(EMBEDDED))
+    messages = [{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": "Hi\n"}]
+
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+    assert prompt == render_prompt("Hi\n", system="Answer briefly.")
+    assert Tokenizer.from_file(str(EMBEDDED / "tokenizer.json")).encode(prompt).ids == tokenizer.encode(
+        prompt, add_special_tokens=False
+    )

@@ -1,0 +1,1 @@
+"""The recipe that trains dLLM-Serve's embedded model: data, tokenizer, model, training, export."""
