@@ -1,4 +1,5 @@
-"""``dllm serve`` on the fixture's checkpoint in a process of its own, as users run it."""
+"""``dllm serve`` in a process of its own, as users run it; on the fixture's checkpoint unless told
+otherwise."""
 
 from __future__ import annotations
 
@@ -23,11 +24,11 @@ STOP_SECONDS = 60.0
 class RealServer:
     """``with RealServer("--max-num-seqs", "8") as server``: started, and killed at the end if need be."""
 
-    def __init__(self, *flags: str) -> None:
+    def __init__(self, *flags: str, model: str = str(FIXTURE)) -> None:
         address = ["--host", "127.0.0.1", "--port", "0"]
         numbers = ["--device", "cpu", "--dtype", "float32"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dllm_server.cli", "serve", str(FIXTURE), *address, *numbers, *flags],
+            [sys.executable, "-m", "dllm_server.cli", "serve", model, *address, *numbers, *flags],
             stderr=subprocess.PIPE,
             text=True,
         )
