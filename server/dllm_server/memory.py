@@ -164,44 +164,26 @@ def plan_budget(
     """
     _check_limits(shape, limits)
     usable = int(device_bytes * utilization)
-    weights = shape.weights_bytes if weights_bytes is None else weights_bytes
     per_token, per_row = shape.activation_bytes_per_token, shape.logits_bytes_per_row
+    weights = shape.weights_bytes if weights_bytes is None else weights_bytes
     activations = (
         per_token * limits.max_num_batched_tokens if activations_bytes is None else activations_bytes
     )
     logits = per_row * limits.max_num_logits if logits_bytes is None else logits_bytes
-    left = usable
-    for owner, needed, remedy in (
+    left = _claim(
+        usable,
         ("weights", weights, "use a smaller model, bfloat16 or a larger device"),
         ("reserve", reserve_bytes, "raise gpu_memory_utilization or use a larger device"),
         ("activations", activations, "lower max_num_batched_tokens"),
         ("logits", logits, "lower max_num_logits"),
-    ):
-        if needed > left:
-            raise BudgetError(
-                f"{owner} need {needed / GIB:.2f} GiB but {left / GIB:.2f} of {usable / GIB:.2f} usable GiB "
-                f"are left: {remedy}"
-            )
-        left -= needed
-    page_bytes = shape.kv_bytes_per_slot * limits.page_size
-    full = lifetime_pages(
-        limits.max_model_len - limits.block_length,
-        limits.block_length,
-        limits.block_length,
-        limits.retention_ratio,
-        limits.page_size,
-        shift=1,
     )
+    page_bytes = shape.kv_bytes_per_slot * limits.page_size
+    full = _pages_per_full_request(limits)
     if kv_pool_bytes is None:
         kv_pool_bytes = (full * limits.max_num_seqs + 1) * page_bytes  # more than this is never used
         kv_pool_bytes = kv_pool_bytes if kv_pool_cap_bytes is None else min(kv_pool_bytes, kv_pool_cap_bytes)
     pool = min(left, kv_pool_bytes) // page_bytes * page_bytes
-    if pool < (full + 1) * page_bytes:
-        raise BudgetError(
-            f"kv_pool has {pool / GIB:.2f} GiB but one request of {limits.max_model_len} tokens needs "
-            f"{(full + 1) * page_bytes / GIB:.2f} GiB: "
-            "lower max_model_len, retention_ratio or max_num_batched_tokens"
-        )
+    _check_pool(pool, (full + 1) * page_bytes, limits)
     return Budget(
         device_bytes=device_bytes,
         usable_bytes=usable,
@@ -218,6 +200,34 @@ def plan_budget(
         logits_bytes_per_row=per_row,
         pages_per_full_request=full,
     )
+
+
+def _claim(usable: int, *owners: tuple[str, int, str]) -> int:
+    """What is left when each (owner, bytes, remedy) has taken its bytes, in order."""
+    left = usable
+    for owner, needed, remedy in owners:
+        if needed > left:
+            raise BudgetError(
+                f"{owner} need {needed / GIB:.2f} GiB but {left / GIB:.2f} of {usable / GIB:.2f} usable GiB "
+                f"are left: {remedy}"
+            )
+        left -= needed
+    return left
+
+
+def _pages_per_full_request(limits: EngineLimits) -> int:
+    block = limits.block_length
+    prompt = limits.max_model_len - block
+    return lifetime_pages(prompt, block, block, limits.retention_ratio, limits.page_size, shift=1)
+
+
+def _check_pool(pool_bytes: int, smallest_bytes: int, limits: EngineLimits) -> None:
+    if pool_bytes < smallest_bytes:
+        raise BudgetError(
+            f"kv_pool has {pool_bytes / GIB:.2f} GiB but one request of {limits.max_model_len} tokens needs "
+            f"{smallest_bytes / GIB:.2f} GiB: "
+            "lower max_model_len, retention_ratio or max_num_batched_tokens"
+        )
 
 
 def _check_limits(shape: ModelShape, limits: EngineLimits) -> None:

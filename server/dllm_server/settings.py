@@ -7,36 +7,17 @@ Imports neither torch nor the engine, so that the operator and ``dllm --help`` s
 from __future__ import annotations
 
 import os
-import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dllm_server.byte_size import ByteSize
+
 EMBEDDED_MODEL = "embedded"
-
-_BYTE_UNITS = {"": 1, "B": 1}
-for _power, _letter in enumerate("KMGT", start=1):
-    _BYTE_UNITS[f"{_letter}IB"] = _BYTE_UNITS[f"{_letter}I"] = 1024**_power
-    _BYTE_UNITS[f"{_letter}B"] = 1000**_power
-
-
-def parse_bytes(value: object) -> object:
-    """``"24GiB"`` -> 25769803776; integers pass; ``ValueError`` names the text and the accepted units."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
-    if match is None or match[2].upper() not in _BYTE_UNITS:
-        raise ValueError(
-            f"{value!r} is not a size in bytes: write a number and KiB, MiB, GiB, TiB (or KB, MB, GB, TB)"
-        )
-    return int(float(match[1]) * _BYTE_UNITS[match[2].upper()])
-
-
-ByteSize = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
 
 
 class Device(StrEnum):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dllm_server.byte_size import parse_bytes
 from dllm_server.settings import (
     DiffusionSettings,
     EngineSettings,
@@ -12,7 +13,6 @@ from dllm_server.settings import (
     ServeSettings,
     TuningFile,
     UnmaskingSettings,
-    parse_bytes,
     read_yaml_mapping,
 )
 from hypothesis import given

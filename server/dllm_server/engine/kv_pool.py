@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor
+
+from dllm_server.models.transformer import Transformer
 
 
 class PageAllocator:
@@ -61,6 +65,19 @@ class KvPool:
         shape = (layers, (pages + 1) * page_size, kv_heads, head_dim)
         self.k: Tensor = torch.zeros(shape, dtype=dtype, device=device)
         self.v: Tensor = torch.zeros(shape, dtype=dtype, device=device)
+
+    @classmethod
+    def for_model(cls, model: Transformer, pages: int, page_size: int) -> Self:
+        """A pool of the model's shape on its device."""
+        return cls(
+            layers=model.config.n_layers,
+            pages=pages,
+            page_size=page_size,
+            kv_heads=model.config.n_kv_heads,
+            head_dim=model.config.head_dim,
+            dtype=model.dtype,
+            device=model.device,
+        )
 
     @property
     def size_bytes(self) -> int:

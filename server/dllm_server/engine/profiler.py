@@ -84,18 +84,9 @@ def _refresh_peak(model: Transformer, memory: DeviceMemory, limits: EngineLimits
     prompt = length - block
     pages = lifetime_pages(prompt, block, block, limits.retention_ratio, limits.page_size, model.config.shift)
     table = SlotTable(count, length, pages, model.config.mask_token_id, model.config.shift)
-    config = model.config
-    pool = KvPool(
-        layers=config.n_layers,
-        pages=pages,
-        page_size=limits.page_size,
-        kv_heads=config.n_kv_heads,
-        head_dim=config.head_dim,
-        dtype=model.dtype,
-        device=model.device,
-    )
+    pool = KvPool.for_model(model, pages, limits.page_size)
     diffusion = Diffusion(block, None, Strategy.QUOTA, 1.0, Confidence.PROBABILITY, limits.retention_ratio)
-    message = Generate("profile", [config.eos_token_id] * prompt, block, Sampling(), diffusion)
+    message = Generate("profile", [model.config.eos_token_id] * prompt, block, Sampling(), diffusion)
     for slot in range(count):
         table.fill(slot, Request(message, 0.0, pages), list(range(1, pages + 1)))  # all write the same pages
     runner = ModelRunner(model, pool, table)

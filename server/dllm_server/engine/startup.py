@@ -167,15 +167,7 @@ def assemble(
 ) -> Engine:
     """Pool, table and runner around a loaded model."""
     config = model.config
-    pool = KvPool(
-        layers=config.n_layers,
-        pages=pages,
-        page_size=limits.page_size,
-        kv_heads=config.n_kv_heads,
-        head_dim=config.head_dim,
-        dtype=model.dtype,
-        device=model.device,
-    )
+    pool = KvPool.for_model(model, pages, limits.page_size)
     max_pages = (limits.max_model_len + config.shift) // limits.page_size + 1
     table = SlotTable(
         limits.max_num_seqs, limits.max_model_len, max_pages, config.mask_token_id, config.shift
