@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help serve test lint format bench install install-test clean
+.PHONY: help serve test lint format bench evaluate install install-test clean
 
 help:
 	@grep -E '^# make' $(MAKEFILE_LIST) | sed 's/^# //'
-	@echo 'make lint: formatting, lint, types and import rules.   make bench: the CPU benchmark.'
+	@echo 'make lint: formatting, lint, types and import rules.   make bench: the CPU benchmark.   make evaluate: score the model.'
 
 $(VENV)/.server: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,9 @@ test: lint
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.cpu $(ARGS)
+
+evaluate: $(VENV)/.test
+	$(BIN)/dllm evaluate $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
