@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
+from dllm_server.api.app import create_app, create_service
 from dllm_server.api.lifecycle import Lifecycle, ServingState
 from dllm_server.engine.messages import Generate
-from scripted_engine import Step, Wait, count_up, one_block_then
+from dllm_server.models.tokenizer import load_tokenizer
+from dllm_server.settings import ApiSettings, DiffusionSettings
+from scripted_engine import FIXTURE, ScriptedEngine, Step, Wait, count_up, one_block_then
 from scripted_server import ScriptedServer, eventually
 
 BODY = {"prompt": [1, 2], "max_tokens": 8}
@@ -71,14 +75,28 @@ def test_the_engine_ending_ends_the_server_with_a_code(engine_code: int, server_
         assert "engine_dead" in stream.result().text
 
 
-def test_health_fails_once_the_engine_is_dead() -> None:
-    with ScriptedServer() as server:
-        assert server.http.get("/health").status_code == 200
-        server.service.lifecycle.move_to(ServingState.FAILED)
+async def statuses_around_the_engines_end() -> tuple[list[int], list[int], str]:
+    """Of /health and /ready before and after, and the error code of a request after; no socket, since the
+    server closes its own at once."""
+    engine = ScriptedEngine(count_up, slots=4)
+    service = create_service(
+        ApiSettings(), engine, load_tokenizer(FIXTURE), DiffusionSettings(block_length=4)
+    )
+    transport = httpx.ASGITransport(app=create_app(service))
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        before = [(await client.get(path)).status_code for path in ("/health", "/ready")]
+        service.lifecycle.move_to(ServingState.FAILED)
+        after = [(await client.get(path)).status_code for path in ("/health", "/ready")]
+        refused = await client.post("/v1/completions", json=BODY)
+    return before, after, refused.json()["error"]["code"]
 
-        assert server.http.get("/health").status_code == 503
-        assert server.http.get("/ready").status_code == 503
-        assert server.http.post("/v1/completions", json=BODY).json()["error"]["code"] == "engine_dead"
+
+def test_health_fails_once_the_engine_is_dead() -> None:
+    before, after, code = asyncio.run(statuses_around_the_engines_end())
+
+    assert before == [200, 200]
+    assert after == [503, 503]
+    assert code == "engine_dead"
 
 
 def test_a_failed_server_never_serves_again() -> None:
