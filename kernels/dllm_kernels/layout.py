@@ -1,8 +1,8 @@
 """How a step's flat rows belong to requests: built once a step on the host, used by every layer's attention.
 
 A kernel needs only offsets and lengths. The PyTorch twins also need padded groups: requests of similar
-length share one dense ``[requests, length]`` index, so that padding stays below a quarter whatever the mix
-of lengths.
+length share one dense ``[requests, length]`` index, so that padding stays bounded whatever the mix of
+lengths.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 IntArray = NDArray[np.int64]
-
-_GROUP_RATIO = math.log(1.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +48,9 @@ class PaddedRows:
             flat[self.valid_rows] = dense.flatten(0, 1)[self.valid_cells]
 
 
-def length_groups(lengths: IntArray) -> IntArray:
-    """A group number for each request: the longest of a group is less than 1.5 times its shortest."""
-    return np.floor(np.log(np.maximum(lengths, 1)) / _GROUP_RATIO).astype(np.int64)
+def length_groups(lengths: IntArray, ratio: float = 1.5) -> IntArray:
+    """A group number for each request: the longest of a group is less than ``ratio`` times its shortest."""
+    return np.floor(np.log(np.maximum(lengths, 1)) / math.log(ratio)).astype(np.int64)
 
 
 def padded_rows(starts: IntArray, lengths: IntArray, device: torch.device) -> PaddedRows:

@@ -20,14 +20,14 @@ from dllm_server.engine.slots import SlotTable
 class HeadRows:
     """The masked positions of the current blocks, the only rows that need logits; all ``[masked]`` int64.
 
-    ``row`` is the flat row whose logits predict the position, ``request`` and ``column`` its cell in the
-    ``[requests, block]`` grid, ``position`` its place in the sequence, ``canvas`` its index in the flattened
-    device canvas.
+    ``row`` is the flat row whose logits predict the position, ``request`` its row in the
+    ``[requests, block]`` grid and ``cell`` its index in that grid flattened, ``position`` its place in the
+    sequence, ``canvas`` its index in the flattened device canvas.
     """
 
     row: Tensor
     request: Tensor
-    column: Tensor
+    cell: Tensor
     position: Tensor
     canvas: Tensor
 
@@ -81,9 +81,7 @@ def step_kind(refresh_requests: int, reuse_requests: int) -> str:
 ToDevice = Callable[[NDArray[np.generic]], Tensor]
 
 
-def build_batch(
-    refresh: IntArray, reuse: IntArray, table: SlotTable, page_size: int, device: torch.device
-) -> StepBatch:
+def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable, device: torch.device) -> StepBatch:
     """Flatten the requests in slots ``refresh`` and ``reuse``; requests of similar length lie side by
     side."""
     refresh = refresh[np.argsort(-table.sequence_len[refresh], kind="stable")]
@@ -108,11 +106,11 @@ def build_batch(
         canvas=to_device(slots[request] * table.max_model_len + positions),
         positions=to_device(positions),
         refresh_groups=_refresh_groups(starts[: len(refresh)], lengths[: len(refresh)], device),
-        pack_groups=_pack_groups(refresh, starts[: len(refresh)], table, page_size, device),
+        pack_groups=_pack_groups(refresh, starts[: len(refresh)], table, device),
         reuse_groups=_reuse_groups(
-            reuse, starts[len(refresh) :] - refresh_rows, lengths[len(refresh) :], table, page_size, device
+            reuse, starts[len(refresh) :] - refresh_rows, lengths[len(refresh) :], table, device
         ),
-        tail_slots=to_device(_tail_slots(reuse, lengths[len(refresh) :], table, page_size)),
+        tail_slots=to_device(_tail_slots(reuse, lengths[len(refresh) :], table)),
         head=_head_rows(slots, starts - first - table.shift, table, to_device),
         block=int((table.block_end[slots] - table.block_start[slots]).max()),
     )
@@ -123,18 +121,13 @@ def _key_counts(table: SlotTable, slots: IntArray) -> IntArray:
     return table.kept[slots] + table.block_end[slots] - table.block_start[slots] + table.shift
 
 
-def _pool_slots(slots: IntArray, entry: IntArray, table: SlotTable, page_size: int) -> IntArray:
-    """Flat pool slot of each request's packed ``entry`` ``[requests, entries]``."""
-    return table.page_table[slots[:, None], entry // page_size] * page_size + entry % page_size
-
-
 def _refresh_groups(starts: IntArray, lengths: IntArray, device: torch.device) -> list[PaddedRows]:
     groups = length_groups(lengths)
     return [padded_rows(starts[groups == g], lengths[groups == g], device) for g in np.unique(groups)[::-1]]
 
 
 def _pack_groups(
-    refresh: IntArray, starts: IntArray, table: SlotTable, page_size: int, device: torch.device
+    refresh: IntArray, starts: IntArray, table: SlotTable, device: torch.device
 ) -> list[PackGroup]:
     packing = table.packs[refresh] & (table.kept[refresh] > 0)
     slots, starts = refresh[packing], starts[packing]
@@ -149,11 +142,10 @@ def _pack_groups(
         block_end = table.block_end[members][:, None]
         in_window = (position >= window_start) & (position < block_end)
         in_sequence = position < table.sequence_len[members][:, None]
-        entry = np.broadcast_to(
-            np.arange(int(table.kept[members].max())), (len(members), int(table.kept[members].max()))
-        )
-        is_kept = entry < table.kept[members][:, None]
-        target = np.where(is_kept, _pool_slots(members, np.where(is_kept, entry, 0), table, page_size), 0)
+        kept = table.kept[members]
+        most = int(kept.max())
+        is_kept = np.arange(most) < kept[:, None]
+        target = np.where(is_kept, table.pool_slots[members, :most], 0)
         context = table.sequence_len[members] - (block_end - window_start)[:, 0]
         result.append(
             PackGroup(
@@ -163,7 +155,7 @@ def _pack_groups(
                     device
                 ),
                 slots=torch.from_numpy(target).to(device),
-                keeps_all=bool((table.kept[members] == context).all()),
+                keeps_all=bool((kept == context).all()),
             )
         )
     return result
@@ -174,19 +166,16 @@ def _reuse_groups(
     starts: IntArray,
     lengths: IntArray,
     table: SlotTable,
-    page_size: int,
     device: torch.device,
 ) -> list[tuple[PaddedRows, PagedKeys]]:
     counts = _key_counts(table, reuse)
-    groups = length_groups(counts)
+    groups = length_groups(counts, ratio=2.0)  # padded keys cost a block little: fewer groups
     result = []
     for group in np.unique(groups)[::-1]:
         chosen = groups == group
-        entry = np.arange(int(counts[chosen].max()))
-        is_valid = entry < counts[chosen][:, None]
-        slots = np.where(
-            is_valid, _pool_slots(reuse[chosen], np.where(is_valid, entry, 0), table, page_size), 0
-        )
+        most = int(counts[chosen].max())
+        is_valid = np.arange(most) < counts[chosen][:, None]
+        slots = table.pool_slots[reuse[chosen], :most]
         keys = PagedKeys(
             slots=torch.from_numpy(slots).to(device),
             is_valid=None if is_valid.all() else torch.from_numpy(is_valid).to(device),
@@ -195,11 +184,10 @@ def _reuse_groups(
     return result
 
 
-def _tail_slots(reuse: IntArray, lengths: IntArray, table: SlotTable, page_size: int) -> IntArray:
+def _tail_slots(reuse: IntArray, lengths: IntArray, table: SlotTable) -> IntArray:
     request = np.repeat(np.arange(len(reuse)), lengths)
     within = np.arange(int(lengths.sum())) - (np.cumsum(lengths) - lengths)[request]
-    entry = table.kept[reuse][request] + within
-    return table.page_table[reuse[request], entry // page_size] * page_size + entry % page_size
+    return table.pool_slots[reuse[request], table.kept[reuse][request] + within]
 
 
 def _head_rows(
@@ -215,7 +203,7 @@ def _head_rows(
     return HeadRows(
         row=to_device(row_of_position_zero[request] + positions),
         request=to_device(request),
-        column=to_device(columns),
+        cell=to_device(request * len(column) + columns),
         position=to_device(positions),
         canvas=to_device(slots[request] * table.max_model_len + positions),
     )

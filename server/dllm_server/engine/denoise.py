@@ -75,6 +75,8 @@ def choose_commits(
                 chosen = by_factor(confidence, is_masked, value)
             case Strategy.ENTROPY_BOUND:
                 chosen = by_entropy_bound(entropy, is_masked, value)
+        if len(used) == 1:
+            return chosen
         committed |= chosen & (strategy == index)[:, None]
     return committed
 

@@ -143,9 +143,7 @@ class Engine:
         reuse = np.array(plan.reuse, np.int64)
         slots, kind = np.concatenate((refresh, reuse)).tolist(), step_kind(len(refresh), len(reuse))
         try:
-            batch = build_batch(
-                refresh, reuse, self.table, self.runner.pool.page_size, self.runner.model.device
-            )
+            batch = build_batch(refresh, reuse, self.table, self.runner.model.device)
             result = self.runner.run(batch, self.live.max_num_logits)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

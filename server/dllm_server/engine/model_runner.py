@@ -19,7 +19,7 @@ from dllm_server.engine.denoise import choose_commits
 from dllm_server.engine.kv_pool import KvPool
 from dllm_server.engine.slots import CONFIDENCES, STRATEGIES, SlotTable
 from dllm_server.models.transformer import Attention, Transformer
-from dllm_server.settings import Confidence
+from dllm_server.settings import Confidence, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class ModelRunner:
         keys = self._noise_keys(batch)
         sampling = self._sampling(batch, keys)
         choice = lm_head_choose(rows, self.model.lm_head, self._banned, sampling, max_num_logits)
+        del rows
         self.forward_seconds = time.perf_counter() - started
         return self._commit(batch, choice, keys)
 
@@ -124,25 +125,26 @@ class ModelRunner:
 
     def _commit(self, batch: StepBatch, choice: Choice, keys: Tensor | None) -> StepResult:
         table, head = self._table, batch.head
-        grid = (batch.requests, batch.block)
-        cell = (head.request, head.column)
-        is_masked = torch.zeros(grid, dtype=torch.bool, device=self.model.device)
-        is_masked[cell] = True
-        confidence = torch.zeros(grid, dtype=torch.float32, device=self.model.device)
-        confidence[cell] = self._confidence(batch, choice, keys)
-        entropy = torch.zeros_like(confidence)
-        entropy[cell] = choice.entropy
+        grid, device = (batch.requests, batch.block), self.model.device
+        size = batch.requests * batch.block
+        is_masked = torch.zeros(size, dtype=torch.bool, device=device).index_fill_(0, head.cell, True)
+        confidence = torch.zeros(size, device=device)
+        confidence.index_copy_(0, head.cell, self._confidence(batch, choice, keys))
         used = frozenset(STRATEGIES[index] for index in np.unique(table.strategy[batch.slots]))
         strategy, value = self._column(table.strategy, batch), self._column(table.value, batch)
-        committed = choose_commits(confidence, entropy, is_masked, strategy, value, used)
-        is_committed = committed[cell]
-        canvas = torch.where(is_committed, choice.token, self._canvas[head.canvas])
-        packed = torch.full((2, *grid), -1, dtype=torch.int32, device=self.model.device)
-        packed[0][cell] = torch.where(is_committed, choice.token, -1).to(torch.int32)
-        packed[1][cell] = (
-            choice.probability.clamp_min(torch.finfo(torch.float32).tiny).log().view(torch.int32)
+        entropy = confidence
+        if Strategy.ENTROPY_BOUND in used:
+            entropy = torch.zeros_like(confidence).index_copy_(0, head.cell, choice.entropy)
+        committed = choose_commits(
+            confidence.view(grid), entropy.view(grid), is_masked.view(grid), strategy, value, used
         )
-        host = packed.cpu().numpy()  # the step's only device-to-host copy
+        is_committed = committed.view(-1)[head.cell]
+        canvas = torch.where(is_committed, choice.token, self._canvas[head.canvas])
+        logprobs = choice.probability.clamp_min(torch.finfo(torch.float32).tiny).log()
+        packed = torch.full((2, size), -1, dtype=torch.int32, device=device)
+        packed[0].index_copy_(0, head.cell, torch.where(is_committed, choice.token, -1).to(torch.int32))
+        packed[1].index_copy_(0, head.cell, logprobs.view(torch.int32))
+        host = packed.view(2, *grid).cpu().numpy()  # the step's only device-to-host copy
         self._canvas[head.canvas] = canvas  # last: nothing that can fail comes after a commit
         return StepResult(tokens=host[0], logprobs=host[1].view(np.float32))
 

@@ -83,14 +83,21 @@ def _refresh_peak(model: Transformer, memory: DeviceMemory, limits: EngineLimits
     block = min(limits.block_length, length - 1) if length > 1 else 1
     prompt = length - block
     pages = lifetime_pages(prompt, block, block, limits.retention_ratio, limits.page_size, model.config.shift)
-    table = SlotTable(count, length, pages, model.config.mask_token_id, model.config.shift)
+    table = SlotTable(
+        count,
+        length,
+        max_pages=pages,
+        page_size=limits.page_size,
+        mask_token_id=model.config.mask_token_id,
+        shift=model.config.shift,
+    )
     pool = KvPool.for_model(model, pages, limits.page_size)
     diffusion = Diffusion(block, None, Strategy.QUOTA, 1.0, Confidence.PROBABILITY, limits.retention_ratio)
     message = Generate("profile", [model.config.eos_token_id] * prompt, block, Sampling(), diffusion)
     for slot in range(count):
         table.fill(slot, Request(message, 0.0, pages), list(range(1, pages + 1)))  # all write the same pages
     runner = ModelRunner(model, pool, table)
-    batch = build_batch(np.arange(count), np.arange(0), table, limits.page_size, model.device)
+    batch = build_batch(np.arange(count), np.arange(0), table, model.device)
     _release_cached()
     before = memory.used_bytes()
     memory.reset_peak()

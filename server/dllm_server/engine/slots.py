@@ -24,10 +24,17 @@ class SlotTable:
     """
 
     def __init__(
-        self, slots: int, max_model_len: int, max_pages: int, mask_token_id: int, shift: int
+        self,
+        slots: int,
+        max_model_len: int,
+        *,
+        max_pages: int,
+        page_size: int,
+        mask_token_id: int,
+        shift: int,
     ) -> None:
         self.slots, self.max_model_len, self.shift = slots, max_model_len, shift
-        self._mask_token_id = mask_token_id
+        self._mask_token_id, self._page_size = mask_token_id, page_size
         self.prompt_len = np.zeros(slots, np.int64)
         self.sequence_len = np.zeros(slots, np.int64)
         self.block_start = np.zeros(slots, np.int64)
@@ -45,7 +52,8 @@ class SlotTable:
         self.seed = np.zeros(slots, np.int64)
         self.step = np.zeros(slots, np.int64)  # forward passes so far
         self.retention_ratio = np.ones(slots, np.float64)
-        self.page_table = np.zeros((slots, max_pages), np.int64)
+        # Pool slot of a request's j-th packed entry; past its pages the trash page's.
+        self.pool_slots = np.zeros((slots, max_pages * page_size), np.int64)
         self.token_ids = np.zeros((slots, max_model_len), np.int64)
         self.is_masked = np.zeros((slots, max_model_len), bool)
         self.logprobs = np.zeros((slots, max_model_len), np.float32)
@@ -66,8 +74,9 @@ class SlotTable:
         self.top_k[slot] = min(message.sampling.top_k, np.iinfo(np.int64).max)
         self.seed[slot] = (message.sampling.seed + 2**63) % 2**64 - 2**63  # the same 64 bits, signed
         self.step[slot] = 0
-        self.page_table[slot] = 0
-        self.page_table[slot, : len(pages)] = pages
+        entries = np.array(pages, np.int64)[:, None] * self._page_size + np.arange(self._page_size)
+        self.pool_slots[slot] = 0
+        self.pool_slots[slot, : entries.size] = entries.reshape(-1)
         self.token_ids[slot, :prompt] = message.prompt
         self.token_ids[slot, prompt:end] = self._mask_token_id
         self.is_masked[slot, :prompt] = False

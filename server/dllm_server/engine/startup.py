@@ -170,7 +170,12 @@ def assemble(
     pool = KvPool.for_model(model, pages, limits.page_size)
     max_pages = (limits.max_model_len + config.shift) // limits.page_size + 1
     table = SlotTable(
-        limits.max_num_seqs, limits.max_model_len, max_pages, config.mask_token_id, config.shift
+        limits.max_num_seqs,
+        limits.max_model_len,
+        max_pages=max_pages,
+        page_size=limits.page_size,
+        mask_token_id=config.mask_token_id,
+        shift=config.shift,
     )
     runner = ModelRunner(model, pool, table, shares_indices=settings.kv_selection is KvSelection.SHARED)
     capacity = Capacity(limits.max_model_len, pages, limits.page_size, config.vocab_size, config.shift)
