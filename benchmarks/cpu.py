@@ -15,8 +15,8 @@ from pathlib import Path
 import structlog
 import torch
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.messages import Generate, Sampling
-from dllm_server.engine.offline import complete, diffusion_message
+from dllm_server.engine.messages import Diffusion, Generate, Sampling
+from dllm_server.engine.offline import complete
 from dllm_server.engine.startup import start
 from dllm_server.models.source import EMBEDDED_DIRECTORY
 from dllm_server.models.tokenizer import load_tokenizer
@@ -59,7 +59,7 @@ def requests_of(
     jobs: Sequence[Job], quota: int, *, ignore_eos: bool = False, name: str = ""
 ) -> list[Generate]:
     unmasking = UnmaskingSettings(strategy=Strategy.QUOTA, value=quota)
-    diffusion = diffusion_message(DiffusionSettings(block_length=BLOCK, unmasking=unmasking))
+    diffusion = Diffusion.of(DiffusionSettings(block_length=BLOCK, unmasking=unmasking))
     return [
         Generate(f"{name}{index}", job.prompt, job.max_tokens, Sampling(), diffusion, ignore_eos=ignore_eos)
         for index, job in enumerate(jobs)

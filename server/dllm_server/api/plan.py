@@ -119,14 +119,7 @@ def merge_diffusion(given: dict[str, Any], limits: Limits) -> Diffusion:
             f"{limits.model.retention_ratio:g}: lower it, or raise the server's --retention-ratio",
             param="diffusion.retention_ratio",
         )
-    return Diffusion(
-        block_length=settings.block_length,
-        refresh_interval=settings.refresh_interval,
-        strategy=settings.unmasking.strategy,
-        value=settings.unmasking.value,
-        confidence=settings.confidence,
-        retention_ratio=settings.retention_ratio,
-    )
+    return Diffusion.of(settings)
 
 
 def _completion_length(

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dllm_server.engine.messages import CanvasUpdate, Generate, Sampling
-from dllm_server.engine.offline import RequestFailedError, complete, diffusion_message
+from dllm_server.engine.messages import CanvasUpdate, Diffusion, Generate, Sampling
+from dllm_server.engine.offline import RequestFailedError, complete
 from dllm_server.engine.startup import start
 from dllm_server.models.progress import loading_bar
 from dllm_server.models.source import resolve_model
@@ -36,7 +36,7 @@ def run_generate(
         prompt=tokenizer.encode(prompt) if is_raw else tokenizer.encode_chat(chat),
         max_tokens=max_tokens,
         sampling=Sampling(temperature=temperature, seed=seed),
-        diffusion=diffusion_message(settings.diffusion_defaults()),
+        diffusion=Diffusion.of(settings.diffusion_defaults()),
         wants_canvas=True,
     )
     console = Console(stderr=True)

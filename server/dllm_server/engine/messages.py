@@ -8,10 +8,11 @@ ends with exactly one ``Finished`` or ``Failed``, also after ``Cancel``.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 import msgspec
 
-from dllm_server.settings import Confidence, Strategy
+from dllm_server.settings import Confidence, DiffusionSettings, Strategy
 
 
 class FinishReason(StrEnum):
@@ -48,6 +49,18 @@ class Diffusion(msgspec.Struct, frozen=True):
     value: float
     confidence: Confidence
     retention_ratio: float
+
+    @classmethod
+    def of(cls, settings: DiffusionSettings) -> Self:
+        """Checked settings as a message."""
+        return cls(
+            block_length=settings.block_length,
+            refresh_interval=settings.refresh_interval,
+            strategy=settings.unmasking.strategy,
+            value=settings.unmasking.value,
+            confidence=settings.confidence,
+            retention_ratio=settings.retention_ratio,
+        )
 
 
 class Generate(msgspec.Struct, frozen=True, tag=True):

@@ -10,7 +10,6 @@ from dllm_server.engine.engine import Engine
 from dllm_server.engine.messages import (
     BlockCommitted,
     CanvasUpdate,
-    Diffusion,
     Failed,
     Finished,
     FinishReason,
@@ -18,7 +17,6 @@ from dllm_server.engine.messages import (
     Generate,
     RequestStats,
 )
-from dllm_server.settings import DiffusionSettings
 
 
 class RequestFailedError(RuntimeError):
@@ -49,18 +47,6 @@ def complete(
     while engine.has_work:
         _note(engine.step(), completions, on_canvas)
     return [completions[request.request_id] for request in requests]
-
-
-def diffusion_message(settings: DiffusionSettings) -> Diffusion:
-    """Checked settings as the engine's message."""
-    return Diffusion(
-        block_length=settings.block_length,
-        refresh_interval=settings.refresh_interval,
-        strategy=settings.unmasking.strategy,
-        value=settings.unmasking.value,
-        confidence=settings.confidence,
-        retention_ratio=settings.retention_ratio,
-    )
 
 
 def _note(

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.messages import Generate, Sampling
-from dllm_server.engine.offline import complete, diffusion_message
+from dllm_server.engine.messages import Diffusion, Generate, Sampling
+from dllm_server.engine.offline import complete
 from dllm_server.evaluation.modes import Mode
 from dllm_server.evaluation.tasks import EvalItem, Family
 from dllm_server.models.tokenizer import Tokenizer
@@ -62,7 +62,7 @@ def score(
     mode: Mode,
     block_length: int,
 ) -> Score:
-    diffusion = diffusion_message(mode.diffusion(block_length))
+    diffusion = Diffusion.of(mode.diffusion(block_length))
     requests = [
         Generate(
             request_id=f"{family}-{index}",
