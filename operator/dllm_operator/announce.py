@@ -1,0 +1,47 @@
+"""Condition transitions as Kubernetes Events."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+
+from dllm_operator.api.v1alpha1 import API_VERSION, KIND
+from dllm_operator.conditions import Transition, timestamp
+from dllm_operator.kinds import EVENT
+from dllm_operator.kube import FIELD_MANAGER, Kube
+from dllm_operator.observe import Manifest
+from dllm_operator.resource import Resource
+
+
+async def announce(
+    kube: Kube, resource: Resource, transitions: Iterable[Transition], now: datetime, instance: str
+) -> None:
+    """One Event a transition, on the resource."""
+    for transition in transitions:
+        await kube.create(EVENT, event(resource, transition, now, instance))
+
+
+def event(resource: Resource, transition: Transition, now: datetime, instance: str) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{resource.name}.{uuid.uuid4().hex[:16]}", "namespace": resource.namespace},
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": resource.name,
+            "namespace": resource.namespace,
+            "uid": resource.uid,
+        },
+        "type": "Warning" if transition.is_warning else "Normal",
+        "reason": transition.reason,
+        "message": f"{transition.type}: {transition.message}" if transition.message else str(transition.type),
+        "action": str(transition.type),
+        "count": 1,
+        "firstTimestamp": timestamp(now),
+        "lastTimestamp": timestamp(now),
+        "source": {"component": FIELD_MANAGER},
+        "reportingComponent": FIELD_MANAGER,
+        "reportingInstance": instance,
+    }

@@ -1,0 +1,1 @@
+"""The custom resource: its types, its rules and the CRD generated from both."""

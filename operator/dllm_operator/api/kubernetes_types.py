@@ -1,0 +1,88 @@
+"""Parts of the Kubernetes API that the resource takes over; what the operator only passes on is free-form."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, WithJsonSchema
+from pydantic.config import JsonDict
+
+from dllm_operator.api.base import ApiModel
+from dllm_operator.api.quantity import Quantity
+
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+ObjectName = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=253)]
+KeyName = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
+LabelValue = Annotated[
+    str, StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)
+]
+NodeSelector = Annotated[dict[str, LabelValue], Field(max_length=32)]
+FreeForm = Annotated[
+    dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+]
+
+
+def list_map(key: str) -> JsonDict:
+    """``json_schema_extra`` of a list whose items differ in ``key``; the API server refuses doubles."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+
+
+class TolerationOperator(StrEnum):
+    EXISTS = "Exists"
+    EQUAL = "Equal"
+
+
+class TaintEffect(StrEnum):
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class ImagePullPolicy(StrEnum):
+    ALWAYS = "Always"
+    IF_NOT_PRESENT = "IfNotPresent"
+    NEVER = "Never"
+
+
+class Toleration(ApiModel):
+    """A taint that the pods tolerate."""
+
+    key: str | None = Field(None, max_length=317, description="Taint key; unset with Exists: every taint.")
+    operator: TolerationOperator | None = Field(
+        None,
+        description="Exists: whatever the value; Equal: the same value (what Kubernetes takes if unset).",
+    )
+    value: str | None = Field(None, max_length=63, description="Taint value, with operator Equal.")
+    effect: TaintEffect | None = Field(None, description="Taint effect; unset: every effect.")
+    toleration_seconds: int | None = Field(
+        None, description="With effect NoExecute, seconds to stay on the node; unset: for ever."
+    )
+
+
+class ResourceClaim(ApiModel):
+    """A device claim of the pod that the engine's container uses."""
+
+    name: str = Field(min_length=1, max_length=63, description="Name of the claim in the pod.")
+    request: str | None = Field(None, max_length=63, description="One request of the claim; unset: all.")
+
+
+class ResourceRequirements(ApiModel):
+    """Compute resources of the engine's container; the operator adds the GPUs."""
+
+    limits: dict[str, Quantity] | None = Field(
+        None, max_length=32, description="Most that the container may use, by resource name."
+    )
+    requests: dict[str, Quantity] | None = Field(
+        None, max_length=32, description="What the scheduler reserves, by resource name; limits if unset."
+    )
+    claims: tuple[ResourceClaim, ...] | None = Field(
+        None, max_length=16, description="Device claims to use.", json_schema_extra=list_map("name")
+    )
+
+
+class LocalObjectReference(ApiModel):
+    """An object of the same namespace."""
+
+    name: ObjectName = Field(description="Name of the object.")

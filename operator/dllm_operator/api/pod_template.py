@@ -1,0 +1,131 @@
+"""`spec.podTemplate`: what the engine's pods look like beyond the model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from dllm_operator.api.base import ApiModel
+from dllm_operator.api.cel import Rule, validations
+from dllm_operator.api.kubernetes_types import (
+    FreeForm,
+    ImagePullPolicy,
+    LabelValue,
+    LocalObjectReference,
+    NodeSelector,
+    ObjectName,
+    ResourceRequirements,
+    Toleration,
+    list_map,
+)
+
+RESERVED_ENVIRONMENT = (
+    "DLLM_API_KEYS_FILE",
+    "DLLM_DEVICE",
+    "DLLM_MODEL",
+    "DLLM_PORT",
+    "DLLM_REVISION",
+    "DLLM_SERVED_MODEL_NAME",
+    "DLLM_TUNING_FILE",
+)
+RESERVED_LABELS = (
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/managed-by",
+    "app.kubernetes.io/name",
+    "llm-d.ai/engine-type",
+    "serving.dllm.dev/pool",
+)
+AnnotationValue = Annotated[str, StringConstraints(max_length=8192)]
+
+
+def _cel_list(names: tuple[str, ...]) -> str:
+    return "[" + ", ".join(f"'{name}'" for name in names) + "]"
+
+
+class EnvVar(ApiModel):
+    """An environment variable of the engine's container."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            Rule(
+                rule=f"!(self.name.upperAscii() in {_cel_list(RESERVED_ENVIRONMENT)})",
+                message="env sets a variable that the operator sets itself: remove it and use the field of "
+                "the resource",
+                naming="env '{self.name}' is set by the operator itself: "
+                "remove it and use the field of the resource",
+                field_path=".name",
+                reason="FieldValueForbidden",
+            ),
+            Rule(
+                rule="!has(self.value) || !has(self.valueFrom)",
+                message="env has both value and valueFrom: remove one",
+                naming="env '{self.name}' has both value and valueFrom: remove one",
+            ),
+        )
+    )
+
+    name: str = Field(
+        pattern="^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=256, description="Name of the variable."
+    )
+    value: str | None = Field(None, max_length=32768, description="Its value.")
+    value_from: FreeForm | None = Field(
+        None,
+        description="Where its value comes from: secretKeyRef, configMapKeyRef, fieldRef, resourceFieldRef.",
+    )
+
+
+class PodTemplate(ApiModel):
+    """What the engine's pods look like beyond the model."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            Rule(
+                rule=f"!has(self.labels) || {_cel_list(RESERVED_LABELS)}.all(key, !(key in self.labels))",
+                message="labels sets a label that the operator selects its pods by "
+                f"({', '.join(RESERVED_LABELS)}): remove it",
+                field_path=".labels",
+                reason="FieldValueForbidden",
+            )
+        )
+    )
+
+    resources: ResourceRequirements | None = Field(
+        None, description="Compute resources of the engine's container; the operator adds the GPUs."
+    )
+    affinity: FreeForm | None = Field(None, description="Affinity of the pods, as in a pod's spec.")
+    env: tuple[EnvVar, ...] = Field(
+        default_factory=tuple,
+        max_length=64,
+        description="More environment variables of the engine's container.",
+        json_schema_extra=list_map("name"),
+    )
+    annotations: dict[str, AnnotationValue] = Field(
+        default_factory=dict, max_length=64, description="More annotations of the pods."
+    )
+    labels: dict[str, LabelValue] = Field(
+        default_factory=dict, max_length=64, description="More labels of the pods."
+    )
+    node_selector: NodeSelector = Field(
+        default_factory=dict, description="Node labels for the pods of all pools."
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        default_factory=tuple, max_length=32, description="Taints that the pods of all pools tolerate."
+    )
+    priority_class_name: ObjectName | None = Field(None, description="Priority class of the pods.")
+    runtime_class_name: ObjectName | None = Field(None, description="Runtime class of the pods, e.g. nvidia.")
+    image_pull_policy: ImagePullPolicy | None = Field(
+        None, description="When to pull the image; the operator's own setting if unset."
+    )
+    image_pull_secrets: tuple[LocalObjectReference, ...] = Field(
+        default_factory=tuple,
+        max_length=16,
+        description="Secrets to pull the image with.",
+        json_schema_extra=list_map("name"),
+    )
+    read_only_root_filesystem: bool = Field(
+        True, description="Whether the root filesystem is read-only; some GPU runtimes need false."
+    )
+    startup_timeout_seconds: int = Field(
+        1800, ge=10, le=86400, description="Seconds a pod may take to load the model before it is restarted."
+    )

@@ -1,0 +1,116 @@
+"""Makes the children as rendered: server-side apply of what drifted, deletion of what is no longer wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+
+from dllm_operator.cluster_view import REPLICA_OWNERS, ClusterView
+from dllm_operator.drift import has_drifted, with_hash
+from dllm_operator.kinds import BY_KIND
+from dllm_operator.kube import FIELD_MANAGER, Kind, Kube, KubeError
+from dllm_operator.observe import ChildKey, Manifest
+from dllm_operator.plan import PoolPlan
+from dllm_operator.resource import Resource
+
+log = structlog.get_logger(__name__)
+
+REPLICAS_MANAGER = (
+    "dllm-operator-replicas"  # holds spec.replicas of autoscaled Deployments, and never changes it
+)
+
+
+class ChildConflictError(Exception):
+    """A child's name is taken by an object that is not this resource's."""
+
+
+class Applier:
+    """Writes through ``view``, so that the next look sees what was written."""
+
+    def __init__(self, kube: Kube, view: ClusterView) -> None:
+        self._kube = kube
+        self._view = view
+        self._settled: dict[str, str] = {}  # uid -> resource version as this operator left it
+
+    async def sync(
+        self, resource: Resource, manifests: Iterable[Manifest], pools: Iterable[PoolPlan]
+    ) -> list[str]:
+        """Apply and prune; what the API server refused comes back as messages, the rest is done."""
+        problems: list[str] = []
+        initial = {pool.deployment: pool.initial_replicas for pool in pools}
+        wanted = set()
+        for manifest in manifests:
+            name = manifest["metadata"]["name"]
+            wanted.add(ChildKey(manifest["kind"], name))
+            try:
+                await self._ensure(resource, manifest, initial.get(name, 1))
+            except (KubeError, ChildConflictError) as error:
+                problems.append(f"{manifest['kind']} {name}: {error}")
+        await self._prune(resource, wanted)
+        return problems
+
+    async def _ensure(self, resource: Resource, manifest: Manifest, initial_replicas: int) -> None:
+        kind, name = BY_KIND[manifest["kind"]], manifest["metadata"]["name"]
+        live = self._view.children[kind.kind].objects.get((resource.namespace, name))
+        if live is None:
+            live = await self._kube.get(kind, resource.namespace, name)
+        if live is not None and not _is_owned(live, resource):
+            await self._refuse(kind, resource, live)
+        wanted = with_hash(manifest)
+        if live is not None:
+            settled = self._settled.get(live["metadata"]["uid"])
+            if settled == live["metadata"]["resourceVersion"] or not has_drifted(wanted, live):
+                return
+        is_autoscaled = kind.kind == "Deployment" and "replicas" not in manifest["spec"]
+        if is_autoscaled and live is not None and FIELD_MANAGER in live.get(REPLICA_OWNERS, ()):
+            await self._hold_replicas(kind, live, live["spec"]["replicas"])
+        applied = await self._kube.apply(kind, wanted)
+        log.info("applied", kind=kind.kind, namespace=resource.namespace, name=name, is_new=live is None)
+        if is_autoscaled and live is None and initial_replicas != 1:
+            applied = await self._hold_replicas(kind, applied, initial_replicas)
+        self._view.children[kind.kind].put(applied)
+        self._settled[applied["metadata"]["uid"]] = applied["metadata"]["resourceVersion"]
+
+    async def _hold_replicas(self, kind: Kind, live: Manifest, replicas: int) -> Manifest:
+        """Another manager takes the field before the main one lets go of it: an unowned one would fall to
+        1.
+        """
+        metadata = live["metadata"]
+        manifest = {
+            "apiVersion": kind.api_version,
+            "kind": kind.kind,
+            "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+            "spec": {"replicas": replicas},
+        }
+        return await self._kube.apply(kind, manifest, field_manager=REPLICAS_MANAGER)
+
+    async def _refuse(self, kind: Kind, resource: Resource, live: Manifest) -> None:
+        metadata = live["metadata"]
+        references = metadata.get("ownerReferences", ())
+        if any(
+            r["kind"] == resource.owner_reference["kind"] and r["name"] == resource.name for r in references
+        ):
+            # Of a former resource of this name: the garbage collector is about to delete it.
+            await self._kube.delete(kind, resource.namespace, metadata["name"], uid=metadata["uid"])
+            raise ChildConflictError("belongs to a deleted resource of this name; waiting until it is gone")
+        raise ChildConflictError(
+            "exists and does not belong to this DLLMDeployment: delete or rename it, or rename the resource"
+        )
+
+    async def _prune(self, resource: Resource, wanted: set[ChildKey]) -> None:
+        owner = (resource.namespace, resource.name)
+        for kind_name, table in self._view.children.items():
+            for name, live in list(table.owned(owner).items()):
+                is_going = "deletionTimestamp" in live["metadata"]
+                if ChildKey(kind_name, name) in wanted or is_going or not _is_owned(live, resource):
+                    continue
+                uid = live["metadata"]["uid"]
+                await self._kube.delete(BY_KIND[kind_name], resource.namespace, name, uid=uid)
+                self._settled.pop(uid, None)
+                log.info("deleted", kind=kind_name, namespace=resource.namespace, name=name)
+
+
+def _is_owned(live: Manifest, resource: Resource) -> bool:
+    references = live["metadata"].get("ownerReferences", ())
+    return any(reference["uid"] == resource.uid for reference in references)

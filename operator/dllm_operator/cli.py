@@ -1,0 +1,51 @@
+"""`dllm-operator run` and `dllm-operator crd`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from dllm_operator.settings import OperatorSettings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def main() -> None:
+    """The operator of DLLMDeployment resources."""
+
+
+def _options(command: Any) -> Any:
+    """A flag for every field of the settings; what is not given comes from the environment."""
+    for name, field in reversed(OperatorSettings.model_fields.items()):
+        flag = f"--{name.replace('_', '-')}"
+        command = click.option(
+            flag, name, default=None, help=f"{field.description} [DLLM_OPERATOR_{name.upper()}]"
+        )(command)
+    return command
+
+
+@main.command()
+@_options
+def run(**flags: str | None) -> None:
+    """Lead or stand by, and reconcile, until told to stop."""
+    from dllm_operator.process import run_operator
+    from dllm_operator.telemetry import configure_logging
+
+    try:
+        settings = OperatorSettings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise click.ClickException("; ".join(problems)) from error
+    configure_logging(settings.log_level, settings.log_format)
+    sys.exit(asyncio.run(run_operator(settings)))
+
+
+@main.command()
+def crd() -> None:
+    """Print the CustomResourceDefinition."""
+    from dllm_operator.api.crd import dump_crd
+
+    click.echo(dump_crd(), nl=False)

@@ -1,0 +1,198 @@
+"""The operator's picture of the cluster, kept by watch events and by its own writes.
+
+A reconcile reads this instead of the API server, so a steady cluster costs no requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dllm_operator.kinds import CHILDREN, INTEGRATION_CHILDREN, definition_name
+from dllm_operator.labels import INSTANCE
+from dllm_operator.observe import ChildKey, Integration, Manifest, Observed
+from dllm_operator.pools import GpuType, Node, gpu_types
+from dllm_operator.resource import Resource
+
+ResourceKey = tuple[str, str]  # namespace, name
+REPLICA_OWNERS = "replicaOwners"  # beside metadata: managers that applied spec.replicas
+
+
+@dataclass(slots=True)
+class Table:
+    """Objects of one kind by (namespace, name), trimmed to what is used of them; an older version never
+    replaces a newer one."""
+
+    trim: Callable[[Manifest], Manifest]
+    objects: dict[ResourceKey, Manifest] = field(default_factory=dict)
+    by_owner: dict[ResourceKey, dict[str, Manifest]] = field(default_factory=dict)
+
+    def put(self, body: Manifest) -> bool:
+        """Whether it was news."""
+        key = _key(body)
+        known = self.objects.get(key)
+        if known is not None and _uid(known) == _uid(body) and _version(known) >= _version(body):
+            return False
+        if known is not None:
+            self._unlink(key, known)
+        kept = self.trim(body)
+        self.objects[key] = kept
+        owner = _owner(kept)
+        if owner is not None:
+            self.by_owner.setdefault(owner, {})[key[1]] = kept
+        return True
+
+    def drop(self, body: Manifest) -> None:
+        """Forget a deleted object, unless its name was taken by a new one meanwhile."""
+        key = _key(body)
+        known = self.objects.get(key)
+        if known is not None and _uid(known) == _uid(body):
+            del self.objects[key]
+            self._unlink(key, known)
+
+    def owned(self, owner: ResourceKey) -> dict[str, Manifest]:
+        return self.by_owner.get(owner, {})
+
+    def versions(self) -> dict[str, int]:
+        """Resource version by uid."""
+        return {_uid(body): _version(body) for body in self.objects.values()}
+
+    def _unlink(self, key: ResourceKey, body: Manifest) -> None:
+        owner = _owner(body)
+        if owner is not None and owner in self.by_owner:
+            self.by_owner[owner].pop(key[1], None)
+            if not self.by_owner[owner]:
+                del self.by_owner[owner]
+
+
+@dataclass(slots=True)
+class ClusterView:
+    """Tables by kind, and what nodes, autoscalers and CRDs boil down to."""
+
+    resources: Table = field(default_factory=lambda: Table(_trim))
+    pods: Table = field(default_factory=lambda: Table(_trim_pod))
+    children: dict[str, Table] = field(default_factory=lambda: {kind.kind: Table(_trim) for kind in CHILDREN})
+    nodes: dict[str, Node] = field(default_factory=dict)
+    autoscaler_targets: dict[ResourceKey, str] = field(default_factory=dict)
+    definitions: set[str] = field(default_factory=set)
+    _gpu_types: tuple[GpuType, ...] | None = None
+
+    def put_node(self, body: Manifest) -> bool:
+        """Whether anything about the node that matters here has changed (heartbeats do not)."""
+        node = _node(body)
+        if self.nodes.get(node.name) == node:
+            return False
+        self.nodes[node.name] = node
+        self._gpu_types = None
+        return True
+
+    def drop_node(self, name: str) -> None:
+        self.nodes.pop(name, None)
+        self._gpu_types = None
+
+    def put_autoscaler(self, body: Manifest) -> bool:
+        """Whether its target is news; only Deployments are of interest."""
+        key, target = _key(body), body["spec"]["scaleTargetRef"]
+        name = target["name"] if target["kind"] == "Deployment" else ""
+        if self.autoscaler_targets.get(key) == name:
+            return False
+        self.autoscaler_targets[key] = name
+        return True
+
+    def drop_autoscaler(self, body: Manifest) -> None:
+        self.autoscaler_targets.pop(_key(body), None)
+
+    def put_definition(self, body: Manifest) -> bool:
+        """Whether the CRD has become usable, or ceased to be."""
+        name, was_known = body["metadata"]["name"], body["metadata"]["name"] in self.definitions
+        conditions: list[dict[str, Any]] = body.get("status", {}).get("conditions", [])
+        if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
+            self.definitions.add(name)
+        else:
+            self.definitions.discard(name)
+        return was_known != (name in self.definitions)
+
+    def gpu_types(self) -> tuple[GpuType, ...]:
+        if self._gpu_types is None:
+            self._gpu_types = gpu_types(self.nodes.values())
+        return self._gpu_types
+
+    def observe(self, resource: Resource) -> Observed:
+        """What `resource` sees now."""
+        owner = (resource.namespace, resource.name)
+        return Observed(
+            gpu_types=self.gpu_types(),
+            unready_nodes=frozenset(node.name for node in self.nodes.values() if not node.is_ready),
+            children={
+                ChildKey(kind, name): body
+                for kind, table in self.children.items()
+                for name, body in table.owned(owner).items()
+            },
+            pods=tuple(self.pods.owned(owner).values()),
+            autoscaled=frozenset(
+                target for (namespace, _), target in self.autoscaler_targets.items() if namespace == owner[0]
+            ),
+            integrations=frozenset(
+                Integration(kind.kind)
+                for kind in INTEGRATION_CHILDREN
+                if definition_name(kind) in self.definitions
+            ),
+            pool_order=tuple(pool["name"] for pool in resource.status.get("pools", ())),
+        )
+
+    def resource_keys(self) -> Iterator[ResourceKey]:
+        return iter(tuple(self.resources.objects))
+
+
+def owner_of(body: Manifest) -> ResourceKey | None:
+    """The resource a labelled child belongs to."""
+    return _owner(body)
+
+
+def _key(body: Manifest) -> ResourceKey:
+    return body["metadata"].get("namespace", ""), body["metadata"]["name"]
+
+
+def _owner(body: Manifest) -> ResourceKey | None:
+    instance = body["metadata"].get("labels", {}).get(INSTANCE)
+    return (body["metadata"].get("namespace", ""), instance) if instance else None
+
+
+def _uid(body: Manifest) -> str:
+    return str(body["metadata"]["uid"])
+
+
+def _version(body: Manifest) -> int:
+    return int(body["metadata"]["resourceVersion"])
+
+
+def _trim(body: Manifest) -> Manifest:
+    """Without managedFields, which are larger than the rest; of them only who owns `spec.replicas` is
+    kept.
+    """
+    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    return body | {"metadata": metadata, REPLICA_OWNERS: _replica_owners(body)}
+
+
+def _trim_pod(body: Manifest) -> Manifest:
+    return _trim(body) | {"spec": {"nodeName": body.get("spec", {}).get("nodeName")}}
+
+
+def _replica_owners(body: Manifest) -> list[str]:
+    return [
+        entry["manager"]
+        for entry in body["metadata"].get("managedFields", ())
+        if "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {}) and entry.get("operation") == "Apply"
+    ]
+
+
+def _node(body: Manifest) -> Node:
+    metadata, status = body["metadata"], body.get("status", {})
+    conditions: list[dict[str, Any]] = status.get("conditions", [])
+    return Node(
+        name=metadata["name"],
+        labels={k: v for k, v in metadata.get("labels", {}).items() if k.startswith("nvidia.com/")},
+        allocatable={k: v for k, v in status.get("allocatable", {}).items() if k.startswith("nvidia.com/")},
+        is_ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
+    )

@@ -1,0 +1,179 @@
+"""Why a pod does not serve: one failure a pod, from an ordered list of classes. Pure.
+
+Order: what the kernel or the device says first, then what kept the container from starting, then crashes,
+then where the pod stands. Only pods that are not ready have a failure, so recovery clears it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE, Termination, TerminationReason
+
+from dllm_operator.observe import Manifest
+
+MAX_MESSAGE = 512
+
+
+class FailureReason(StrEnum):
+    """In the order they are looked for."""
+
+    OOM_KILLED = "OOMKilled"
+    CUDA_OUT_OF_MEMORY = "CUDAOutOfMemory"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    START_FAILED = "StartFailed"
+    CRASH_LOOP = "CrashLoop"
+    EVICTED = "Evicted"
+    UNSCHEDULABLE = "Unschedulable"
+    NODE_LOST = "NodeLost"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    reason: FailureReason
+    message: str
+    pod: str
+
+    @property
+    def rank(self) -> int:
+        return list(FailureReason).index(self.reason)
+
+    def __str__(self) -> str:
+        return f"pod {self.pod}: {self.message}"
+
+
+_PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+_START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError")
+_START_EXITS = ("StartError", "ContainerCannotRun")
+
+
+def worst_failure(pods: Iterable[Manifest], unready_nodes: frozenset[str] = frozenset()) -> Failure | None:
+    """The first class in the order that any of `pods` shows."""
+    failures = [failure for pod in pods if (failure := classify(pod, unready_nodes)) is not None]
+    return min(failures, key=lambda failure: (failure.rank, failure.pod), default=None)
+
+
+def classify(pod: Manifest, unready_nodes: frozenset[str] = frozenset()) -> Failure | None:
+    """The pod's failure, or None while it is ready, starting as it should, or on its way out."""
+    status: dict[str, Any] = pod.get("status", {})
+    if "deletionTimestamp" in pod["metadata"] or _is_ready(status):
+        return None
+    for look in (
+        _oom_killed,
+        _cuda_out_of_memory,
+        _image_pull,
+        _start_failed,
+        _crash_loop,
+        _evicted,
+        _unschedulable,
+    ):
+        found = look(status)
+        if found is not None:
+            return Failure(found[0], shorten(found[1]), pod["metadata"]["name"])
+    node = pod.get("spec", {}).get("nodeName")
+    if node in unready_nodes:
+        return Failure(FailureReason.NODE_LOST, f"node {node} is not ready", pod["metadata"]["name"])
+    return None
+
+
+def shorten(text: str, limit: int = MAX_MESSAGE) -> str:
+    """The end of a long text: crashes say what happened last."""
+    text = text.strip()
+    return text if len(text) <= limit else "..." + text[-(limit - 3) :]
+
+
+Found = tuple[FailureReason, str] | None
+
+
+def _oom_killed(status: dict[str, Any]) -> Found:
+    for container, ended in _ends(status):
+        if ended.get("reason") == "OOMKilled":
+            message = (
+                f"container {container['name']} exceeded its memory limit and was killed: raise the limit"
+            )
+            return FailureReason.OOM_KILLED, f"{message} (restarts: {container.get('restartCount', 0)})"
+    return None
+
+
+def _cuda_out_of_memory(status: dict[str, Any]) -> Found:
+    for _, ended in _ends(status):
+        termination = Termination.parse(ended.get("message", ""))
+        is_told = termination is not None and termination.reason is TerminationReason.DEVICE_OUT_OF_MEMORY
+        if is_told or ended.get("exitCode") == DEVICE_OUT_OF_MEMORY_EXIT_CODE:
+            text = termination.message if termination else "the device ran out of memory"
+            return FailureReason.CUDA_OUT_OF_MEMORY, text
+    return None
+
+
+def _image_pull(status: dict[str, Any]) -> Found:
+    return _waiting(status, _PULL, FailureReason.IMAGE_PULL_FAILED)
+
+
+def _start_failed(status: dict[str, Any]) -> Found:
+    waiting = _waiting(status, _START, FailureReason.START_FAILED)
+    if waiting is not None:
+        return waiting
+    for _, ended in _ends(status):
+        termination = Termination.parse(ended.get("message", ""))
+        if termination is not None and termination.reason in (
+            TerminationReason.START_FAILED,
+            TerminationReason.BUDGET_EXCEEDED,
+        ):
+            return FailureReason.START_FAILED, termination.message
+        if ended.get("reason") in _START_EXITS:
+            return FailureReason.START_FAILED, ended.get("message", ended["reason"])
+    return None
+
+
+def _crash_loop(status: dict[str, Any]) -> Found:
+    for container, ended in _ends(status):
+        if ended.get("exitCode", 0) == 0 and container.get("restartCount", 0) == 0:
+            continue
+        said = Termination.parse(ended.get("message", ""))
+        text = said.message if said else ended.get("message") or ended.get("reason", "")
+        code, restarts = ended.get("exitCode"), container.get("restartCount", 0)
+        return FailureReason.CRASH_LOOP, f"exit code {code} after {restarts} restarts: {shorten(text, 400)}"
+    return None
+
+
+def _evicted(status: dict[str, Any]) -> Found:
+    if status.get("phase") == "Failed" and status.get("reason") == "Evicted":
+        return FailureReason.EVICTED, status.get("message", "evicted")
+    return None
+
+
+def _unschedulable(status: dict[str, Any]) -> Found:
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return FailureReason.UNSCHEDULABLE, condition.get("message") or condition.get("reason", "")
+    return None
+
+
+def _is_ready(status: dict[str, Any]) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
+
+
+def _containers(status: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+
+
+def _ends(status: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Containers with how they ended: now, or before the restart that is under way."""
+    ends = []
+    for container in _containers(status):
+        for state in (container.get("state", {}), container.get("lastState", {})):
+            if "terminated" in state:
+                ends.append((container, state["terminated"]))
+                break
+    return ends
+
+
+def _waiting(status: dict[str, Any], reasons: tuple[str, ...], failure: FailureReason) -> Found:
+    for container in _containers(status):
+        waiting = container.get("state", {}).get("waiting", {})
+        if waiting.get("reason") in reasons:
+            return failure, f"{waiting['reason']}: {waiting.get('message', 'no message')}"
+    return None

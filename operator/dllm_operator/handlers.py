@@ -1,0 +1,133 @@
+"""kopf's watch events -> the cluster view and the work queue. Nothing is decided here.
+
+Only low-level event handlers and indices are used: they write neither finalizers nor annotations, so a
+resource can always be deleted, operator or not. kopf fills indices from every kind's list
+before it calls the first handler, so the view is filled from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from dllm_operator.api.v1alpha1 import GROUP
+from dllm_operator.cluster_view import ClusterView, ResourceKey, Table, owner_of
+from dllm_operator.kinds import AUTOSCALER, CHILDREN, DEFINITION, INTEGRATION_CHILDREN, NODE, POD, RESOURCE
+from dllm_operator.kube import Kind
+from dllm_operator.labels import MANAGED_SELECTOR
+from dllm_operator.observe import Manifest
+
+SETTLE_SECONDS = 0.1  # children change in bursts; one reconcile answers a burst
+SERVER_SECONDS = 290  # a watch request ends by itself and starts anew
+CLIENT_SECONDS = 320
+DELETED = "DELETED"
+
+Wake = Callable[[ResourceKey, float], None]
+
+
+def operator_settings(settings: kopf.OperatorSettings) -> None:
+    """Watches that end and restart, no Events from logs, no peering, our names on what kopf might store."""
+    settings.peering.standalone = True
+    settings.posting.enabled = False
+    settings.watching.server_timeout = SERVER_SECONDS
+    settings.watching.client_timeout = CLIENT_SECONDS
+    settings.watching.connect_timeout = 10.0
+    settings.networking.request_timeout = 30.0
+    settings.persistence.finalizer = f"{GROUP}/kopf"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    for kind in (POD, *CHILDREN):
+        group, _, _ = kind.api_version.rpartition("/")
+        settings.watching.label_selectors[group, kind.plural] = MANAGED_SELECTOR
+
+
+class Handlers:
+    """Registers the handlers; ``wake`` queues a resource after some seconds, ``on_event`` counts an event by
+    kind.
+    """
+
+    def __init__(self, view: ClusterView, wake: Wake, on_event: Callable[[str], None]) -> None:
+        self._view = view
+        self._wake = wake
+        self._on_event = on_event
+        self._news: set[str] = set()  # uids that the index stored and whose event is still to be handled
+
+    def register(self, registry: kopf.OperatorRegistry) -> None:
+        kopf.on.login(registry=registry)(_log_in)
+        self._watch(registry, RESOURCE, self._view.resources.put, self._resource_changed)
+        self._watch(registry, NODE, self._view.put_node, self._node_changed)
+        self._watch(registry, AUTOSCALER, self._view.put_autoscaler, self._autoscaler_changed)
+        self._watch(registry, DEFINITION, self._view.put_definition, self._definition_changed)
+        for kind, table in ((POD, self._view.pods), *((k, self._view.children[k.kind]) for k in CHILDREN)):
+            self._watch(registry, kind, table.put, self._owned_changed(table))
+
+    def _watch(
+        self,
+        registry: kopf.OperatorRegistry,
+        kind: Kind,
+        put: Callable[[Manifest], bool],
+        changed: Callable[[Manifest, bool], None],
+    ) -> None:
+        """``put`` stores an object and says whether it is news; then ``changed(body, is_deleted)`` wakes."""
+        group, _, version = kind.api_version.rpartition("/")
+
+        async def index(body: kopf.Body, **_: Any) -> None:
+            manifest: Manifest = dict(body)
+            if put(manifest):
+                self._news.add(manifest["metadata"]["uid"])
+
+        async def handle(event: kopf.RawEvent, **_: Any) -> None:
+            self._on_event(kind.kind)
+            manifest: Manifest = dict(event["object"])
+            is_deleted = event["type"] == DELETED
+            was_stored = manifest["metadata"]["uid"] in self._news
+            self._news.discard(manifest["metadata"]["uid"])
+            if is_deleted or was_stored or put(manifest):
+                changed(manifest, is_deleted)
+
+        kopf.on.event(group, version, kind.plural, id=f"see-{kind.plural}", registry=registry)(handle)
+        if kind not in INTEGRATION_CHILDREN:
+            kopf.index(group, version, kind.plural, id=f"list-{kind.plural}", registry=registry)(index)
+
+    def _resource_changed(self, body: Manifest, is_deleted: bool) -> None:
+        if is_deleted:
+            self._view.resources.drop(body)
+        else:
+            self._wake((body["metadata"]["namespace"], body["metadata"]["name"]), 0.0)
+
+    def _owned_changed(self, table: Table) -> Callable[[Manifest, bool], None]:
+        def changed(body: Manifest, is_deleted: bool) -> None:
+            if is_deleted:
+                table.drop(body)
+            owner = owner_of(body)
+            if owner is not None:
+                self._wake(owner, SETTLE_SECONDS)
+
+        return changed
+
+    def _node_changed(self, body: Manifest, is_deleted: bool) -> None:
+        if is_deleted:
+            self._view.drop_node(body["metadata"]["name"])
+        self._wake_all()
+
+    def _autoscaler_changed(self, body: Manifest, is_deleted: bool) -> None:
+        if is_deleted:
+            self._view.drop_autoscaler(body)
+        self._wake_all(body["metadata"]["namespace"])
+
+    def _definition_changed(self, body: Manifest, is_deleted: bool) -> None:
+        if is_deleted:
+            self._view.definitions.discard(body["metadata"]["name"])
+        self._wake_all()
+
+    def _wake_all(self, namespace: str | None = None) -> None:
+        for key in self._view.resource_keys():
+            if namespace in (None, key[0]):
+                self._wake(key, SETTLE_SECONDS)
+
+
+async def _log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """The pod's service account, else the current kubeconfig."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)

@@ -1,0 +1,150 @@
+"""The API server as a few verbs over plain manifests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config.config_exception import ConfigException
+
+from dllm_operator.observe import Manifest
+
+FIELD_MANAGER = "dllm-operator"
+REQUEST_SECONDS = 30.0
+_APPLY = "application/apply-patch+yaml"
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class KubeError(Exception):
+    """The API server refused; the message is its own."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+    @property
+    def is_not_found(self) -> bool:
+        return self.status == HTTPStatus.NOT_FOUND
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where a kind lives in the API."""
+
+    api_version: str
+    kind: str
+    plural: str
+    is_namespaced: bool = True
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+        scope = f"/namespaces/{namespace}" if self.is_namespaced and namespace else ""
+        return f"{root}{scope}/{self.plural}" + "".join(f"/{part}" for part in (name, subresource) if part)
+
+
+class Kube:
+    """Thin over kubernetes.aio's client, which brings authentication, TLS and connection reuse."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self.client = client
+
+    @classmethod
+    async def connect(cls) -> Kube:
+        """The pod's service account, else the current kubeconfig."""
+        configuration = Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except ConfigException:
+            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        return cls(ApiClient(configuration))
+
+    async def close(self) -> None:
+        await self.client.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
+        """None where there is none."""
+        try:
+            return await self._call("GET", kind.path(namespace, name))
+        except KubeError as error:
+            if error.is_not_found:
+                return None
+            raise
+
+    async def versions(
+        self, kind: Kind, namespace: str | None, label_selector: str | None = None
+    ) -> dict[str, int]:
+        """Resource version by uid, without the objects' content."""
+        query = {} if label_selector is None else {"labelSelector": label_selector}
+        answer = await self._call("GET", kind.path(namespace), query=query, accept=_METADATA_ONLY)
+        items = (item["metadata"] for item in answer["items"])
+        return {metadata["uid"]: int(metadata["resourceVersion"]) for metadata in items}
+
+    async def apply(
+        self,
+        kind: Kind,
+        manifest: Manifest,
+        *,
+        subresource: str | None = None,
+        field_manager: str = FIELD_MANAGER,
+    ) -> Manifest:
+        """Server-side apply; fields this manager applied before and no longer names are removed."""
+        metadata = manifest["metadata"]
+        path = kind.path(metadata["namespace"], metadata["name"], subresource)
+        query = {"fieldManager": field_manager, "force": "true"}
+        return await self._call("PATCH", path, query=query, body=manifest, content_type=_APPLY)
+
+    async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
+        path = kind.path(manifest["metadata"]["namespace"])
+        return await self._call("POST", path, query={"fieldManager": FIELD_MANAGER}, body=manifest)
+
+    async def replace(self, kind: Kind, manifest: Manifest) -> Manifest:
+        """Fails with 409 when the object has changed since it was read."""
+        metadata = manifest["metadata"]
+        return await self._call("PUT", kind.path(metadata["namespace"], metadata["name"]), body=manifest)
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+        """Only the object of that uid; one that is already gone is fine."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": "Background",
+        }
+        try:
+            await self._call("DELETE", kind.path(namespace, name), body=body)
+        except KubeError as error:
+            if error.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                raise
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+    ) -> Manifest:
+        headers = {"Accept": accept}
+        if body is not None:
+            headers["Content-Type"] = content_type
+        request = await self.client.param_serialize(
+            method=method,
+            resource_path=path,
+            query_params=list((query or {}).items()),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        response = await self.client.call_api(*request, _request_timeout=REQUEST_SECONDS)
+        content = await response.read()  # type: ignore[no-untyped-call]
+        document: Manifest = json.loads(content)
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise KubeError(response.status, document.get("reason", ""), document.get("message", ""))
+        return document

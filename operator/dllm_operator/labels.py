@@ -1,0 +1,37 @@
+"""Labels, annotations and names of what the operator makes."""
+
+from __future__ import annotations
+
+import hashlib
+
+MANAGER = "dllm-operator"
+NAME = "app.kubernetes.io/name"
+INSTANCE = "app.kubernetes.io/instance"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+POOL = "serving.dllm.dev/pool"
+SPEC_HASH = "serving.dllm.dev/spec-hash"
+ENGINE_TYPE = "llm-d.ai/engine-type"  # endpoint pickers read vLLM's metric names where they see it
+
+MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
+MAX_NAME = 63
+
+
+def child_labels(instance: str, pool: str | None = None) -> dict[str, str]:
+    """Labels of every child of ``instance``; pool children also name their pool."""
+    labels = {NAME: "dllm-serve", INSTANCE: instance, MANAGED_BY: MANAGER}
+    return labels if pool is None else labels | {POOL: pool}
+
+
+def pod_selector(instance: str, pool: str | None = None) -> dict[str, str]:
+    """Labels that select the pods of ``instance``, or of one of its pools."""
+    selector = {INSTANCE: instance, MANAGED_BY: MANAGER}
+    return selector if pool is None else selector | {POOL: pool}
+
+
+def child_name(*parts: str) -> str:
+    """Parts joined by dashes; what exceeds a DNS label is cut and gets a hash of the whole."""
+    name = "-".join(parts)
+    if len(name) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: MAX_NAME - 9].rstrip('-.')}-{digest}"

@@ -1,0 +1,46 @@
+"""What the cluster looks like to one resource: the input of plan and status, taken at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from dllm_operator.pools import GpuType
+
+Manifest = dict[str, Any]
+
+
+class Integration(StrEnum):
+    """Kinds of other projects, made only where their CRDs exist."""
+
+    SCALED_OBJECT = "ScaledObject"
+    POD_MONITOR = "PodMonitor"
+    INFERENCE_POOL = "InferencePool"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildKey:
+    """A child's kind and name; all live in the resource's namespace."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """``children`` are live manifests that carry the resource's labels; ``autoscaled`` names Deployments
+    that an autoscaler targets; ``pool_order`` is that of the last status, so that new pools come last."""
+
+    gpu_types: tuple[GpuType, ...] = ()
+    unready_nodes: frozenset[str] = frozenset()
+    children: Mapping[ChildKey, Manifest] = field(default_factory=dict)
+    pods: tuple[Manifest, ...] = ()
+    autoscaled: frozenset[str] = frozenset()
+    integrations: frozenset[Integration] = frozenset()
+    pool_order: tuple[str, ...] = ()
+
+    def deployments(self) -> dict[str, Manifest]:
+        """Live Deployments by name."""
+        return {key.name: body for key, body in self.children.items() if key.kind == "Deployment"}

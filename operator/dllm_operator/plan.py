@@ -1,0 +1,146 @@
+"""(spec, observed) -> which pools run, where, with how many pods and which engine settings. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dllm_operator.api.v1alpha1 import Device, DLLMDeploymentSpec, GpuPool
+from dllm_operator.labels import child_name
+from dllm_operator.observe import Integration, Observed
+from dllm_operator.pools import GPU, PRODUCT, GpuType, find_type, normalise_product, pool_name
+
+CPU_POOL = "cpu"
+GPU_TOLERATION: dict[str, Any] = {"key": GPU, "operator": "Exists", "effect": "NoSchedule"}
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """One Deployment to be. ``replicas`` is None where an autoscaler owns the number, which it then has from
+    ``initial_replicas``, what a Deployment is made with."""
+
+    name: str
+    deployment: str
+    replicas: int | None = None
+    initial_replicas: int = 1
+    product: str | None = None
+    memory_mib: int | None = None
+    gpu_resource: str | None = None
+    gpus_per_replica: int = 0
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[dict[str, Any], ...] = ()
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    resources: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``missing_kinds`` are integrations asked for whose CRDs are not installed."""
+
+    pools: tuple[PoolPlan, ...]
+    integrations: frozenset[Integration] = frozenset()
+    missing_kinds: tuple[Integration, ...] = ()
+
+
+def plan(name: str, spec: DLLMDeploymentSpec, observed: Observed) -> Plan:
+    """What resource ``name`` wants on the cluster as observed."""
+    pools = _pools(name, spec, observed)
+    wanted = _integrations(spec)
+    return Plan(
+        pools=_with_replicas(pools, spec, observed),
+        integrations=frozenset(wanted) & observed.integrations,
+        missing_kinds=tuple(kind for kind in wanted if kind not in observed.integrations),
+    )
+
+
+def divide(total: int, pools: int) -> list[int]:
+    """``total`` pods over ``pools``, as evenly as can be; the first get the remainder."""
+    share, rest = divmod(total, pools) if pools else (0, 0)
+    return [share + (index < rest) for index in range(pools)]
+
+
+def _pools(name: str, spec: DLLMDeploymentSpec, observed: Observed) -> list[tuple[PoolPlan, int | None]]:
+    """Pools in their lasting order, each with the fixed number of pods its author gave it."""
+    if spec.gpu_pools:
+        return [(_explicit(name, spec, pool, observed.gpu_types), pool.replicas) for pool in spec.gpu_pools]
+    if spec.device is Device.CPU:
+        return [(_pool(name, CPU_POOL, spec), None)]
+    found = {pool_name(gpu.product): gpu for gpu in observed.gpu_types}
+    known = [pool for pool in observed.pool_order if pool in found]
+    order = known + [pool for pool in found if pool not in known]
+    return [(_pool(name, pool, spec, found[pool]), None) for pool in order]
+
+
+def _explicit(name: str, spec: DLLMDeploymentSpec, pool: GpuPool, types: Sequence[GpuType]) -> PoolPlan:
+    gpu = None
+    if pool.product is not None:
+        product = normalise_product(pool.product)
+        gpu = find_type(product, types) or GpuType(product, {PRODUCT: product})
+    elif spec.device is Device.CUDA:
+        gpu = GpuType(product="", selector={})
+    return _pool(name, pool.name, spec, gpu, pool)
+
+
+def _pool(
+    name: str,
+    pool_name: str,
+    spec: DLLMDeploymentSpec,
+    gpu: GpuType | None = None,
+    pool: GpuPool | None = None,
+) -> PoolPlan:
+    uses_gpu = spec.device is Device.CUDA and gpu is not None
+    engine = spec.engine.settings() if spec.engine else {}
+    if uses_gpu and gpu and gpu.memory_limit_mib is not None:
+        engine = {"gpu_memory_limit": f"{gpu.memory_limit_mib}MiB"} | engine
+    if pool is not None and pool.engine is not None:
+        engine |= pool.engine.settings()
+    template = spec.pod_template
+    resources = pool.resources if pool and pool.resources else template.resources
+    tolerations = [t.manifest() for t in (*template.tolerations, *(pool.tolerations if pool else ()))]
+    if uses_gpu and GPU_TOLERATION not in tolerations:
+        tolerations.append(GPU_TOLERATION)
+    return PoolPlan(
+        name=pool_name,
+        deployment=child_name(name, pool_name),
+        product=gpu.product or None if gpu else None,
+        memory_mib=gpu.memory_mib if gpu else None,
+        gpu_resource=gpu.resource if uses_gpu and gpu else None,
+        gpus_per_replica=(pool.gpus_per_replica if pool else 1) if uses_gpu else 0,
+        node_selector=dict(template.node_selector)
+        | (dict(pool.node_selector) if pool else {})
+        | (dict(gpu.selector) if gpu else {}),
+        tolerations=tuple(tolerations),
+        engine=engine,
+        resources=resources.manifest() if resources is not None else {},
+    )
+
+
+def _with_replicas(
+    pools: Sequence[tuple[PoolPlan, int | None]], spec: DLLMDeploymentSpec, observed: Observed
+) -> tuple[PoolPlan, ...]:
+    fixed = [replicas for _, replicas in pools if replicas is not None]
+    shared = len(pools) - len(fixed)
+    shares = [1] * shared if spec.replicas is None else divide(max(0, spec.replicas - sum(fixed)), shared)
+    remaining = iter(shares)
+    planned = []
+    for pool, own in pools:
+        replicas = next(remaining) if own is None else own
+        if spec.autoscaling is not None:
+            planned.append(replace(pool, initial_replicas=spec.autoscaling.min_replicas))
+        elif pool.deployment in observed.autoscaled:
+            planned.append(replace(pool, initial_replicas=replicas))
+        else:
+            planned.append(replace(pool, replicas=replicas))
+    return tuple(planned)
+
+
+def _integrations(spec: DLLMDeploymentSpec) -> list[Integration]:
+    wanted = []
+    if spec.autoscaling is not None:
+        wanted.append(Integration.SCALED_OBJECT)
+    if spec.monitoring.pod_monitor:
+        wanted.append(Integration.POD_MONITOR)
+    if spec.networking.inference_pool is not None:
+        wanted.append(Integration.INFERENCE_POOL)
+    return wanted

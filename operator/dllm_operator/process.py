@@ -1,0 +1,140 @@
+"""The operator process: health port, Lease, kopf, work queue, audits."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import kopf
+import structlog
+
+from dllm_operator.cluster_view import ClusterView, ResourceKey
+from dllm_operator.election import LeadershipLostError, lead
+from dllm_operator.handlers import Handlers, operator_settings
+from dllm_operator.health import Health, serve_health
+from dllm_operator.kinds import DEPLOYMENT, POD, RESOURCE
+from dllm_operator.kube import Kube, KubeError
+from dllm_operator.labels import MANAGED_SELECTOR
+from dllm_operator.reconciler import Reconciler
+from dllm_operator.render import PodDefaults
+from dllm_operator.settings import OperatorSettings
+from dllm_operator.telemetry import OperatorMetrics
+from dllm_operator.watch_audit import WatchAudit
+from dllm_operator.work_queue import WorkQueue
+
+log = structlog.get_logger(__name__)
+
+EXIT_LEADERSHIP_LOST = 3
+
+
+async def run_operator(settings: OperatorSettings) -> int:
+    """Until SIGTERM or SIGINT (0), or until the Lease is lost (3)."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    kube = await Kube.connect()
+    try:
+        return await Operator(settings, kube).run(stop)
+    finally:
+        await kube.close()
+
+
+class Operator:
+    """Holds the parts together; leads at most once in its life."""
+
+    def __init__(self, settings: OperatorSettings, kube: Kube) -> None:
+        self._settings = settings
+        self._kube = kube
+        self._view = ClusterView()
+        self._metrics = OperatorMetrics()
+        self._health = Health()
+        self._audit = WatchAudit()
+        defaults = PodDefaults(settings.server_image, settings.image_pull_policy, settings.lease_namespace)
+        reconciler = Reconciler(kube, self._view, defaults, settings.identity)
+        self._queue: WorkQueue[ResourceKey] = WorkQueue(reconciler.reconcile, self._metrics)
+
+    async def run(self, stop: asyncio.Event) -> int:
+        settings = self._settings
+        async with serve_health(settings.http_port, self._health, self._metrics.render) as port:
+            log.info("waiting for the lease", http_port=port, identity=settings.identity)
+            leading = asyncio.create_task(
+                lead(self._kube, settings.lease_name, settings.lease_namespace, settings.identity, self._work)
+            )
+            stopping = asyncio.create_task(stop.wait())
+            try:
+                await asyncio.wait({leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if not leading.done():
+                    log.info("stopping")
+                    return 0
+                leading.result()
+                raise RuntimeError("the operator ended by itself")
+            except LeadershipLostError as error:
+                log.error("leadership lost", reason=str(error))
+                return EXIT_LEADERSHIP_LOST
+            finally:
+                for task in (leading, stopping):
+                    task.cancel()
+                await asyncio.gather(leading, stopping, return_exceptions=True)
+
+    async def _work(self) -> None:
+        self._health.is_leading, self._health.led_since = True, time.monotonic()
+        self._metrics.leading(is_leader=True)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch())
+                group.create_task(self._queue.run(self._settings.workers))
+                group.create_task(self._resync())
+                group.create_task(self._audit_watches())
+        finally:
+            self._metrics.leading(is_leader=False)
+
+    async def _watch(self) -> None:
+        registry = kopf.OperatorRegistry()
+        handlers = Handlers(self._view, self._queue.add, self._metrics.watch_event)
+        handlers.register(registry)
+        settings = kopf.OperatorSettings()
+        operator_settings(settings)
+        namespaces = self._settings.namespaces
+        await kopf.operator(
+            registry=registry,
+            settings=settings,
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+        )
+
+    async def _resync(self) -> None:
+        """Backs up the watches: every resource, spread over the interval."""
+        while True:
+            keys = list(self._view.resource_keys())
+            interval = self._settings.resync_seconds / max(len(keys), 1)
+            for key in keys:
+                await asyncio.sleep(interval)
+                self._queue.add(key)
+            if not keys:
+                await asyncio.sleep(self._settings.resync_seconds)
+
+    async def _audit_watches(self) -> None:
+        tables = (
+            (RESOURCE, None, self._view.resources),
+            (DEPLOYMENT, MANAGED_SELECTOR, self._view.children[DEPLOYMENT.kind]),
+            (POD, MANAGED_SELECTOR, self._view.pods),
+        )
+        while True:
+            await asyncio.sleep(self._settings.audit_seconds)
+            try:
+                listed: dict[str, int] = {}
+                for kind, selector, _ in tables:
+                    for namespace in self._settings.namespaces or (None,):
+                        listed |= await self._kube.versions(kind, namespace, selector)
+            except (KubeError, OSError, TimeoutError) as error:
+                log.warning("audit failed", error=str(error))
+                continue
+            seen = {uid: version for _, _, table in tables for uid, version in table.versions().items()}
+            now = time.monotonic()
+            self._audit.compare(listed, seen, now)
+            self._health.stalled_seconds = self._audit.stalled_seconds(now)
+            self._health.audited_at = now
+            self._metrics.stalled(self._health.stalled_seconds)

@@ -1,0 +1,92 @@
+"""One resource, brought to what its spec says: observe, plan, render, apply, prune, status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from dllm_operator.announce import announce
+from dllm_operator.api.v1alpha1 import API_VERSION, KIND
+from dllm_operator.apply import Applier
+from dllm_operator.cluster_view import ClusterView, ResourceKey
+from dllm_operator.conditions import merge_conditions, transitions
+from dllm_operator.kinds import RESOURCE
+from dllm_operator.kube import Kube, KubeError
+from dllm_operator.plan import Plan, plan
+from dllm_operator.render import PodDefaults, render
+from dllm_operator.resource import Resource
+from dllm_operator.status import conditions, situation, status_fields
+
+STATUS_MANAGER = "dllm-operator-status"
+
+
+class ReconcileError(Exception):
+    """Something was refused; the status says what, and the key is tried again."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Reconciler:
+    """Level-based: what it does depends on the cluster as it is, not on the event that woke it."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        view: ClusterView,
+        defaults: PodDefaults,
+        instance: str,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._kube = kube
+        self._view = view
+        self._defaults = defaults
+        self._instance = instance
+        self._now = now
+        self._applier = Applier(kube, view)
+
+    async def reconcile(self, key: ResourceKey) -> None:
+        """``ReconcileError`` and ``KubeError`` ask for another try later."""
+        body = self._view.resources.objects.get(key)
+        if body is None or "deletionTimestamp" in body["metadata"]:
+            return
+        resource = Resource.parse(body)
+        planned: Plan | None = None
+        problems: list[str] = []
+        if resource.spec is not None:
+            planned = plan(resource.name, resource.spec, self._view.observe(resource))
+            manifests = render(resource, resource.spec, planned, self._defaults)
+            problems = await self._applier.sync(resource, manifests, planned.pools)
+        error = "; ".join(problems) or None
+        await self._report(resource, planned, error)
+        if error is not None:
+            raise ReconcileError(error)
+
+    async def _report(self, resource: Resource, planned: Plan | None, error: str | None) -> None:
+        """Write the status if it says anything new, then announce what changed."""
+        current = situation(resource, planned, self._view.observe(resource), error)
+        wanted = conditions(current)
+        previous = resource.status.get("conditions", ())
+        status: dict[str, Any] = status_fields(current) | {
+            "conditions": merge_conditions(previous, wanted, resource.generation, self._now())
+        }
+        if status == resource.status:
+            return
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": resource.name, "namespace": resource.namespace, "uid": resource.uid},
+            "status": status,
+        }
+        try:
+            written = await self._kube.apply(
+                RESOURCE, manifest, subresource="status", field_manager=STATUS_MANAGER
+            )
+        except KubeError as refused:
+            if refused.is_not_found or refused.status == 409:  # deleted, or made anew, meanwhile
+                return
+            raise
+        self._view.resources.put(written)
+        await announce(self._kube, resource, transitions(previous, wanted), self._now(), self._instance)

@@ -1,0 +1,82 @@
+"""Engine settings as the environment of `dllm serve`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePosixPath
+from typing import Any
+
+from dllm_operator.api.v1alpha1 import (
+    ApiKeysSecret,
+    DLLMDeploymentSpec,
+    EmbeddedSource,
+    HubSource,
+    ModelSource,
+    PvcSource,
+)
+from dllm_operator.plan import PoolPlan
+
+CACHE = PurePosixPath("/var/cache/dllm")
+MODELS = PurePosixPath("/models")
+TUNING_FILE = PurePosixPath("/etc/dllm/tuning/tuning.json")
+KEYS_FILE = PurePosixPath("/etc/dllm/auth/keys")
+
+
+def engine_env(spec: DLLMDeploymentSpec, pool: PoolPlan) -> list[dict[str, Any]]:
+    """Variables in a fixed order: the operator's, the engine block's, then the user's own."""
+    networking = spec.networking
+    values: dict[str, Any] = {
+        "DLLM_MODEL": model_argument(spec.model.source),
+        "DLLM_DEVICE": spec.device,
+        "DLLM_PORT": networking.port,
+        "DLLM_TUNING_FILE": TUNING_FILE,
+        "DLLM_REQUEST_TIMEOUT_SECONDS": networking.request_timeout_seconds,
+        # Draining waits as long as a request may take, so that a rollout cuts none off.
+        "DLLM_SHUTDOWN_GRACE_SECONDS": networking.request_timeout_seconds,
+        "HF_HOME": CACHE / "huggingface",
+        "TRITON_CACHE_DIR": CACHE / "triton",
+        "TORCHINDUCTOR_CACHE_DIR": CACHE / "inductor",
+    }
+    if spec.model.revision is not None:
+        values["DLLM_REVISION"] = spec.model.revision
+    if spec.model.served_name is not None:
+        values["DLLM_SERVED_MODEL_NAME"] = spec.model.served_name
+    if api_keys_secret(spec) is not None:
+        values["DLLM_API_KEYS_FILE"] = KEYS_FILE
+    values |= {f"DLLM_{name.upper()}": value for name, value in sorted(pool.engine.items())}
+    env: list[dict[str, Any]] = [{"name": name, "value": _text(value)} for name, value in values.items()]
+    token = spec.model.token_secret
+    if token is not None:
+        reference = {"secretKeyRef": {"name": token.name, "key": token.key}}
+        env.append({"name": "HF_TOKEN", "valueFrom": reference})
+    return env + [variable.manifest() for variable in spec.pod_template.env]
+
+
+def api_keys_secret(spec: DLLMDeploymentSpec) -> ApiKeysSecret | None:
+    """The Secret of bearer keys; None leaves the API open."""
+    return spec.auth.api_keys_secret if spec.auth is not None else None
+
+
+def model_argument(source: str) -> str:
+    """What `dllm serve` is given: `embedded`, a hub id, or the directory of a mounted claim."""
+    match ModelSource.parse(source):
+        case EmbeddedSource():
+            return "embedded"
+        case HubSource(id=hub_id):
+            return hub_id
+        case PvcSource(path=path):
+            return str(MODELS / path)
+
+
+def tuning_document(generation: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of the tuning file the engine watches (``dllm_server.settings.TuningFile``)."""
+    return {"generation": generation, **settings}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,60 @@
+"""Children of other projects' kinds: KEDA, Prometheus operator, Gateway API Inference Extension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dllm_operator.api.v1alpha1 import AutoscalingSpec, InferencePoolSpec, MetricName
+from dllm_operator.labels import pod_selector
+from dllm_operator.observe import Manifest
+from dllm_operator.plan import PoolPlan
+from dllm_operator.render.metadata import manifest
+from dllm_operator.resource import Resource
+
+SERIES = {
+    MetricName.WAITING: "vllm:num_requests_waiting",
+    MetricName.RUNNING: "vllm:num_requests_running",
+    MetricName.KV_CACHE_USAGE: "vllm:kv_cache_usage_perc",
+}
+
+
+def scaled_object(resource: Resource, autoscaling: AutoscalingSpec, pool: PoolPlan) -> Manifest:
+    """KEDA scales the pool's Deployment on a Prometheus query over its pods."""
+    series = SERIES[autoscaling.metric.name]
+    pods = f'{series}{{namespace="{resource.namespace}",pod=~"{pool.deployment}-.+"}}'
+    # AverageValue divides the sum by the number of pods, so the target is a pod's, for counts and shares
+    # alike.
+    trigger = {
+        "type": "prometheus",
+        "metricType": "AverageValue",
+        "metadata": {
+            "serverAddress": autoscaling.prometheus_address,
+            "query": f"sum({pods})",
+            "threshold": f"{autoscaling.metric.target:g}",
+        },
+    }
+    body = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": pool.deployment},
+        "minReplicaCount": autoscaling.min_replicas,
+        "maxReplicaCount": autoscaling.max_replicas,
+        "triggers": [trigger],
+    }
+    return manifest("keda.sh/v1alpha1", "ScaledObject", resource, pool.deployment, pool=pool.name, spec=body)
+
+
+def pod_monitor(resource: Resource) -> Manifest:
+    body = {
+        "selector": {"matchLabels": pod_selector(resource.name)},
+        "podMetricsEndpoints": [{"port": "http", "path": "/metrics"}],
+    }
+    return manifest("monitoring.coreos.com/v1", "PodMonitor", resource, resource.name, spec=body)
+
+
+def inference_pool(resource: Resource, port: int, pool: InferencePoolSpec) -> Manifest:
+    picker = pool.endpoint_picker
+    body: dict[str, Any] = {
+        "selector": {"matchLabels": pod_selector(resource.name)},
+        "targetPorts": [{"number": port}],
+        "endpointPickerRef": {"name": picker.name, "port": {"number": picker.port}},
+    }
+    return manifest("inference.networking.k8s.io/v1", "InferencePool", resource, resource.name, spec=body)

@@ -1,0 +1,174 @@
+"""The pod of a pool: the server image under the restricted profile."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, EmbeddedSource, HubSource, ModelSource, PvcSource
+from dllm_operator.labels import ENGINE_TYPE, child_labels, child_name, pod_selector
+from dllm_operator.observe import Manifest
+from dllm_operator.plan import PoolPlan
+from dllm_operator.render.engine_env import CACHE, KEYS_FILE, MODELS, TUNING_FILE, api_keys_secret, engine_env
+from dllm_operator.resource import Resource
+
+CONTAINER = "engine"
+USER_ID = 65532
+SETTLE_SECONDS = 5  # endpoints stop routing to a terminating pod
+EXIT_SECONDS = 15  # beyond the drain: last answers, the engine process, the container
+PROBE_SECONDS = 5
+LOST_NODE_SECONDS = 60  # a pod on a silent node is replaced after this
+
+
+@dataclass(frozen=True, slots=True)
+class PodDefaults:
+    """The operator's own settings that pods take where the resource says nothing."""
+
+    image: str
+    image_pull_policy: str = "IfNotPresent"
+    operator_namespace: str = "dllm-system"
+
+
+def pod_template(
+    resource: Resource, spec: DLLMDeploymentSpec, pool: PoolPlan, defaults: PodDefaults
+) -> Manifest:
+    template = spec.pod_template
+    pod: dict[str, Any] = {
+        "serviceAccountName": resource.name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": SETTLE_SECONDS
+        + math.ceil(spec.networking.request_timeout_seconds)
+        + EXIT_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            "fsGroup": USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+        },
+        "containers": [_container(spec, pool, defaults)],
+        "volumes": _volumes(resource, spec, pool),
+        "tolerations": [*pool.tolerations, *_lost_node_tolerations()],
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": pod_selector(resource.name, pool.name)},
+            }
+        ],
+    }
+    optional = {
+        "nodeSelector": dict(pool.node_selector),
+        "affinity": template.affinity,
+        "priorityClassName": template.priority_class_name,
+        "runtimeClassName": template.runtime_class_name,
+        "imagePullSecrets": [{"name": secret.name} for secret in template.image_pull_secrets],
+    }
+    pod |= {name: value for name, value in optional.items() if value}
+    labels = dict(template.labels) | child_labels(resource.name, pool.name) | {ENGINE_TYPE: "vllm"}
+    metadata: dict[str, Any] = {"labels": labels}
+    if template.annotations:
+        metadata["annotations"] = dict(template.annotations)
+    return {"metadata": metadata, "spec": pod}
+
+
+def _container(spec: DLLMDeploymentSpec, pool: PoolPlan, defaults: PodDefaults) -> Manifest:
+    template = spec.pod_template
+    resources = {name: dict(value) for name, value in pool.resources.items() if value}
+    if pool.gpu_resource is not None:
+        resources.setdefault("limits", {})[pool.gpu_resource] = str(pool.gpus_per_replica)
+    return {
+        "name": CONTAINER,
+        "image": spec.image or defaults.image,
+        "imagePullPolicy": template.image_pull_policy or defaults.image_pull_policy,
+        "args": ["serve"],
+        "env": engine_env(spec, pool),
+        "ports": [{"name": "http", "containerPort": spec.networking.port, "protocol": "TCP"}],
+        "resources": resources,
+        # Nothing listens before the model is loaded, so loading fails this probe and no other one runs.
+        "startupProbe": _probe(
+            "/ready",
+            failureThreshold=math.ceil(template.startup_timeout_seconds / PROBE_SECONDS),
+        ),
+        "readinessProbe": _probe("/ready", failureThreshold=2),
+        "livenessProbe": _probe("/health", failureThreshold=6),
+        "lifecycle": {"preStop": {"sleep": {"seconds": SETTLE_SECONDS}}},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": template.read_only_root_filesystem,
+        },
+        "volumeMounts": _mounts(spec),
+    }
+
+
+def _probe(path: str, **thresholds: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": PROBE_SECONDS,
+        "timeoutSeconds": PROBE_SECONDS,
+        **thresholds,
+    }
+
+
+def _volumes(resource: Resource, spec: DLLMDeploymentSpec, pool: PoolPlan) -> list[Manifest]:
+    volumes: list[Manifest] = [
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "cache", **_cache_source(resource, spec)},
+        {"name": "tuning", "configMap": {"name": tuning_name(resource.name, pool.name)}},
+    ]
+    source = ModelSource.parse(spec.model.source)
+    if isinstance(source, PvcSource):
+        claim = {"claimName": source.claim, "readOnly": True}
+        volumes.append({"name": "model", "persistentVolumeClaim": claim})
+    keys = api_keys_secret(spec)
+    if keys is not None:
+        items = [{"key": keys.key, "path": KEYS_FILE.name}]
+        volumes.append({"name": "auth", "secret": {"secretName": keys.name, "items": items}})
+    return volumes
+
+
+def _cache_source(resource: Resource, spec: DLLMDeploymentSpec) -> Manifest:
+    cache = spec.model.cache
+    if cache is None:
+        return {"emptyDir": {}}
+    return {"persistentVolumeClaim": {"claimName": cache.claim_name or cache_claim_name(resource.name)}}
+
+
+def _mounts(spec: DLLMDeploymentSpec) -> list[Manifest]:
+    mounts: list[Manifest] = [
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the container's own
+        {"name": "cache", "mountPath": str(CACHE)},
+        {"name": "tuning", "mountPath": str(TUNING_FILE.parent), "readOnly": True},
+    ]
+    match ModelSource.parse(spec.model.source):
+        case PvcSource():
+            mounts.append({"name": "model", "mountPath": str(MODELS), "readOnly": True})
+        case EmbeddedSource() | HubSource():
+            pass
+    if api_keys_secret(spec) is not None:
+        mounts.append({"name": "auth", "mountPath": str(KEYS_FILE.parent), "readOnly": True})
+    return mounts
+
+
+def _lost_node_tolerations() -> list[Manifest]:
+    return [
+        {
+            "key": f"node.kubernetes.io/{state}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": LOST_NODE_SECONDS,
+        }
+        for state in ("not-ready", "unreachable")
+    ]
+
+
+def tuning_name(resource_name: str, pool: str) -> str:
+    return child_name(resource_name, pool, "tuning")
+
+
+def cache_claim_name(resource_name: str) -> str:
+    return child_name(resource_name, "cache")

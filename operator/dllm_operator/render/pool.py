@@ -1,0 +1,39 @@
+"""Children of one pool: its Deployment and its tuning ConfigMap."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec
+from dllm_operator.labels import pod_selector
+from dllm_operator.observe import Manifest
+from dllm_operator.plan import PoolPlan
+from dllm_operator.render.engine_env import TUNING_FILE, tuning_document
+from dllm_operator.render.metadata import manifest
+from dllm_operator.render.pod import PodDefaults, pod_template, tuning_name
+from dllm_operator.resource import Resource
+
+PROGRESS_MARGIN_SECONDS = 300  # scheduling and image pull, before the startup probe counts
+
+
+def deployment(
+    resource: Resource, spec: DLLMDeploymentSpec, pool: PoolPlan, defaults: PodDefaults
+) -> Manifest:
+    """Without ``replicas`` where an autoscaler owns them."""
+    body: dict[str, Any] = {
+        "selector": {"matchLabels": pod_selector(resource.name, pool.name)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "progressDeadlineSeconds": spec.pod_template.startup_timeout_seconds + PROGRESS_MARGIN_SECONDS,
+        "revisionHistoryLimit": 3,
+        "template": pod_template(resource, spec, pool, defaults),
+    }
+    if pool.replicas is not None:
+        body["replicas"] = pool.replicas
+    return manifest("apps/v1", "Deployment", resource, pool.deployment, pool=pool.name, spec=body)
+
+
+def tuning_config_map(resource: Resource, pool: PoolPlan) -> Manifest:
+    content = json.dumps(tuning_document(generation=0, settings={}), sort_keys=True)
+    name = tuning_name(resource.name, pool.name)
+    return manifest("v1", "ConfigMap", resource, name, pool=pool.name, data={TUNING_FILE.name: content})

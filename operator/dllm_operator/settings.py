@@ -1,0 +1,63 @@
+"""The operator's own settings: flags over ``DLLM_OPERATOR_...`` environment over defaults."""
+
+from __future__ import annotations
+
+import socket
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class LogFormat(StrEnum):
+    JSON = "json"
+    TEXT = "text"
+
+
+def pod_namespace() -> str:
+    """The namespace this process runs in; `default` outside a cluster."""
+    return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default"
+
+
+class OperatorSettings(BaseSettings):
+    """Everything `dllm-operator run` can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="DLLM_OPERATOR_", extra="forbid", frozen=True)
+
+    server_image: str = Field(
+        min_length=1, description="Image of the serving pods where a resource names none."
+    )
+    namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Namespaces to watch, comma-separated; all if empty."
+    )
+    image_pull_policy: str = Field(
+        "IfNotPresent", pattern="^(Always|IfNotPresent|Never)$", description="Of the serving pods."
+    )
+    lease_name: str = Field("dllm-operator", description="Lease that the leader holds.")
+    lease_namespace: str = Field(default_factory=pod_namespace, description="Namespace of the Lease.")
+    identity: str = Field(default_factory=socket.gethostname, description="Name in the Lease and in Events.")
+    http_port: int = Field(8080, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics.")
+    resync_seconds: float = Field(
+        600.0, ge=1, description="Every resource is looked at again after this time."
+    )
+    audit_seconds: float = Field(
+        30.0, ge=1, description="Time between two comparisons of the watches with the API server."
+    )
+    workers: int = Field(8, ge=1, le=64, description="Resources reconciled at once.")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="Smallest level logged."
+    )
+    log_format: LogFormat = Field(LogFormat.JSON, description="json for machines, text for a terminal.")
+
+    @field_validator("namespaces", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            tuple(part.strip() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )

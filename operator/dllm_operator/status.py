@@ -1,0 +1,215 @@
+"""(resource, plan, observed) -> status: conditions, pools, endpoint. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dllm_operator.api.v1alpha1 import ConditionType, TuningMode
+from dllm_operator.conditions import Condition
+from dllm_operator.failures import Failure, FailureReason, worst_failure
+from dllm_operator.labels import POOL, pod_selector
+from dllm_operator.observe import Manifest, Observed
+from dllm_operator.plan import Plan, PoolPlan
+from dllm_operator.resource import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """A pool's Deployment as its controller last counted it. ``wanted`` pods, of which ``updated`` run the
+    newest template and ``ready`` (of any template) serve."""
+
+    name: str
+    wanted: int
+    pods: int
+    ready: int
+    updated: int
+    is_observed: bool
+    product: str | None = None
+    memory_mib: int | None = None
+    gpus_per_replica: int = 0
+
+    @property
+    def is_settled(self) -> bool:
+        return self.is_observed and self.pods == self.ready == self.updated == self.wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that the conditions are made of. ``error`` is what the API server refused in this reconcile."""
+
+    resource: Resource
+    plan: Plan | None
+    pools: tuple[PoolState, ...]
+    failure: Failure | None
+    pods: tuple[Manifest, ...]
+    error: str | None = None
+
+    @property
+    def wanted(self) -> int:
+        return sum(pool.wanted for pool in self.pools)
+
+    @property
+    def ready(self) -> int:
+        return sum(pool.ready for pool in self.pools)
+
+
+def situation(resource: Resource, plan: Plan | None, observed: Observed, error: str | None) -> Situation:
+    """Without a plan (an invalid spec) the pools that exist are reported."""
+    deployments = observed.deployments()
+    if plan is not None:
+        pools = tuple(_planned_pool(pool, deployments.get(pool.deployment)) for pool in plan.pools)
+    else:
+        pools = tuple(_existing_pool(body) for _, body in sorted(deployments.items()))
+    failure = worst_failure(observed.pods, observed.unready_nodes)
+    return Situation(resource, plan, pools, failure, observed.pods, error)
+
+
+def conditions(now: Situation) -> list[Condition]:
+    """In the order users read them."""
+    return [
+        _ready(now),
+        _progressing(now),
+        _spec_valid(now),
+        _pools_scheduled(now),
+        _tuning_converged(now),
+        _integrations_ready(now),
+    ]
+
+
+def status_fields(now: Situation) -> dict[str, Any]:
+    """Status without its conditions."""
+    resource = now.resource
+    selector = ",".join(f"{name}={value}" for name, value in pod_selector(resource.name).items())
+    fields: dict[str, Any] = {
+        "observedGeneration": resource.generation,
+        "replicas": sum(pool.pods for pool in now.pools),
+        "readyReplicas": now.ready,
+        "gpus": sum(pool.pods * pool.gpus_per_replica for pool in now.pools),
+        "selector": selector,
+        "pools": [_pool_fields(pool) for pool in now.pools],
+    }
+    if resource.spec is not None:
+        fields["url"] = f"http://{resource.name}.{resource.namespace}.svc:{resource.spec.networking.port}"
+    elif "url" in resource.status:
+        fields["url"] = resource.status["url"]
+    return fields
+
+
+def _ready(now: Situation) -> Condition:
+    counts = f"{now.ready} of {now.wanted} pods are ready"
+    if now.wanted > 0 and all(pool.ready >= pool.wanted for pool in now.pools):
+        return Condition(ConditionType.READY, True, "PodsReady", counts)
+    if now.failure is not None:
+        reason, message = str(now.failure.reason), f"{counts}; {now.failure}"
+    elif now.error is not None:
+        reason, message = "ApplyFailed", now.error
+    elif now.resource.spec is None and not now.pools:
+        reason, message = "InvalidSpec", "nothing was started"
+    elif not now.pools:
+        reason, message = "NoGPUNodes", NO_GPU_NODES
+    elif now.wanted == 0:
+        reason, message = "ScaledToZero", "no pods are wanted"
+    else:
+        reason, message = "PodsStarting", counts
+    return Condition(ConditionType.READY, False, reason, message)
+
+
+def _progressing(now: Situation) -> Condition:
+    unsettled = [pool for pool in now.pools if not pool.is_settled]
+    if now.error is not None:
+        return Condition(ConditionType.PROGRESSING, False, "ApplyFailed", now.error)
+    if not unsettled:
+        return Condition(ConditionType.PROGRESSING, False, "Settled", "every pool is as specified")
+    if now.failure is not None:
+        return Condition(ConditionType.PROGRESSING, False, str(now.failure.reason), str(now.failure))
+    message = "; ".join(
+        f"pool {pool.name}: {pool.updated} of {pool.wanted} pods updated, {pool.ready} ready"
+        for pool in unsettled
+    )
+    return Condition(ConditionType.PROGRESSING, True, "RollingOut", message)
+
+
+def _spec_valid(now: Situation) -> Condition:
+    if now.resource.spec is None:
+        message = "; ".join(now.resource.problems)
+        return Condition(ConditionType.SPEC_VALID, False, "InvalidSpec", message)
+    return Condition(ConditionType.SPEC_VALID, True, "Valid")
+
+
+def _pools_scheduled(now: Situation) -> Condition:
+    kind = ConditionType.POOLS_SCHEDULED
+    if not now.pools:
+        return Condition(kind, False, "NoGPUNodes", NO_GPU_NODES)
+    pending = [pod for pod in now.pods if _is_unscheduled(pod)]
+    if pending:
+        failure = worst_failure(pending)
+        if failure is not None and failure.reason is FailureReason.UNSCHEDULABLE:
+            pools = sorted({pod["metadata"]["labels"].get(POOL, "") for pod in pending})
+            return Condition(kind, False, "Unschedulable", f"pool {', '.join(pools)}: {failure}")
+        return Condition(kind, None, "PodsPending", f"{len(pending)} pods wait for a node")
+    if any(pool.pods < pool.wanted for pool in now.pools):
+        return Condition(kind, None, "PodsPending", "pods are being created")
+    return Condition(kind, True, "PodsScheduled", "every pod has a node")
+
+
+def _tuning_converged(now: Situation) -> Condition:
+    spec = now.resource.spec
+    if spec is None or spec.tuning.mode is TuningMode.OFF:
+        return Condition(ConditionType.TUNING_CONVERGED, None, "TuningOff", "tuning.mode is Off")
+    message = f"tuning.mode {spec.tuning.mode} is accepted; this version does not tune yet"
+    return Condition(ConditionType.TUNING_CONVERGED, None, "NotImplemented", message)
+
+
+def _integrations_ready(now: Situation) -> Condition:
+    kind = ConditionType.INTEGRATIONS_READY
+    if now.plan is None or not (now.plan.missing_kinds or now.plan.integrations):
+        return Condition(kind, True, "NotRequested", "no integration is asked for")
+    if now.plan.missing_kinds:
+        missing = ", ".join(now.plan.missing_kinds)
+        message = f"{missing}: the CRD is not installed; install it or drop the field that asks for it"
+        return Condition(kind, False, "CRDMissing", message)
+    return Condition(kind, True, "Created", ", ".join(sorted(now.plan.integrations)))
+
+
+NO_GPU_NODES = (
+    "no node carries the label nvidia.com/gpu.product: install GPU feature discovery, name gpuPools with a "
+    "nodeSelector, or set device: cpu"
+)
+
+
+def _planned_pool(pool: PoolPlan, live: Manifest | None) -> PoolState:
+    wanted = pool.replicas
+    if wanted is None:
+        wanted = int((live or {}).get("spec", {}).get("replicas", pool.initial_replicas))
+    counts = _counts(live) if live is not None else (0, 0, 0, False)
+    return PoolState(pool.name, wanted, *counts, pool.product, pool.memory_mib, pool.gpus_per_replica)
+
+
+def _existing_pool(live: Manifest) -> PoolState:
+    name = live["metadata"]["labels"].get(POOL, live["metadata"]["name"])
+    return PoolState(name, int(live["spec"].get("replicas", 1)), *_counts(live))
+
+
+def _counts(live: Manifest) -> tuple[int, int, int, bool]:
+    status = live.get("status", {})
+    pods, ready, updated = (
+        int(status.get(name, 0)) for name in ("replicas", "readyReplicas", "updatedReplicas")
+    )
+    is_observed = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0)
+    return pods, ready, updated, is_observed
+
+
+def _pool_fields(pool: PoolState) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "name": pool.name,
+        "replicas": pool.pods,
+        "readyReplicas": pool.ready,
+        "gpus": pool.pods * pool.gpus_per_replica,
+    }
+    optional = {"product": pool.product, "memoryMib": pool.memory_mib}
+    return fields | {name: value for name, value in optional.items() if value is not None}
+
+
+def _is_unscheduled(pod: Manifest) -> bool:
+    return "deletionTimestamp" not in pod["metadata"] and not pod.get("spec", {}).get("nodeName")

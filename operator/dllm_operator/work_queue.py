@@ -1,0 +1,109 @@
+"""Keys to reconcile: each at most once at a time, once more if it changed meanwhile, later and later if it
+fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
+
+FIRST_RETRY_SECONDS = 0.5
+LAST_RETRY_SECONDS = 60.0
+
+
+class WorkQueue(Generic[Key]):
+    """`handle` runs for one key in one worker at a time. An exception retries the key with exponential
+    backoff.
+    """
+
+    def __init__(
+        self, handle: Callable[[Key], Awaitable[None]], observe: QueueObserver | None = None
+    ) -> None:
+        self._handle = handle
+        self._observe = observe or QueueObserver()
+        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._queued: set[Key] = set()
+        self._running: set[Key] = set()
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+
+    def add(self, key: Key, after_seconds: float = 0.0) -> None:
+        """Soon, or no later than `after_seconds`; an earlier appointment of the same key stands."""
+        if after_seconds > 0:
+            loop = asyncio.get_running_loop()
+            timer = self._timers.get(key)
+            if timer is not None:
+                if timer.when() <= loop.time() + after_seconds:
+                    return
+                timer.cancel()
+            self._timers[key] = loop.call_later(after_seconds, self._due, key)
+            return
+        if key in self._running:
+            self._again.add(key)
+        elif key not in self._queued:
+            self._queued.add(key)
+            self._ready.put_nowait(key)
+        self._observe.depth(self.depth)
+
+    @property
+    def depth(self) -> int:
+        """Keys waiting or running."""
+        return len(self._queued) + len(self._running)
+
+    async def run(self, workers: int) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(self._work())
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+            self._timers.clear()
+
+    def _due(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._ready.get()
+            self._queued.discard(key)
+            self._running.add(key)
+            started = time.monotonic()
+            try:
+                await self._handle(key)
+            except Exception as error:  # one resource's trouble must not stop the others
+                failures = self._failures[key] = self._failures.get(key, 0) + 1
+                delay = min(FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 16), LAST_RETRY_SECONDS)
+                self._observe.finished(time.monotonic() - started, error)
+                log.warning("reconcile failed", key=key, error=str(error), retry_seconds=delay)
+                self.add(key, delay)
+            else:
+                self._failures.pop(key, None)
+                self._observe.finished(time.monotonic() - started, None)
+            finally:
+                self._running.discard(key)
+                if key in self._again:
+                    self._again.discard(key)
+                    self.add(key)
+                self._observe.depth(self.depth)
+
+
+class QueueObserver:
+    """What a queue tells its metrics; this one ignores it."""
+
+    def depth(self, keys: int) -> None:
+        """Keys waiting or running now."""
+
+    def finished(self, seconds: float, error: Exception | None) -> None:
+        """One run of one key."""
