@@ -5,6 +5,7 @@ A reconcile reads this instead of the API server, so a steady cluster costs no r
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from dllm_operator.pools import GpuType, Node, gpu_types
 from dllm_operator.resource import Resource
 
 ResourceKey = tuple[str, str]  # namespace, name
+LOST_SECONDS = 10.0
 REPLICA_OWNERS = "replicaOwners"  # beside metadata: managers that applied spec.replicas
 
 
@@ -70,26 +72,38 @@ class Table:
 class ClusterView:
     """Tables by kind, and what nodes, autoscalers and CRDs boil down to."""
 
+    clock: Callable[[], float] = time.monotonic
     resources: Table = field(default_factory=lambda: Table(_trim))
     pods: Table = field(default_factory=lambda: Table(_trim_pod))
     children: dict[str, Table] = field(default_factory=lambda: {kind.kind: Table(_trim) for kind in CHILDREN})
     nodes: dict[str, Node] = field(default_factory=dict)
+    unready_since: dict[str, float] = field(default_factory=dict)
     autoscaler_targets: dict[ResourceKey, str] = field(default_factory=dict)
     definitions: set[str] = field(default_factory=set)
     _gpu_types: tuple[GpuType, ...] | None = None
 
     def put_node(self, body: Manifest) -> bool:
-        """Whether anything about the node that matters here has changed (heartbeats do not)."""
-        node = _node(body)
-        if self.nodes.get(node.name) == node:
-            return False
-        self.nodes[node.name] = node
-        self._gpu_types = None
-        return True
+        """Whether the node's GPUs have changed, or whether it is ready; heartbeats are no news."""
+        node, is_ready = _node(body), _is_ready(body)
+        is_news = self.nodes.get(node.name) != node
+        if is_news:
+            self.nodes[node.name] = node
+            self._gpu_types = None
+        if is_ready:
+            return self.unready_since.pop(node.name, None) is not None or is_news
+        is_news = is_news or node.name not in self.unready_since
+        self.unready_since.setdefault(node.name, self.clock())
+        return is_news
 
     def drop_node(self, name: str) -> None:
         self.nodes.pop(name, None)
+        self.unready_since.pop(name, None)
         self._gpu_types = None
+
+    def lost_nodes(self) -> frozenset[str]:
+        """Nodes that have not been ready for a while; a missed heartbeat loses none."""
+        now = self.clock()
+        return frozenset(name for name, since in self.unready_since.items() if now - since >= LOST_SECONDS)
 
     def put_autoscaler(self, body: Manifest) -> bool:
         """Whether its target is news; only Deployments are of interest."""
@@ -123,7 +137,7 @@ class ClusterView:
         owner = (resource.namespace, resource.name)
         return Observed(
             gpu_types=self.gpu_types(),
-            unready_nodes=frozenset(node.name for node in self.nodes.values() if not node.is_ready),
+            lost_nodes=self.lost_nodes(),
             children={
                 ChildKey(kind, name): body
                 for kind, table in self.children.items()
@@ -189,10 +203,13 @@ def _replica_owners(body: Manifest) -> list[str]:
 
 def _node(body: Manifest) -> Node:
     metadata, status = body["metadata"], body.get("status", {})
-    conditions: list[dict[str, Any]] = status.get("conditions", [])
     return Node(
         name=metadata["name"],
         labels={k: v for k, v in metadata.get("labels", {}).items() if k.startswith("nvidia.com/")},
         allocatable={k: v for k, v in status.get("allocatable", {}).items() if k.startswith("nvidia.com/")},
-        is_ready=any(c["type"] == "Ready" and c["status"] == "True" for c in conditions),
     )
+
+
+def _is_ready(body: Manifest) -> bool:
+    conditions: list[dict[str, Any]] = body.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

@@ -50,13 +50,13 @@ _START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerErr
 _START_EXITS = ("StartError", "ContainerCannotRun")
 
 
-def worst_failure(pods: Iterable[Manifest], unready_nodes: frozenset[str] = frozenset()) -> Failure | None:
+def worst_failure(pods: Iterable[Manifest], lost_nodes: frozenset[str] = frozenset()) -> Failure | None:
     """The first class in the order that any of `pods` shows."""
-    failures = [failure for pod in pods if (failure := classify(pod, unready_nodes)) is not None]
+    failures = [failure for pod in pods if (failure := classify(pod, lost_nodes)) is not None]
     return min(failures, key=lambda failure: (failure.rank, failure.pod), default=None)
 
 
-def classify(pod: Manifest, unready_nodes: frozenset[str] = frozenset()) -> Failure | None:
+def classify(pod: Manifest, lost_nodes: frozenset[str] = frozenset()) -> Failure | None:
     """The pod's failure, or None while it is ready, starting as it should, or on its way out."""
     status: dict[str, Any] = pod.get("status", {})
     if "deletionTimestamp" in pod["metadata"] or _is_ready(status):
@@ -74,7 +74,7 @@ def classify(pod: Manifest, unready_nodes: frozenset[str] = frozenset()) -> Fail
         if found is not None:
             return Failure(found[0], shorten(found[1]), pod["metadata"]["name"])
     node = pod.get("spec", {}).get("nodeName")
-    if node in unready_nodes:
+    if node in lost_nodes:
         return Failure(FailureReason.NODE_LOST, f"node {node} is not ready", pod["metadata"]["name"])
     return None
 

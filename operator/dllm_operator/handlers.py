@@ -7,13 +7,14 @@ before it calls the first handler, so the view is filled from there.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import kopf
 
 from dllm_operator.api.v1alpha1 import GROUP
-from dllm_operator.cluster_view import ClusterView, ResourceKey, Table, owner_of
+from dllm_operator.cluster_view import LOST_SECONDS, ClusterView, ResourceKey, Table, owner_of
 from dllm_operator.kinds import AUTOSCALER, CHILDREN, DEFINITION, INTEGRATION_CHILDREN, NODE, POD, RESOURCE
 from dllm_operator.kube import Kind
 from dllm_operator.labels import MANAGED_SELECTOR
@@ -111,6 +112,8 @@ class Handlers:
         if is_deleted:
             self._view.drop_node(body["metadata"]["name"])
         self._wake_all()
+        if body["metadata"]["name"] in self._view.unready_since:
+            asyncio.get_running_loop().call_later(LOST_SECONDS, self._wake_all)  # is it still?
 
     def _autoscaler_changed(self, body: Manifest, is_deleted: bool) -> None:
         if is_deleted:

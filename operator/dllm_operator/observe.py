@@ -34,7 +34,7 @@ class Observed:
     that an autoscaler targets; ``pool_order`` is that of the last status, so that new pools come last."""
 
     gpu_types: tuple[GpuType, ...] = ()
-    unready_nodes: frozenset[str] = frozenset()
+    lost_nodes: frozenset[str] = frozenset()
     children: Mapping[ChildKey, Manifest] = field(default_factory=dict)
     pods: tuple[Manifest, ...] = ()
     autoscaled: frozenset[str] = frozenset()

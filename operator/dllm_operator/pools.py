@@ -18,19 +18,18 @@ PRODUCT = "nvidia.com/gpu.product"
 MEMORY = "nvidia.com/gpu.memory"
 SHARES = "nvidia.com/gpu.replicas"
 SHARING = "nvidia.com/gpu.sharing-strategy"
-MAX_POOL_NAME = 20
+MAX_POOL_NAME = 40
 
 _MIXED_MIG = re.compile(r"nvidia\.com/mig-(?P<profile>[\w.+]+)\.product")
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What the operator keeps of a node."""
+    """What the operator keeps of a node: NVIDIA's labels and resources."""
 
     name: str
     labels: Mapping[str, str]
     allocatable: Mapping[str, str]
-    is_ready: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def normalise_product(text: str) -> str:
 
 
 def pool_name(product: str) -> str:
-    """A DNS label of at most 20 characters for a discovered product; a cut one stays distinct by its hash."""
+    """A DNS label of at most 40 characters for a discovered product; a cut one stays distinct by its hash."""
     words = normalise_product(product).removeprefix("NVIDIA-").lower()
     name = re.sub(r"[^a-z0-9]+", "-", words).strip("-")
     if len(name) <= MAX_POOL_NAME:

@@ -69,7 +69,8 @@ class Operator:
                     log.info("stopping")
                     return 0
                 leading.result()
-                raise RuntimeError("the operator ended by itself")
+                log.info("stopped")
+                return 0
             except LeadershipLostError as error:
                 log.error("leadership lost", reason=str(error))
                 return EXIT_LEADERSHIP_LOST
@@ -83,10 +84,14 @@ class Operator:
         self._metrics.leading(is_leader=True)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._watch())
-                group.create_task(self._queue.run(self._settings.workers))
-                group.create_task(self._resync())
-                group.create_task(self._audit_watches())
+                rest = [
+                    group.create_task(self._queue.run(self._settings.workers)),
+                    group.create_task(self._resync()),
+                    group.create_task(self._audit_watches()),
+                ]
+                await self._watch()  # kopf takes over the signals and returns on one
+                for task in rest:
+                    task.cancel()
         finally:
             self._metrics.leading(is_leader=False)
 

@@ -61,7 +61,7 @@ def situation(resource: Resource, plan: Plan | None, observed: Observed, error: 
         pools = tuple(_planned_pool(pool, deployments.get(pool.deployment)) for pool in plan.pools)
     else:
         pools = tuple(_existing_pool(body) for _, body in sorted(deployments.items()))
-    failure = worst_failure(observed.pods, observed.unready_nodes)
+    failure = worst_failure(observed.pods, observed.lost_nodes)
     return Situation(resource, plan, pools, failure, observed.pods, error)
 
 

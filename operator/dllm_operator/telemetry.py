@@ -6,7 +6,14 @@ import logging
 import sys
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from dllm_operator.work_queue import QueueObserver
 
@@ -16,6 +23,7 @@ class OperatorMetrics(QueueObserver):
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._reconciles = Counter(
             "dllm_operator_reconciles", "Reconciles by outcome.", ["outcome"], registry=self.registry
         )

@@ -1,0 +1,238 @@
+"""What the chart makes of its values, as helm renders it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from conftest import Tools
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "dllm-operator"
+Manifest = dict[str, Any]
+READ = ["get", "list", "watch"]
+OWN = [*READ, "create", "patch", "delete"]
+OPERATOR_MAY = {
+    ("serving.dllm.dev", "dllmdeployments"): [*READ, "patch"],
+    ("serving.dllm.dev", "dllmdeployments/status"): ["get", "patch", "update"],
+    ("serving.dllm.dev", "dllmdeployments/finalizers"): ["update"],
+    ("", "services"): OWN,
+    ("", "serviceaccounts"): OWN,
+    ("", "configmaps"): OWN,
+    ("", "persistentvolumeclaims"): OWN,
+    ("", "pods"): READ,
+    ("", "events"): ["create", "patch"],
+    ("events.k8s.io", "events"): ["create", "patch"],
+    ("apps", "deployments"): OWN,
+    ("policy", "poddisruptionbudgets"): OWN,
+    ("networking.k8s.io", "networkpolicies"): OWN,
+    ("autoscaling", "horizontalpodautoscalers"): READ,
+    ("keda.sh", "scaledobjects"): OWN,
+    ("monitoring.coreos.com", "podmonitors"): OWN,
+    ("inference.networking.k8s.io", "inferencepools"): OWN,
+}
+CLUSTER_FACTS = {
+    ("", "nodes"): READ,
+    ("", "namespaces"): READ,
+    ("apiextensions.k8s.io", "customresourcedefinitions"): READ,
+}
+LEASES = {("coordination.k8s.io", "leases"): ["get", "create", "update", "patch", "list", "watch"]}
+
+
+def of_kind(manifests: Iterable[Manifest], kind: str, hooks: bool = False) -> list[Manifest]:
+    return [
+        one
+        for one in manifests
+        if one["kind"] == kind and hooks == ("helm.sh/hook" in one["metadata"].get("annotations", {}))
+    ]
+
+
+def permissions(role: Manifest) -> dict[tuple[str, str], list[str]]:
+    return {
+        (group, resource): rule["verbs"]
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+def operator_container(manifests: Iterable[Manifest]) -> Manifest:
+    (deployment,) = of_kind(manifests, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return dict(container)
+
+
+def environment(container: Manifest) -> dict[str, str | None]:
+    return {entry["name"]: entry.get("value") for entry in container["env"]}
+
+
+def test_the_chart_passes_the_strict_linter(tools: Tools, values: dict[str, Any]) -> None:
+    tools.check("helm", "lint", "--strict", str(CHART), "--values", "-", stdin=yaml.safe_dump(values))
+
+
+def test_no_object_is_rendered_twice(tools: Tools, values: dict[str, Any]) -> None:
+    manifests = tools.render(values)
+
+    names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in manifests]
+
+    assert len(names) == len(set(names))
+
+
+def test_no_role_has_wildcards_versions_or_secrets(tools: Tools, values: dict[str, Any]) -> None:
+    manifests = tools.render(values)
+
+    roles = [one for one in manifests if one["kind"] in ("Role", "ClusterRole")]
+    words = {word for role in roles for rule in role["rules"] for part in rule.values() for word in part}
+
+    assert not {word for word in words if "*" in word or word.startswith("secrets") or "/v1" in word}
+
+
+def test_the_operator_of_the_whole_cluster_may_do_what_it_needs_and_no_more(tools: Tools) -> None:
+    manifests = tools.render({})
+
+    (binding,) = of_kind(manifests, "ClusterRoleBinding")
+    (role,) = [one for one in manifests if one["metadata"]["name"] == binding["roleRef"]["name"]][:1]
+    (lease_role,) = of_kind(manifests, "Role")
+
+    assert permissions(role) == CLUSTER_FACTS | OPERATOR_MAY
+    assert permissions(lease_role) == LEASES
+    assert lease_role["metadata"]["namespace"] == "dllm-system"
+
+
+def test_the_operator_of_some_namespaces_may_act_only_there(tools: Tools) -> None:
+    manifests = tools.render({"watchNamespaces": ["red", "blue"]})
+
+    (binding,) = of_kind(manifests, "ClusterRoleBinding")
+    cluster_roles = {one["metadata"]["name"]: one for one in of_kind(manifests, "ClusterRole")}
+    roles = {one["metadata"]["namespace"]: permissions(one) for one in of_kind(manifests, "Role")}
+    bound = {one["metadata"]["namespace"] for one in of_kind(manifests, "RoleBinding")}
+
+    assert permissions(cluster_roles[binding["roleRef"]["name"]]) == CLUSTER_FACTS
+    assert roles == {"dllm-system": LEASES, "red": OPERATOR_MAY, "blue": OPERATOR_MAY}
+    assert bound == {"dllm-system", "red", "blue"}
+    assert environment(operator_container(manifests))["DLLM_OPERATOR_NAMESPACES"] == "red,blue"
+
+
+def test_users_roles_join_view_edit_and_admin(tools: Tools) -> None:
+    manifests = tools.render({})
+
+    joined = {
+        one["metadata"]["name"].rsplit(":", 1)[-1]: sorted(
+            label.rsplit("-", 1)[-1] for label in one["metadata"]["labels"] if "aggregate-to" in label
+        )
+        for one in of_kind(manifests, "ClusterRole")
+    }
+
+    assert joined["view"] == ["admin", "edit", "view"]
+    assert joined["edit"] == ["admin", "edit"]
+
+
+def test_two_releases_share_no_object(tools: Tools) -> None:
+    def names(namespace: str) -> set[tuple[str, str, str]]:
+        rendered = tools.render({"crds": {"enabled": False}}, namespace)
+        return {
+            (one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]) for one in rendered
+        }
+
+    assert not names("team-red") & names("team-blue")
+
+
+def test_the_crd_is_the_generated_one_and_kept(tools: Tools) -> None:
+    (crd,) = of_kind(tools.render({}), "CustomResourceDefinition")
+
+    assert crd["spec"] == yaml.safe_load((CHART / "files" / "crd.yaml").read_text())["spec"]
+    assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_the_crd_goes_with_the_release_if_it_is_not_to_be_kept(tools: Tools) -> None:
+    (crd,) = of_kind(tools.render({"crds": {"keep": False}}), "CustomResourceDefinition")
+
+    assert "helm.sh/resource-policy" not in (crd["metadata"].get("annotations") or {})
+
+
+def test_the_crd_can_be_left_to_somebody_else(tools: Tools) -> None:
+    assert of_kind(tools.render({"crds": {"enabled": False}}), "CustomResourceDefinition") == []
+
+
+@pytest.mark.parametrize(("replicas", "budgets"), [(0, 0), (1, 0), (2, 1)])
+def test_a_disruption_budget_needs_a_second_replica(tools: Tools, replicas: int, budgets: int) -> None:
+    manifests = tools.render({"operator": {"replicas": replicas}})
+
+    assert len(of_kind(manifests, "PodDisruptionBudget")) == budgets
+
+
+def test_an_image_is_one_reference_with_registry_tag_or_digest(tools: Tools) -> None:
+    images = {"operator": {"image": "registry.example:5000/a/b@sha256:0f"}, "server": {"image": "c/d:e"}}
+
+    manifests = tools.render(images)
+
+    (test_pod,) = of_kind(manifests, "Pod", hooks=True)
+    assert operator_container(manifests)["image"] == "registry.example:5000/a/b@sha256:0f"
+    assert environment(operator_container(manifests))["DLLM_OPERATOR_SERVER_IMAGE"] == "c/d:e"
+    assert test_pod["spec"]["containers"][0]["image"] == "c/d:e"
+
+
+def test_images_that_are_not_named_have_the_version_of_the_app(tools: Tools) -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+
+    container = operator_container(tools.render({}))
+
+    assert container["image"] == f"docker.io/dllmserve/dllm-operator:{version}"
+    assert (
+        environment(container)["DLLM_OPERATOR_SERVER_IMAGE"] == f"docker.io/dllmserve/dllm-server:{version}"
+    )
+
+
+def test_the_test_is_made_of_hooks_and_leaves_only_the_pod_with_its_log(tools: Tools) -> None:
+    hooks = [one for one in tools.render({}) if one["metadata"]["name"].endswith("-test")]
+
+    policies = {one["kind"]: one["metadata"]["annotations"]["helm.sh/hook-delete-policy"] for one in hooks}
+
+    removed = dict.fromkeys(
+        ("ServiceAccount", "Role", "RoleBinding", "ConfigMap"), "before-hook-creation,hook-succeeded"
+    )
+    assert policies == removed | {"Pod": "before-hook-creation"}
+
+
+def test_the_test_carries_the_script_unchanged(tools: Tools) -> None:
+    (script,) = of_kind(tools.render({}), "ConfigMap", hooks=True)
+
+    assert script["data"]["ask.py"].strip() == (CHART / "files" / "ask.py").read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("watched", "namespace"), [([], "dllm-system"), (["a", "dllm-system"], "dllm-system"), (["a", "b"], "a")]
+)
+def test_the_test_uses_a_namespace_that_the_operator_watches(
+    tools: Tools, watched: list[str], namespace: str
+) -> None:
+    manifests = tools.render({"watchNamespaces": watched})
+
+    (pod,) = of_kind(manifests, "Pod", hooks=True)
+    (role,) = of_kind(manifests, "Role", hooks=True)
+    assert environment(pod["spec"]["containers"][0])["TEST_NAMESPACE"] == namespace
+    assert role["metadata"]["namespace"] == namespace
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"operater": {}}, "operater"),
+        ({"operator": {"replica": 3}}, "replica"),
+        ({"operator": {"image": {"repository": "a", "tag": "b"}}}, "operator/image"),
+        ({"operator": {"logLevel": "verbose"}}, "operator/logLevel"),
+        ({"watchNamespaces": "default"}, "watchNamespaces"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(tools: Tools, values: dict[str, Any], named: str) -> None:
+    done = tools.run("helm", "template", "dllm", str(CHART), "--values", "-", stdin=yaml.safe_dump(values))
+
+    assert done.returncode != 0
+    assert named in done.stderr
