@@ -16,11 +16,12 @@ import kopf
 from dllm_operator.api.v1alpha1 import GROUP
 from dllm_operator.cluster_view import LOST_SECONDS, ClusterView, ResourceKey, Table, owner_of
 from dllm_operator.kinds import AUTOSCALER, CHILDREN, DEFINITION, INTEGRATION_CHILDREN, NODE, POD, RESOURCE
+from dllm_operator.kopf_storage import NoDiffBase, NoProgress
 from dllm_operator.kube import Kind
 from dllm_operator.labels import MANAGED_SELECTOR
 from dllm_operator.observe import Manifest
 
-SETTLE_SECONDS = 0.1  # children change in bursts; one reconcile answers a burst
+SETTLE_SECONDS = 0.25  # children change in bursts; one reconcile answers a burst
 SERVER_SECONDS = 290  # a watch request ends by itself and starts anew
 CLIENT_SECONDS = 320
 DELETED = "DELETED"
@@ -37,8 +38,8 @@ def operator_settings(settings: kopf.OperatorSettings) -> None:
     settings.watching.connect_timeout = 10.0
     settings.networking.request_timeout = 30.0
     settings.persistence.finalizer = f"{GROUP}/kopf"
-    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    settings.persistence.progress_storage = NoProgress()
+    settings.persistence.diffbase_storage = NoDiffBase()
     for kind in (POD, *CHILDREN):
         group, _, _ = kind.api_version.rpartition("/")
         settings.watching.label_selectors[group, kind.plural] = MANAGED_SELECTOR

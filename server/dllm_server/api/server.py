@@ -7,7 +7,7 @@ import contextlib
 import math
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,41 +21,48 @@ from dllm_server.api.errors import engine_dead, shutting_down
 from dllm_server.api.lifecycle import ServingState
 from dllm_server.api.service import Service
 from dllm_server.engine.client import EngineStartError
-from dllm_server.engine.worker import start_engine
+from dllm_server.engine.worker import ProcessEngineClient, start_engine
 from dllm_server.models.tokenizer import load_tokenizer
-from dllm_server.settings import ServeSettings
+from dllm_server.settings import EngineSettings, ServeSettings
 from dllm_server.telemetry.logging import configure_logging
+from dllm_server.termination import FORCED_EXIT_CODE, Termination, TerminationReason, termination_log
 
 log = structlog.get_logger(__name__)
 
-EXIT_START_FAILED = 1
-EXIT_FORCED = 130
 _LAST_ANSWERS_SECONDS = 2.0  # kept of the grace period for answers that say why a request was given up
 
 
-def run_server(settings: ServeSettings) -> int:
+StartEngine = Callable[[EngineSettings, str], Awaitable[ProcessEngineClient]]
+
+
+def run_server(settings: ServeSettings, *, start: StartEngine = start_engine) -> int:
     """Serve until told to stop or the engine process ends; returns the exit code.
 
-    0 after SIGTERM or SIGINT, 1 when the server cannot start, the engine's own code (128 + signal) when it
-    ends, 130 when a second signal cuts the shutdown short.
+    0 after SIGTERM or SIGINT, 1 when the server cannot start, 86 when the device is out of memory, the
+    engine's own code (128 + signal) when it ends, 130 when a second signal cuts the shutdown short. Why it
+    ended without being told to is also left in the termination log.
     """
     configure_logging(settings.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(settings))
-    except (EngineStartError, ValueError, OSError) as error:
-        log.error("cannot start", reason=str(error))
-        return EXIT_START_FAILED
+            return runner.run(_serve(settings, start))
+    except EngineStartError as error:
+        end = error.termination
+    except (ValueError, OSError) as error:
+        end = Termination.of_start(TerminationReason.START_FAILED, str(error))
+    log.error("cannot start", reason=end.message, kind=end.reason, exit_code=end.exit_code)
+    end.write(termination_log())
+    return end.exit_code
 
 
-async def _serve(settings: ServeSettings) -> int:
+async def _serve(settings: ServeSettings, start: StartEngine) -> int:
     stop = _listen_for_signals()
     # Before the engine takes its minutes: a missing file or a busy port is known at once.
     keys = open_keys(settings.api_keys_file)
     listener = bind(settings.host, settings.port)
     try:
         log.info("starting engine", model=settings.model)
-        starting = asyncio.ensure_future(start_engine(settings.engine(), settings.log_level))
+        starting = asyncio.ensure_future(start(settings.engine(), settings.log_level))
         told_to_stop = asyncio.ensure_future(stop.wait())
         await asyncio.wait({starting, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
         told_to_stop.cancel()
@@ -69,7 +76,7 @@ async def _serve(settings: ServeSettings) -> int:
             tokenizer = load_tokenizer(Path(engine.model.directory))
             diffusion = settings.diffusion_defaults()
             service = create_service(settings.api(), engine, tokenizer, diffusion)
-            return await Server(service, listener, stop, keys).run()
+            return await Server(service, listener, stop, keys, termination_log()).run()
         finally:
             await engine.close()
     finally:
@@ -80,11 +87,17 @@ class Server:
     """Runs uvicorn on a bound socket until a signal or the engine's end, then lets it finish."""
 
     def __init__(
-        self, service: Service, listener: socket.socket, stop: asyncio.Event, keys: KeyFile | None
+        self,
+        service: Service,
+        listener: socket.socket,
+        stop: asyncio.Event,
+        keys: KeyFile | None,
+        termination_file: Path | None = None,
     ) -> None:
         self._service = service
         self._listener = listener
         self._stop = stop
+        self._termination_file = termination_file
         config = uvicorn.Config(
             create_app(service, keys),
             http="httptools",
@@ -136,25 +149,26 @@ class Server:
             log.warning("requests given up", open_choices=service.admission.open_choices)
             service.admission.fail_all(shutting_down())
             self._http.force_exit = again.done()
-            return EXIT_FORCED if again.done() else 0
+            return FORCED_EXIT_CODE if again.done() else 0
         finally:
             idle.cancel()
             again.cancel()
 
     async def _give_up(self, engine_exit_code: int) -> int:
-        """Answer what is open with 503 now that the engine is gone."""
+        """Answer what is open with 503 now that the engine is gone; the termination log gets the reason."""
         self._service.lifecycle.move_to(ServingState.FAILED)
+        end = Termination.of_engine(engine_exit_code)
+        end.write(self._termination_file)
         log.error(
             "engine process ended",
+            reason=end.message,
             exit_code=engine_exit_code,
             open_choices=self._service.admission.open_choices,
         )
         self._service.admission.fail_all(engine_dead())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._service.admission.wait_until_idle(), _LAST_ANSWERS_SECONDS)
-        if engine_exit_code < 0:
-            return 128 - engine_exit_code
-        return engine_exit_code or 1
+        return end.exit_code
 
 
 class _SignalFreeServer(uvicorn.Server):

@@ -15,6 +15,7 @@ from dllm_server.cli.options import describe, given, settings_options
 from dllm_server.memory import BudgetError
 from dllm_server.models.config import ModelError
 from dllm_server.settings import EngineSettings, ServeSettings
+from dllm_server.termination import USAGE_EXIT_CODE, Termination, TerminationReason, termination_log
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -68,7 +69,13 @@ def cli() -> None:
 def serve(model: str | None, config_file: Path | None, **flags: Any) -> None:
     """Serve MODEL (a directory or hub id; the embedded model by default) over an OpenAI-compatible HTTP
     API."""
-    settings = load_settings(model, config_file, flags)
+    try:
+        settings = load_settings(model, config_file, flags)
+    except ValueError as error:
+        message = describe(error) if isinstance(error, ValidationError) else str(error)
+        end = Termination(TerminationReason.START_FAILED, message, USAGE_EXIT_CODE)
+        end.write(termination_log())
+        raise
     from dllm_server.api.server import run_server
 
     sys.exit(run_server(settings))

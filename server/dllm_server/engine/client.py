@@ -14,6 +14,7 @@ from dllm_server.engine.messages import (
     Generate,
     ModelInfo,
 )
+from dllm_server.termination import Termination
 
 RequestEvent = BlockCommitted | CanvasUpdate | Finished | Failed
 
@@ -23,7 +24,12 @@ class EngineDeadError(RuntimeError):
 
 
 class EngineStartError(RuntimeError):
-    """The engine process could not start; the message is one clear line."""
+    """The engine process could not start; the message is one clear line, and ``termination`` says what
+    kind of failure it was."""
+
+    def __init__(self, termination: Termination) -> None:
+        super().__init__(termination.message)
+        self.termination = termination
 
 
 class EngineClient(Protocol):

@@ -6,27 +6,34 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 import msgspec
+import structlog
 import zmq
 
 from dllm_server.engine.device_memory import is_out_of_memory
 from dllm_server.engine.messages import Cancel, FromEngine, Generate, Ready, Shutdown, StartFailed, ToEngine
 from dllm_server.engine.snapshot import take_snapshot
-from dllm_server.engine.startup import StartedEngine, start
+from dllm_server.engine.startup import DeviceError, StartedEngine, start
 from dllm_server.engine.tuning import TuningWatch
 from dllm_server.memory import BudgetError
 from dllm_server.models.config import ModelError
 from dllm_server.models.progress import loading_bar
 from dllm_server.settings import EngineSettings
 from dllm_server.telemetry.logging import configure_logging
+from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE, TerminationReason
+
+log = structlog.get_logger(__name__)
 
 SNAPSHOT_SECONDS = 0.1
 IDLE_POLL_MILLISECONDS = 50
 EXIT_START_FAILED = 3
 
 
-def serve_engine(endpoint: str, settings: EngineSettings) -> int:
+def serve_engine(
+    endpoint: str, settings: EngineSettings, *, start: Callable[..., StartedEngine] = start
+) -> int:
     """The child's main: start, answer until told to stop or the parent is gone. Returns the exit code."""
     parent = os.getppid()
     for ignored in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
@@ -38,16 +45,36 @@ def serve_engine(endpoint: str, settings: EngineSettings) -> int:
     try:
         with loading_bar() as progress:
             started = start(settings, progress=progress)
-    except (BudgetError, ModelError, RuntimeError, MemoryError) as error:
-        if not isinstance(error, BudgetError | ModelError) and not is_out_of_memory(error):
+    except Exception as error:
+        reason = start_failure(error)
+        if reason is None:
             raise
-        socket.send(encoder.encode([StartFailed(" ".join(str(error).split()))]))
+        socket.send(encoder.encode([StartFailed(reason, " ".join(str(error).split()))]))
         socket.close(linger=1000)
         return EXIT_START_FAILED
     socket.send(encoder.encode([Ready(started.model)]))
-    EngineLoop(socket, started, settings, parent).run()
-    socket.close(linger=1000)
+    try:
+        EngineLoop(socket, started, settings, parent).run()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        log.exception("the device ran out of memory")
+        return DEVICE_OUT_OF_MEMORY_EXIT_CODE
+    finally:
+        socket.close(linger=1000)
     return 0
+
+
+def start_failure(error: Exception) -> TerminationReason | None:
+    """The kind of an error while starting; None for a bug, whose traceback should be seen."""
+    match error:
+        case BudgetError():
+            return TerminationReason.BUDGET_EXCEEDED
+        case ModelError() | DeviceError():
+            return TerminationReason.START_FAILED
+        case _ if is_out_of_memory(error):
+            return TerminationReason.DEVICE_OUT_OF_MEMORY
+    return None
 
 
 class EngineLoop:

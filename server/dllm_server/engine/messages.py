@@ -13,6 +13,7 @@ from typing import Self
 import msgspec
 
 from dllm_server.settings import Confidence, DiffusionSettings, Strategy
+from dllm_server.termination import TerminationReason
 
 
 class FinishReason(StrEnum):
@@ -145,6 +146,7 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 class StartFailed(msgspec.Struct, frozen=True, tag=True):
     """The engine could not start; the process ends after this."""
 
+    reason: TerminationReason
     message: str
 
 

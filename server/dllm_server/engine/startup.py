@@ -23,7 +23,6 @@ from dllm_server.memory import (
     RESERVE_BYTES_CPU,
     RESERVE_BYTES_CUDA,
     Budget,
-    BudgetError,
     EngineLimits,
     ModelShape,
     plan_budget,
@@ -40,6 +39,10 @@ log = structlog.get_logger(__name__)
 CPU_POOL_BYTES = 2 * GIB  # a CPU shares its memory with everything else
 
 
+class DeviceError(ValueError):
+    """The device that was asked for is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class StartedEngine:
     """An engine and what the outside wants to know of it."""
@@ -54,9 +57,9 @@ class StartedEngine:
 
 
 def pick_device(device: Device) -> torch.device:
-    """``auto`` takes CUDA when there is one; asking for CUDA without one raises ``BudgetError``."""
+    """``auto`` takes CUDA when there is one; asking for CUDA without one raises ``DeviceError``."""
     if device is Device.CUDA and not torch.cuda.is_available():
-        raise BudgetError(
+        raise DeviceError(
             "device cuda was asked for, but PyTorch sees no CUDA device: use --device cpu or auto"
         )
     has_cuda = device is not Device.CPU and torch.cuda.is_available()
@@ -113,7 +116,7 @@ def start(
 ) -> StartedEngine:
     """Everything up to the first request.
 
-    Raises ``ModelError`` and ``BudgetError`` with one clear line.
+    Raises ``DeviceError``, ``ModelError`` and ``BudgetError`` with one clear line.
     """
     device = pick_device(settings.device)
     dtype = pick_dtype(settings.dtype, device)

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,11 @@ from dllm_server.engine.messages import (
     ToEngine,
 )
 from dllm_server.settings import EngineSettings
+from dllm_server.termination import Termination
 
 log = structlog.get_logger(__name__)
 
+ENGINE_PROGRAM = ("-m", "dllm_server.engine.loop")
 _STOP_SECONDS = 5.0
 
 
@@ -142,9 +144,9 @@ class ProcessEngineClient:
             case Ready(model):
                 if not self._started.done():
                     self._started.set_result(model)
-            case StartFailed(text):
+            case StartFailed(reason, text):
                 if not self._started.done():
-                    self._started.set_exception(EngineStartError(text))
+                    self._started.set_exception(EngineStartError(Termination.of_start(reason, text)))
             case _:
                 queue = self._queues.get(message.request_id)  # None: cancelled meanwhile
                 if queue is not None:
@@ -158,9 +160,7 @@ class ProcessEngineClient:
             with contextlib.suppress(TimeoutError, EngineStartError):
                 await asyncio.wait_for(asyncio.shield(self._started), 1.0)
         if not self._started.done():
-            self._started.set_exception(
-                EngineStartError(f"the engine process ended with exit code {code} while starting")
-            )
+            self._started.set_exception(EngineStartError(Termination.of_engine(code, " while starting")))
         for queue in self._queues.values():
             queue.put_nowait(None)
 
@@ -171,15 +171,20 @@ def _forget(sending: asyncio.Future[Any]) -> None:
         sending.exception()
 
 
-async def start_engine(settings: EngineSettings, log_level: str = "info") -> ProcessEngineClient:
-    """Spawn the engine process and wait until it is ready; ``EngineStartError`` carries one clear line."""
+async def start_engine(
+    settings: EngineSettings, log_level: str = "info", *, program: Sequence[str] = ENGINE_PROGRAM
+) -> ProcessEngineClient:
+    """Spawn the engine process and wait until it is ready; ``EngineStartError`` carries one clear line.
+
+    ``program`` is what Python is told to run.
+    """
     directory = tempfile.TemporaryDirectory(prefix="dllm-")
     endpoint = f"ipc://{Path(directory.name) / 'engine.sock'}"
     socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
     socket.set_hwm(0)
     socket.bind(endpoint)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "dllm_server.engine.loop", endpoint, settings.model_dump_json(), log_level
+        sys.executable, *program, endpoint, settings.model_dump_json(), log_level
     )
     client = ProcessEngineClient(process, socket, directory)
     try:
