@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import structlog
@@ -19,6 +20,7 @@ log = structlog.get_logger(__name__)
 REPLICAS_MANAGER = (
     "dllm-operator-replicas"  # holds spec.replicas of autoscaled Deployments, and never changes it
 )
+LATE_KINDS = ("Deployment", "ScaledObject")
 
 
 class ChildConflictError(Exception):
@@ -37,17 +39,24 @@ class Applier:
         self, resource: Resource, manifests: Iterable[Manifest], pools: Iterable[PoolPlan]
     ) -> list[str]:
         """Apply and prune; what the API server refused comes back as messages, the rest is done."""
-        problems: list[str] = []
         initial = {pool.deployment: pool.initial_replicas for pool in pools}
-        wanted = set()
-        for manifest in manifests:
-            name = manifest["metadata"]["name"]
-            wanted.add(ChildKey(manifest["kind"], name))
-            try:
-                await self._ensure(resource, manifest, initial.get(name, 1))
-            except (KubeError, ChildConflictError) as error:
-                problems.append(f"{manifest['kind']} {name}: {error}")
-        await self._prune(resource, wanted)
+        wanted = [
+            (ChildKey(manifest["kind"], manifest["metadata"]["name"]), manifest) for manifest in manifests
+        ]
+        problems: list[str] = []
+        # Pods need what the others hold, and a pod refused for want of it is retried late.
+        for is_late in (False, True):
+            stage = [(key, manifest) for key, manifest in wanted if (key.kind in LATE_KINDS) is is_late]
+            outcomes = await asyncio.gather(
+                *(self._ensure(resource, manifest, initial.get(key.name, 1)) for key, manifest in stage),
+                return_exceptions=True,
+            )
+            for (key, _), outcome in zip(stage, outcomes, strict=True):
+                if isinstance(outcome, KubeError | ChildConflictError):
+                    problems.append(f"{key.kind} {key.name}: {outcome}")
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+        await self._prune(resource, {key for key, _ in wanted})
         return problems
 
     async def _ensure(self, resource: Resource, manifest: Manifest, initial_replicas: int) -> None:

@@ -36,6 +36,7 @@ class Transition:
     is_warning: bool
 
 
+_EXPECTED = ("PodsStarting", "ScaledToZero")  # not ready, and nothing is wrong
 _ANNOUNCED = (
     ConditionType.SPEC_VALID,
     ConditionType.POOLS_SCHEDULED,
@@ -79,7 +80,12 @@ def transitions(previous: Iterable[Mapping[str, Any]], current: Iterable[Conditi
         if before and (before["status"], before["reason"]) == (condition.status_text, condition.reason):
             continue
         changed.append(
-            Transition(condition.type, condition.reason, condition.message, is_warning=not condition.status)
+            Transition(
+                condition.type,
+                condition.reason,
+                condition.message,
+                is_warning=not condition.status and condition.reason not in _EXPECTED,
+            )
         )
     return changed
 

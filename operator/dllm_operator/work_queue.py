@@ -5,6 +5,7 @@ fails.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
@@ -29,15 +30,19 @@ class WorkQueue(Generic[Key]):
     ) -> None:
         self._handle = handle
         self._observe = observe or QueueObserver()
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._queued: set[Key] = set()
+        self._ready: asyncio.PriorityQueue[tuple[int, int, Key]] = asyncio.PriorityQueue()
+        self._number = itertools.count()
+        self._queued: dict[Key, int] = {}
         self._running: set[Key] = set()
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
 
     def add(self, key: Key, after_seconds: float = 0.0) -> None:
-        """Soon, or no later than `after_seconds`; an earlier appointment of the same key stands."""
+        """Soon, or no later than `after_seconds`; an earlier appointment of the same key stands.
+
+        What was added for now goes before what was put off: a user's edit before the echoes of others.
+        """
         if after_seconds > 0:
             loop = asyncio.get_running_loop()
             timer = self._timers.get(key)
@@ -47,12 +52,7 @@ class WorkQueue(Generic[Key]):
                 timer.cancel()
             self._timers[key] = loop.call_later(after_seconds, self._due, key)
             return
-        if key in self._running:
-            self._again.add(key)
-        elif key not in self._queued:
-            self._queued.add(key)
-            self._ready.put_nowait(key)
-        self._observe.depth(self.depth)
+        self._enqueue(key, rank=0)
 
     @property
     def depth(self) -> int:
@@ -72,12 +72,22 @@ class WorkQueue(Generic[Key]):
 
     def _due(self, key: Key) -> None:
         self._timers.pop(key, None)
-        self.add(key)
+        self._enqueue(key, rank=1)
+
+    def _enqueue(self, key: Key, rank: int) -> None:
+        if key in self._running:
+            self._again.add(key)
+        elif self._queued.get(key, rank + 1) > rank:  # an entry of a worse rank stays behind and is skipped
+            self._queued[key] = rank
+            self._ready.put_nowait((rank, next(self._number), key))
+        self._observe.depth(self.depth)
 
     async def _work(self) -> None:
         while True:
-            key = await self._ready.get()
-            self._queued.discard(key)
+            rank, _, key = await self._ready.get()
+            if self._queued.get(key) != rank:
+                continue
+            del self._queued[key]
             self._running.add(key)
             started = time.monotonic()
             try:
@@ -95,7 +105,7 @@ class WorkQueue(Generic[Key]):
                 self._running.discard(key)
                 if key in self._again:
                     self._again.discard(key)
-                    self.add(key)
+                    self._enqueue(key, rank=0)
                 self._observe.depth(self.depth)
 
 

@@ -285,6 +285,16 @@ PODS.append(
     )
 )
 
+PODS.append(
+    Case(
+        ".spec.podTemplate.rollingUpdate",
+        "maxSurge and maxUnavailable",
+        accepted={"podTemplate": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}},
+        rejected={"podTemplate": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
+        error="maxSurge and maxUnavailable are both 0",
+    )
+)
+
 CREATIONS = [*MODELS, *SCALES, *TUNING, *PODS]
 CASES = [*NAMES, *CREATIONS, *CHANGES]
 

@@ -75,6 +75,26 @@ class EnvVar(ApiModel):
     )
 
 
+class RollingUpdate(ApiModel):
+    """How a pool replaces its pods."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            Rule(
+                rule="self.maxSurge > 0 || self.maxUnavailable > 0",
+                message="maxSurge and maxUnavailable are both 0, so no pod could ever be replaced: raise one",
+            )
+        )
+    )
+
+    max_surge: int = Field(
+        1, ge=0, le=1000, description="Pods above the wanted number; each needs a free GPU of its own."
+    )
+    max_unavailable: int = Field(
+        0, ge=0, le=1000, description="Pods below the wanted number; 1 with maxSurge 0 needs no free GPU."
+    )
+
+
 class PodTemplate(ApiModel):
     """What the engine's pods look like beyond the model."""
 
@@ -122,6 +142,9 @@ class PodTemplate(ApiModel):
         max_length=16,
         description="Secrets to pull the image with.",
         json_schema_extra=list_map("name"),
+    )
+    rolling_update: RollingUpdate = Field(
+        default_factory=RollingUpdate, description="How a pool replaces its pods."
     )
     read_only_root_filesystem: bool = Field(
         True, description="Whether the root filesystem is read-only; some GPU runtimes need false."

@@ -24,7 +24,7 @@ KEYS_FILE = PurePosixPath("/etc/dllm/auth/keys")
 
 
 def engine_env(spec: DLLMDeploymentSpec, pool: PoolPlan) -> list[dict[str, Any]]:
-    """Variables in a fixed order: the operator's, the engine block's, then the user's own."""
+    """Variables in a fixed order: the operator's, the engine block's, then the user's own, which win."""
     networking = spec.networking
     values: dict[str, Any] = {
         "DLLM_MODEL": model_argument(spec.model.source),
@@ -50,7 +50,9 @@ def engine_env(spec: DLLMDeploymentSpec, pool: PoolPlan) -> list[dict[str, Any]]
     if token is not None:
         reference = {"secretKeyRef": {"name": token.name, "key": token.key}}
         env.append({"name": "HF_TOKEN", "valueFrom": reference})
-    return env + [variable.manifest() for variable in spec.pod_template.env]
+    own = [variable.manifest() for variable in spec.pod_template.env]
+    overridden = {variable["name"] for variable in own}
+    return [variable for variable in env if variable["name"] not in overridden] + own
 
 
 def api_keys_secret(spec: DLLMDeploymentSpec) -> ApiKeysSecret | None:
