@@ -3,12 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+REGISTRY ?= localhost
+TAG ?= dev
+BUILD ?= docker build
+DEVICE ?= cpu
+TORCH_INDEX_URL ?=
 
-.PHONY: help serve test lint format bench evaluate install install-test clean
+.PHONY: help serve test lint format bench evaluate images install install-test clean
 
 help:
 	@grep -E '^# make' $(MAKEFILE_LIST) | sed 's/^# //'
 	@echo 'make lint: formatting, lint, types and import rules.   make bench: the CPU benchmark.   make evaluate: score the model.'
+	@echo 'make images: REGISTRY/dllm-operator:TAG and REGISTRY/dllm-server:TAG. DEVICE=cuda for GPUs; BUILD is the builder.'
 
 $(VENV)/.server: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +51,12 @@ bench: $(VENV)/.test
 
 evaluate: $(VENV)/.test
 	$(BIN)/dllm evaluate $(ARGS)
+
+images: IMAGE_ARGS = --build-arg VERSION=$(TAG) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null)
+images:
+	$(BUILD) -t $(REGISTRY)/dllm-operator:$(TAG) -f docker/operator.Dockerfile $(IMAGE_ARGS) .
+	$(BUILD) -t $(REGISTRY)/dllm-server:$(TAG) -f docker/server.Dockerfile $(IMAGE_ARGS) \
+		--build-arg DEVICE=$(DEVICE) --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) .
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
