@@ -14,12 +14,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import API_VERSION, KIND
-from dllm_operator.kinds import DEPLOYMENT, RESOURCE
+from dllm_operator.kinds import RESOURCE
 from dllm_operator.kube import Kind, Kube
 from dllm_operator.labels import INSTANCE
+from kubernetes.aio.client import AppsV1Api
+from kubernetes.aio.watch import Watch
 
 NAMESPACE = Kind("v1", "Namespace", "namespaces", is_namespaced=False)
-POLL_SECONDS = 0.05
+SETTLE_SECONDS = 10.0  # between creation and change, for the pods
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class OperatorFigures:
     """
 
     resources: int
-    settle_seconds: float
+    create_seconds: float
     delay_p50_seconds: float
     delay_p95_seconds: float
     delay_max_seconds: float
@@ -50,21 +52,55 @@ def manifest(name: str, namespace: str, node_selector: dict[str, str], max_num_s
     }
 
 
+class Followers:
+    """Watches the Deployments; when each resource's was first seen with a setting."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self._kube = kube
+        self._namespace = namespace
+        self._seen: dict[tuple[str, str], float] = {}
+        self._changed = asyncio.Event()
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        api = AppsV1Api(self._kube.client)
+        async with Watch(return_type="object") as watch:  # type: ignore[no-untyped-call]
+            async for event in watch.stream(api.list_namespaced_deployment, self._namespace):
+                body = event["raw_object"]
+                env = body["spec"]["template"]["spec"]["containers"][0]["env"]
+                value = next((item["value"] for item in env if item["name"] == "DLLM_MAX_NUM_SEQS"), "")
+                self._seen.setdefault((body["metadata"]["labels"][INSTANCE], value), time.monotonic())
+                self._changed.set()
+
+    async def all_have(self, names: list[str], value: str) -> dict[str, float]:
+        """Waits for the last one; the time of each by name."""
+        while not all((name, value) in self._seen for name in names):
+            self._changed.clear()
+            await self._changed.wait()
+        return {name: self._seen[name, value] for name in names}
+
+
 async def measure(
     kube: Kube, namespace: str, resources: int, node_selector: dict[str, str]
 ) -> OperatorFigures:
     """Create, wait until every Deployment exists, change every spec, wait until every Deployment follows."""
     names = [f"bench-{index:03d}" for index in range(resources)]
-    started = time.monotonic()
-    await _write(kube, [manifest(name, namespace, node_selector, 8) for name in names])
-    await _followed(kube, namespace, dict.fromkeys(names, "8"))
-    settle_seconds = time.monotonic() - started
-    written = await _write(kube, [manifest(name, namespace, node_selector, 9) for name in names])
-    followed = await _followed(kube, namespace, dict.fromkeys(names, "9"))
+    followers = Followers(kube, namespace)
+    watching = asyncio.create_task(followers.watch())
+    try:
+        started = time.monotonic()
+        await _write(kube, [manifest(name, namespace, node_selector, 8) for name in names])
+        created = max((await followers.all_have(names, "8")).values()) - started
+        await asyncio.sleep(SETTLE_SECONDS)
+        written = await _write(kube, [manifest(name, namespace, node_selector, 9) for name in names])
+        followed = await followers.all_have(names, "9")
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
     delays = sorted(followed[name] - written[name] for name in names)
     return OperatorFigures(
         resources,
-        round(settle_seconds, 2),
+        round(created, 2),
         round(delays[len(delays) // 2], 3),
         round(delays[int(len(delays) * 0.95)], 3),
         round(delays[-1], 3),
@@ -78,22 +114,6 @@ async def _write(kube: Kube, manifests: list[dict[str, Any]]) -> dict[str, float
         await kube.apply(RESOURCE, body, field_manager="benchmark")
         answered[body["metadata"]["name"]] = time.monotonic()
     return answered
-
-
-async def _followed(kube: Kube, namespace: str, wanted: dict[str, str]) -> dict[str, float]:
-    """When each resource's Deployment was first seen with the wanted setting."""
-    seen: dict[str, float] = {}
-    while len(seen) < len(wanted):
-        listed = await kube.list(DEPLOYMENT, namespace)
-        now = time.monotonic()
-        for body in listed:
-            name = body["metadata"]["labels"][INSTANCE]
-            env = body["spec"]["template"]["spec"]["containers"][0]["env"]
-            value = next((item["value"] for item in env if item["name"] == "DLLM_MAX_NUM_SEQS"), None)
-            if name in wanted and value == wanted[name]:
-                seen.setdefault(name, now)
-        await asyncio.sleep(POLL_SECONDS)
-    return seen
 
 
 async def main() -> None:

@@ -11,6 +11,7 @@ from dllm_operator.cluster_view import REPLICA_OWNERS, ClusterView
 from dllm_operator.drift import has_drifted, with_hash
 from dllm_operator.kinds import BY_KIND
 from dllm_operator.kube import FIELD_MANAGER, Kind, Kube, KubeError
+from dllm_operator.labels import SPEC_HASH
 from dllm_operator.observe import ChildKey, Manifest
 from dllm_operator.plan import PoolPlan
 from dllm_operator.resource import Resource
@@ -33,7 +34,7 @@ class Applier:
     def __init__(self, kube: Kube, view: ClusterView) -> None:
         self._kube = kube
         self._view = view
-        self._settled: dict[str, str] = {}  # uid -> resource version as this operator left it
+        self._settled: dict[str, tuple[str, str]] = {}  # uid -> resource version and hash as applied
 
     async def sync(
         self, resource: Resource, manifests: Iterable[Manifest], pools: Iterable[PoolPlan]
@@ -67,9 +68,11 @@ class Applier:
         if live is not None and not _is_owned(live, resource):
             await self._refuse(kind, resource, live)
         wanted = with_hash(manifest)
+        digest = wanted["metadata"]["annotations"][SPEC_HASH]
         if live is not None:
-            settled = self._settled.get(live["metadata"]["uid"])
-            if settled == live["metadata"]["resourceVersion"] or not has_drifted(wanted, live):
+            if self._settled.get(live["metadata"]["uid"]) == (live["metadata"]["resourceVersion"], digest):
+                return
+            if not has_drifted(wanted, live):
                 return
         is_autoscaled = kind.kind == "Deployment" and "replicas" not in manifest["spec"]
         if is_autoscaled and live is not None and FIELD_MANAGER in live.get(REPLICA_OWNERS, ()):
@@ -79,7 +82,7 @@ class Applier:
         if is_autoscaled and live is None and initial_replicas != 1:
             applied = await self._hold_replicas(kind, applied, initial_replicas)
         self._view.children[kind.kind].put(applied)
-        self._settled[applied["metadata"]["uid"]] = applied["metadata"]["resourceVersion"]
+        self._settled[applied["metadata"]["uid"]] = (applied["metadata"]["resourceVersion"], digest)
 
     async def _hold_replicas(self, kind: Kind, live: Manifest, replicas: int) -> Manifest:
         """Another manager takes the field before the main one lets go of it: an unowned one would fall to

@@ -54,7 +54,7 @@ class Handlers:
         self._view = view
         self._wake = wake
         self._on_event = on_event
-        self._news: set[str] = set()  # uids that the index stored and whose event is still to be handled
+        self._is_listed = False  # kopf calls the first handler when every list has been indexed
 
     def register(self, registry: kopf.OperatorRegistry) -> None:
         kopf.on.login(registry=registry)(_log_in)
@@ -74,23 +74,29 @@ class Handlers:
     ) -> None:
         """``put`` stores an object and says whether it is news; then ``changed(body, is_deleted)`` wakes."""
         group, _, version = kind.api_version.rpartition("/")
+        has_index = kind not in INTEGRATION_CHILDREN
 
         async def index(body: kopf.Body, **_: Any) -> None:
             manifest: Manifest = dict(body)
-            if put(manifest):
-                self._news.add(manifest["metadata"]["uid"])
+            if put(manifest) and self._is_listed:
+                changed(manifest, False)
+            self._on_event(kind.kind)
+
+        def is_wanted(type: str | None, **_: Any) -> bool:  # noqa: A002 - kopf's name
+            """kopf's handlers cost more than all that is done here, so the index does what it sees alone."""
+            return type in (None, DELETED) or not (has_index and self._is_listed)
 
         async def handle(event: kopf.RawEvent, **_: Any) -> None:
-            self._on_event(kind.kind)
+            self._is_listed = True
             manifest: Manifest = dict(event["object"])
             is_deleted = event["type"] == DELETED
-            was_stored = manifest["metadata"]["uid"] in self._news
-            self._news.discard(manifest["metadata"]["uid"])
-            if is_deleted or was_stored or put(manifest):
+            if is_deleted or put(manifest) or has_index:
                 changed(manifest, is_deleted)
 
-        kopf.on.event(group, version, kind.plural, id=f"see-{kind.plural}", registry=registry)(handle)
-        if kind not in INTEGRATION_CHILDREN:
+        kopf.on.event(
+            group, version, kind.plural, id=f"see-{kind.plural}", registry=registry, when=is_wanted
+        )(handle)
+        if has_index:
             kopf.index(group, version, kind.plural, id=f"list-{kind.plural}", registry=registry)(index)
 
     def _resource_changed(self, body: Manifest, is_deleted: bool) -> None:

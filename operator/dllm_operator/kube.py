@@ -75,12 +75,6 @@ class Kube:
                 return None
             raise
 
-    async def list(self, kind: Kind, namespace: str | None) -> list[Manifest]:
-        """Every object of the kind in a namespace, or in all."""
-        answer = await self._call("GET", kind.path(namespace))
-        items: list[Manifest] = answer["items"]
-        return items
-
     async def versions(
         self, kind: Kind, namespace: str | None, label_selector: str | None = None
     ) -> dict[str, int]:
