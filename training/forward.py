@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.attention import attention
 from training.model import MaskedDiffusionModel
 from training.selection import kept_counts, select_keys
 
@@ -59,7 +60,7 @@ def refresh(
         if index == model.shape.n_layers - 1:
             queries = block_queries
             hidden = hidden.gather(1, layout.block[:, :, None].expand(-1, -1, hidden.shape[-1]))
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        attended = attention(queries, keys, values, mask)
         hidden = model.merge(layer, hidden, attended)
     return hidden, caches
 
@@ -89,8 +90,7 @@ def reuse(
     for layer, cache, keep in zip(model.layers, caches, kept, strict=True):
         queries, keys, values = model.project(layer, hidden, rotation)
         mask = F.pad(keep, (0, BLOCK_TOKENS), value=True)[:, :, None]
-        attended = F.scaled_dot_product_attention(
-            queries, torch.cat((cache.keys, keys), 2), torch.cat((cache.values, values), 2), attn_mask=mask
-        )
+        every_key, every_value = torch.cat((cache.keys, keys), 2), torch.cat((cache.values, values), 2)
+        attended = attention(queries, every_key, every_value, mask)
         hidden = model.merge(layer, hidden, attended)
     return hidden

@@ -1,6 +1,6 @@
 """Trains the embedded model: `python -m training.train --help`.
 
-A seed and a step count fix the run; with `--seconds` the schedule follows the clock instead.
+The seed and the number of steps fix the schedule and the data, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -68,13 +68,12 @@ class Trainer:
         self.rest = torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
         self.average = [p.detach().clone() for _, p in named]
         self.generator = torch.Generator(device)
-        self.step, self.progress = 0, 0.0
+        self.step = 0
         self.losses = torch.zeros(2, device=device)
         self.tokens = 0
 
     def advance(self, micro_batches: Sequence[MicroBatch], mask_token_id: int, progress: float) -> None:
         """Gradients of the whole step, then one update; `progress` is the part of training done, 0 to 1."""
-        self.progress = progress
         recipe, parameters = self.recipe, list(self.model.parameters())
         rows = sum(len(batch.tokens) for batch in micro_batches)
         with_reuse = progress >= recipe.reuse_from
@@ -111,21 +110,19 @@ class Trainer:
                 "matrices": self.matrices.state_dict(),
                 "rest": self.rest.state_dict(),
                 "step": self.step,
-                "progress": self.progress,
             },
             unfinished,
         )
         unfinished.rename(path)
 
     def load(self, path: Path) -> None:
-        """Continues from `save`. Without its `rest`, AdamW starts anew."""
+        """Continues from `save`."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.matrices.load_state_dict(state["matrices"])
-        if "rest" in state:
-            self.rest.load_state_dict(state["rest"])
-        self.average = [average.float() for average in state["average"]]
-        self.step, self.progress = state["step"], state["progress"]
+        self.rest.load_state_dict(state["rest"])
+        self.average = state["average"]
+        self.step = state["step"]
 
 
 def to_device(arrays: BatchArrays, device: torch.device) -> MicroBatch:
@@ -169,14 +166,9 @@ def train(options: argparse.Namespace, recipe: Recipe, shape: ModelShape) -> Non
         trainer = Trainer(recipe, shape, torch.device(options.device), is_compiled=options.compile)
         if options.resume:
             trainer.load(options.resume)
-        started, resumed_at = time.perf_counter(), trainer.progress
+        started = time.perf_counter()
         for arrays in stream:
             progress = trainer.step / options.steps
-            if options.seconds:
-                elapsed = (time.perf_counter() - started) / options.seconds
-                progress = resumed_at + (1 - resumed_at) * elapsed
-            if progress >= 1:
-                break
             trainer.advance([to_device(a, trainer.device) for a in arrays], mask_token_id, progress)
             if trainer.step % LOG_EVERY == 0:
                 refresh_loss, reuse_loss = (trainer.losses / LOG_EVERY).tolist()
@@ -214,8 +206,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("training/runs/embedded"))
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=2600)
-    parser.add_argument("--seconds", type=float, help="follow the clock for this long, whatever the steps")
+    parser.add_argument("--steps", type=int, default=2200)
     parser.add_argument("--stop-at", type=int, help="end before --steps, the schedule unchanged")
     parser.add_argument("--sequences", type=int, default=2560, help="examples a step")
     parser.add_argument("--micro-tokens", type=int, default=98304, help="padded tokens a forward")
@@ -227,7 +218,7 @@ def main() -> None:
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     parser.add_argument("--workers", type=int, default=10, help="data processes")
     parser.add_argument("--resume", type=Path, help="a checkpoint.pt")
-    parser.add_argument("--evaluate-every", type=int, default=600)
+    parser.add_argument("--evaluate-every", type=int, default=0, help="steps; 0: only at the end")
     parser.add_argument("--quick-questions", type=int, default=50, help="a family, at --evaluate-every")
     parser.add_argument("--questions", type=int, default=200, help="a family, at the end")
     parser.add_argument("--layers", type=int, default=8)

@@ -1,7 +1,13 @@
-"""The engine on a CUDA device: the fixture's tokens in float32, and LLaDA-8B's shapes in bfloat16 inside a
-memory limit."""
+"""The engine on a CUDA device: the fixture's tokens in float32, LLaDA-8B's shapes in bfloat16 inside a memory
+limit, and the host memory that loading takes."""
 
 import json
+import tempfile
+import threading
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +15,11 @@ import pytest
 import torch
 from dllm_server.engine.messages import FinishReason
 from dllm_server.memory import GIB
+from dllm_server.models.loader import load_model
+from dllm_server.models.registry import find_family
+from dllm_server.models.transformer import Transformer
 from engines import FIXTURE, make_request, run_all, start_engine_in_process
+from safetensors.torch import save_file
 from test_fixture import CASES, make_case
 
 pytestmark = [
@@ -37,6 +47,60 @@ def make_directory(tmp_path: Path, config: dict[str, Any]) -> Path:
     return tmp_path
 
 
+def write_random_shards(directory: Path, values: dict[str, Any]) -> int:
+    """config.json and bfloat16 shards of two layers or one other weight; returns the largest one's bytes."""
+    make_directory(directory, values)
+    family, config = find_family(values)
+    shapes = Transformer(config, torch.device("meta"), torch.bfloat16)
+    shards: dict[str, list[str]] = defaultdict(list)
+    targets = family.weight_targets(config)
+    for name, target in targets.items():
+        part = target.parameter if target.layer < 0 else f"layers-{target.layer // 2}"
+        shards[f"model-{part}.safetensors"].append(name)
+    for file, names in shards.items():
+        weights = {
+            name: torch.randn(shapes.slice_of(targets[name]).shape, device="cuda", dtype=torch.bfloat16).cpu()
+            for name in names
+        }
+        save_file(weights, directory / file)
+    weight_map = {name: file for file, names in shards.items() for name in names}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return max((directory / file).stat().st_size for file in shards)
+
+
+def process_bytes(field: str) -> int:
+    """A memory field of this process in /proc."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:"))
+
+
+@dataclass(frozen=True)
+class HostPeak:
+    """Bytes above the level before loading: all resident pages, mapped shards included; without files."""
+
+    resident: int
+    anonymous: int  # sampled
+
+
+def load_in_this_process(directory: Path) -> HostPeak:
+    """Load ``directory`` onto the GPU; only a process that has not loaded before sees its own peak."""
+    torch.zeros(1, device="cuda").add_(1).item()
+    resident, anonymous = process_bytes("VmRSS"), process_bytes("RssAnon")
+    samples, is_loaded = [anonymous], threading.Event()
+
+    def sample() -> None:
+        while not is_loaded.wait(0.005):
+            samples.append(process_bytes("RssAnon"))
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    load_model(directory, torch.device("cuda"), torch.bfloat16)
+    torch.cuda.synchronize()
+    is_loaded.set()
+    sampler.join()
+    return HostPeak(process_bytes("VmHWM") - resident, max(samples) - anonymous)
+
+
 def test_the_fixtures_tokens_come_out_on_cuda_in_float32() -> None:
     engine = start_engine_in_process(FIXTURE, device="cuda", max_num_seqs=32, kv_pool_bytes=None).engine
 
@@ -56,7 +120,7 @@ def test_an_8b_model_serves_within_a_24_gib_limit(tmp_path: Path) -> None:
         dtype="bfloat16",
         load_format="dummy",
         gpu_memory_limit="24GiB",
-        max_num_logits=512,
+        max_num_logits=2048,
         max_model_len=1024,
         max_num_batched_tokens=2048,
         max_num_seqs=32,
@@ -83,3 +147,17 @@ def test_an_8b_model_serves_within_a_24_gib_limit(tmp_path: Path) -> None:
     print("predicted MiB", {owner: size >> 20 for owner, size in started.predicted.owners().items()})
     print("seen MiB", {owner: size >> 20 for owner, size in started.ledger.peak_owners().items()})
     print("steps", started.engine.stats.steps, "seconds", round(started.engine.stats.seconds, 2))
+
+
+def test_loading_takes_no_more_host_memory_than_the_largest_shard_and_a_gib() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        largest_shard_bytes = write_random_shards(Path(folder), {**LLADA_8B, "n_layers": 16})
+        shards_bytes = [path.stat().st_size for path in Path(folder).glob("*.safetensors")]
+        torch.cuda.empty_cache()
+
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh_process:
+            peak = fresh_process.submit(load_in_this_process, Path(folder)).result()
+
+    print("shards", len(shards_bytes), "MiB", sum(shards_bytes) >> 20, "largest", largest_shard_bytes >> 20)
+    print("peak MiB above the level before", peak.resident >> 20, "of them anonymous", peak.anonymous >> 20)
+    assert peak.resident <= largest_shard_bytes + GIB

@@ -23,15 +23,15 @@ from training.tasks.example import Example, Sampler
 from training.words import Words
 
 SHARES: Mapping[str, float] = {
-    "chain_sum": 0.22,
+    "chain_sum": 0.19,
     "number_sorting": 0.13,
     "word_sorting": 0.17,
-    "spell_backward": 0.04,
+    "spell_backward": 0.035,
     "letter_counting": 0.16,
     "word_sequence_reversal": 0.05,
-    "number_filtering": 0.10,
+    "number_filtering": 0.14,
     "spiral_matrix": 0.03,
-    "recall": 0.085,
+    "recall": 0.08,
     "small_talk": 0.015,
 }
 

@@ -4,13 +4,14 @@ a CPU."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 import psutil
 import torch
 
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
@@ -79,13 +80,15 @@ def open_device_memory(device: torch.device, limit_bytes: int | None) -> DeviceM
     return CudaMemory(device, limit_bytes) if device.type == "cuda" else CpuMemory(limit_bytes)
 
 
-def cgroup_limit_bytes() -> int | None:
-    """The memory limit of this process's cgroup (v2), if it has one."""
-    try:
-        text = _CGROUP_LIMIT.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+def cgroup_limit_bytes(files: Iterable[Path] = _CGROUP_LIMITS) -> int | None:
+    """The memory limit of this process's cgroup (version 2 or 1), if it has one."""
+    for file in files:
+        try:
+            text = file.read_text().strip()
+        except OSError:
+            continue
+        return int(text) if text.isdigit() else None
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,0 +1,19 @@
+from pathlib import Path
+
+import pytest
+from dllm_server.engine.device_memory import cgroup_limit_bytes
+
+
+@pytest.mark.parametrize("version", ["memory.max", "memory.limit_in_bytes"])
+def test_the_limit_of_either_cgroup_version_is_read(tmp_path: Path, version: str) -> None:
+    file = tmp_path / version
+    file.write_text("1073741824\n")
+
+    assert cgroup_limit_bytes([tmp_path / "missing", file]) == 1024**3
+
+
+def test_a_cgroup_without_a_limit_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "memory.max"
+    file.write_text("max\n")
+
+    assert cgroup_limit_bytes([file]) is None
