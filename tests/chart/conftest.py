@@ -1,10 +1,8 @@
-"""Helm, kubectl and an API server for the chart's tests: those at hand, else those that CLUSTER brings."""
+"""Helm and kubectl for the chart's tests."""
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +12,8 @@ from uuid import uuid4
 
 import pytest
 import yaml
+
+from tests.cluster.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "dllm-operator"
@@ -85,58 +85,25 @@ class Tools:
         command = ("helm", "template", "dllm", str(CHART), "--namespace", namespace, "--values", "-")
         return [one for one in yaml.safe_load_all(self.check(*command, stdin=yaml.safe_dump(values))) if one]
 
-    def is_found(self) -> bool:
-        return all(shutil.which(name, path=self.environment.get("PATH")) for name in ("helm", "kubectl"))
-
-    def reaches_an_api_server(self) -> bool:
-        return self.run("kubectl", "get", "--raw", "/readyz", "--request-timeout=10s").returncode == 0
-
 
 @pytest.fixture(scope="session")
-def tools() -> Tools:
-    """Helm, which needs no cluster."""
-    here = Tools(os.environ)
-    if here.is_found():
-        return here
-    offered = _offer("env")
-    return offered if offered.is_found() else _offer("up")
-
-
-@pytest.fixture(scope="session")
-def cluster_tools() -> Tools:
-    """Tools that reach a cluster meant for tests: that of KUBECONFIG, else the one that CLUSTER starts."""
-    here = Tools(os.environ)
-    if "KUBECONFIG" in os.environ and here.is_found() and here.reaches_an_api_server():
-        return here
-    offered = _offer("env")
-    return offered if offered.is_found() and offered.reaches_an_api_server() else _offer("up")
+def tools(cluster: Cluster) -> Tools:
+    """Helm and kubectl of the cluster."""
+    return Tools(cluster.env)
 
 
 @pytest.fixture
-def namespace(cluster_tools: Tools) -> Iterator[str]:
+def namespace(tools: Tools) -> Iterator[str]:
     """A namespace of the test's own where pods must be restricted."""
     name = f"chart-{uuid4().hex[:8]}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-    cluster_tools.check("kubectl", "create", "-f", "-", stdin=yaml.safe_dump(body))
+    tools.check("kubectl", "create", "-f", "-", stdin=yaml.safe_dump(body))
     yield name
-    cluster_tools.run("kubectl", "delete", "namespace", name, "--wait=false")
+    tools.run("kubectl", "delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())
 def values(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Values of the chart: the defaults and what differs most from them."""
     return dict(request.param)
-
-
-def _offer(verb: str) -> Tools:
-    """What CLUSTER exports after ``verb``; skips where there is no CLUSTER, fails where it fails."""
-    program = os.environ.get("CLUSTER")
-    if not program:
-        pytest.skip(
-            "needs helm and kubectl on the PATH and KUBECONFIG, or CLUSTER: a program that brings them"
-        )
-    script = f'{shlex.quote(program)} {verb} >/dev/null && eval "$({shlex.quote(program)} env)" && env -0'
-    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"CLUSTER={program} {verb}: {done.stderr}"
-    return Tools(dict(entry.split("=", 1) for entry in done.stdout.split("\0") if "=" in entry))

@@ -22,7 +22,7 @@ WITHOUT_CRD = "--set=crds.enabled=false"
 
 
 @pytest.fixture
-def copied_chart(cluster_tools: Tools, tmp_path: Path) -> Iterator[tuple[Path, str]]:
+def copied_chart(tools: Tools, tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A chart whose definition has a group of its own, and that definition's name."""
     chart = tmp_path / "dllm-operator"
     shutil.copytree(CHART, chart)
@@ -31,14 +31,14 @@ def copied_chart(cluster_tools: Tools, tmp_path: Path) -> Iterator[tuple[Path, s
     crd["metadata"]["name"] = f"{crd['spec']['names']['plural']}.{crd['spec']['group']}"
     write_crd(chart, crd)
     yield chart, crd["metadata"]["name"]
-    cluster_tools.run("kubectl", "delete", "crd", crd["metadata"]["name"], "--wait=false")
+    tools.run("kubectl", "delete", "crd", crd["metadata"]["name"], "--wait=false")
 
 
 @pytest.fixture
-def release(cluster_tools: Tools, namespace: str) -> Iterator[str]:
+def release(tools: Tools, namespace: str) -> Iterator[str]:
     """Name of a release in the test's namespace, uninstalled afterwards."""
     yield "dllm"
-    cluster_tools.run("helm", "uninstall", "dllm", "--namespace", namespace, "--ignore-not-found")
+    tools.run("helm", "uninstall", "dllm", "--namespace", namespace, "--ignore-not-found")
 
 
 def read_crd(chart: Path) -> dict[str, Any]:
@@ -60,33 +60,31 @@ def resource_of(crd: dict[str, Any], namespace: str, **metadata: Any) -> str:
     )
 
 
-def test_the_api_server_accepts_every_object(
-    cluster_tools: Tools, values: dict[str, Any], namespace: str
-) -> None:
-    manifests = cluster_tools.render(values, namespace)
-    known = cluster_tools.check("kubectl", "api-resources", "--no-headers", "--output=name").splitlines()
+def test_the_api_server_accepts_every_object(tools: Tools, values: dict[str, Any], namespace: str) -> None:
+    manifests = tools.render(values, namespace)
+    known = tools.check("kubectl", "api-resources", "--no-headers", "--output=name").splitlines()
     if "podmonitors.monitoring.coreos.com" not in known:
         manifests = [one for one in manifests if one["kind"] != "PodMonitor"]
     for pod in (one for one in manifests if one["kind"] == "Pod"):
         del pod["spec"]["serviceAccountName"]  # a dry run makes no account for it
 
     command = ("kubectl", "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-")
-    done = cluster_tools.run(*command, stdin=yaml.safe_dump_all(manifests))
+    done = tools.run(*command, stdin=yaml.safe_dump_all(manifests))
 
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
 
 
 def test_the_operators_pods_pass_the_restricted_profile(
-    cluster_tools: Tools, values: dict[str, Any], namespace: str
+    tools: Tools, values: dict[str, Any], namespace: str
 ) -> None:
-    (deployment,) = [one for one in cluster_tools.render(values, namespace) if one["kind"] == "Deployment"]
+    (deployment,) = [one for one in tools.render(values, namespace) if one["kind"] == "Deployment"]
     pod = deployment["spec"]["template"] | {"apiVersion": "v1", "kind": "Pod"}
     pod["metadata"] |= {"name": "operator", "namespace": namespace}
     pod["spec"] = {name: part for name, part in pod["spec"].items() if name != "serviceAccountName"}
 
     command = ("kubectl", "create", "--dry-run=server", "-f", "-")
-    done = cluster_tools.run(*command, stdin=yaml.safe_dump(pod))
+    done = tools.run(*command, stdin=yaml.safe_dump(pod))
 
     assert done.returncode == 0, done.stderr
 
@@ -119,9 +117,9 @@ def install(tools: Tools, release: str, namespace: str, *options: str, chart: Pa
 
 
 def test_the_operator_of_the_whole_cluster_can_work_in_every_namespace(
-    cluster_tools: Tools, namespace: str, release: str
+    tools: Tools, namespace: str, release: str
 ) -> None:
-    install(cluster_tools, release, namespace, WITHOUT_CRD)
+    install(tools, release, namespace, WITHOUT_CRD)
 
     needs = [
         ("", "watch", "dllmdeployments.serving.dllm.dev"),
@@ -134,13 +132,13 @@ def test_the_operator_of_the_whole_cluster_can_work_in_every_namespace(
         ("default", "create", "events"),
         (namespace, "update", "leases.coordination.k8s.io"),
     ]
-    assert refused(cluster_tools, namespace, needs) == []
+    assert refused(tools, namespace, needs) == []
 
 
 def test_the_operator_can_neither_read_secrets_nor_touch_what_it_does_not_make(
-    cluster_tools: Tools, namespace: str, release: str
+    tools: Tools, namespace: str, release: str
 ) -> None:
-    install(cluster_tools, release, namespace, WITHOUT_CRD)
+    install(tools, release, namespace, WITHOUT_CRD)
 
     secrets = [
         (where, verb, "secrets")
@@ -160,13 +158,13 @@ def test_the_operator_can_neither_read_secrets_nor_touch_what_it_does_not_make(
         ("", "patch", "customresourcedefinitions.apiextensions.k8s.io"),
         ("", "create", "clusterrolebindings.rbac.authorization.k8s.io"),
     ]
-    assert refused(cluster_tools, namespace, secrets + others) == secrets + others
+    assert refused(tools, namespace, secrets + others) == secrets + others
 
 
 def test_the_operator_of_one_namespace_can_do_nothing_in_another(
-    cluster_tools: Tools, namespace: str, release: str
+    tools: Tools, namespace: str, release: str
 ) -> None:
-    install(cluster_tools, release, namespace, WITHOUT_CRD, f"--set=watchNamespaces={{{namespace}}}")
+    install(tools, release, namespace, WITHOUT_CRD, f"--set=watchNamespaces={{{namespace}}}")
 
     here = [(namespace, "create", "deployments.apps"), ("", "list", "nodes"), ("", "list", "namespaces")]
     elsewhere = [
@@ -174,26 +172,26 @@ def test_the_operator_of_one_namespace_can_do_nothing_in_another(
         ("default", "create", "deployments.apps"),
         ("", "list", "dllmdeployments.serving.dllm.dev"),
     ]
-    assert refused(cluster_tools, namespace, here + elsewhere) == elsewhere
+    assert refused(tools, namespace, here + elsewhere) == elsewhere
 
 
 def test_an_upgrade_changes_the_definition_and_an_uninstall_leaves_it_with_its_resources(
-    cluster_tools: Tools, namespace: str, release: str, copied_chart: tuple[Path, str]
+    tools: Tools, namespace: str, release: str, copied_chart: tuple[Path, str]
 ) -> None:
     chart, crd_name = copied_chart
     crd = read_crd(chart)
     in_namespace = ("--namespace", namespace)
-    install(cluster_tools, release, namespace, chart=chart)
-    cluster_tools.check("kubectl", "wait", "--for=condition=Established", f"crd/{crd_name}", "--timeout=60s")
-    cluster_tools.check("kubectl", "create", "-f", "-", stdin=resource_of(crd, namespace))
+    install(tools, release, namespace, chart=chart)
+    tools.check("kubectl", "wait", "--for=condition=Established", f"crd/{crd_name}", "--timeout=60s")
+    tools.check("kubectl", "create", "-f", "-", stdin=resource_of(crd, namespace))
 
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["later"] = {"type": "string"}
     write_crd(chart, crd)
-    cluster_tools.check("helm", "upgrade", release, str(chart), *in_namespace, *NO_PODS)
-    upgraded = yaml.safe_load(cluster_tools.check("kubectl", "get", "crd", crd_name, "--output=yaml"))
-    cluster_tools.check("helm", "uninstall", release, *in_namespace)
-    kept = cluster_tools.check("kubectl", "get", crd_name, "kept", *in_namespace, "--output=name")
-    install(cluster_tools, release, namespace, chart=chart)
+    tools.check("helm", "upgrade", release, str(chart), *in_namespace, *NO_PODS)
+    upgraded = yaml.safe_load(tools.check("kubectl", "get", "crd", crd_name, "--output=yaml"))
+    tools.check("helm", "uninstall", release, *in_namespace)
+    kept = tools.check("kubectl", "get", crd_name, "kept", *in_namespace, "--output=name")
+    install(tools, release, namespace, chart=chart)
 
     properties = upgraded["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
     assert properties["later"] == {"type": "string"}

@@ -25,16 +25,16 @@ def read(example: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def group(cluster_tools: Tools) -> Iterator[str]:
+def group(tools: Tools) -> Iterator[str]:
     """The definition under a group of the test's own, so that no other test and no operator sees it."""
     crd = yaml.safe_load(CRD_FILE.read_text())
     group = f"examples-{uuid4().hex[:8]}.{crd['spec']['group']}"
     name = f"{crd['spec']['names']['plural']}.{group}"
     crd["spec"]["group"], crd["metadata"]["name"] = group, name
-    cluster_tools.check("kubectl", "create", "-f", "-", stdin=yaml.safe_dump(crd))
-    cluster_tools.check("kubectl", "wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
+    tools.check("kubectl", "create", "-f", "-", stdin=yaml.safe_dump(crd))
+    tools.check("kubectl", "wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
     yield group
-    cluster_tools.run("kubectl", "delete", "crd", name, "--wait=false")
+    tools.run("kubectl", "delete", "crd", name, "--wait=false")
 
 
 def apply(tools: Tools, resource: dict[str, Any], group: str) -> Any:
@@ -45,17 +45,17 @@ def apply(tools: Tools, resource: dict[str, Any], group: str) -> Any:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_accepted_by_the_api_server(cluster_tools: Tools, group: str, example: Path) -> None:
-    done = apply(cluster_tools, read(example), group)
+def test_an_example_is_accepted_by_the_api_server(tools: Tools, group: str, example: Path) -> None:
+    done = apply(tools, read(example), group)
 
     assert done.returncode == 0, done.stderr
 
 
-def test_a_field_that_does_not_exist_is_refused(cluster_tools: Tools, group: str) -> None:
+def test_a_field_that_does_not_exist_is_refused(tools: Tools, group: str) -> None:
     resource = read(ROOT / "examples" / "embedded-cpu.yaml")
     resource["spec"]["modle"] = resource["spec"]["model"]
 
-    done = apply(cluster_tools, resource, group)
+    done = apply(tools, resource, group)
 
     assert done.returncode != 0
     assert "modle" in done.stderr
