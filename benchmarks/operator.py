@@ -47,7 +47,7 @@ def manifest(name: str, namespace: str, node_selector: dict[str, str], max_num_s
             "model": {"source": "embedded"},
             "device": "cpu",
             "engine": {"maxNumSeqs": max_num_seqs},
-            "podTemplate": {"nodeSelector": node_selector},
+            "podTemplate": {"nodeSelector": node_selector, "tolerations": [{"operator": "Exists"}]},
         },
     }
 

@@ -81,7 +81,7 @@ class Kube:
         """Resource version by uid, without the objects' content."""
         query = {} if label_selector is None else {"labelSelector": label_selector}
         answer = await self._call("GET", kind.path(namespace), query=query, accept=_METADATA_ONLY)
-        items = (item["metadata"] for item in answer["items"])
+        items = (item["metadata"] for item in answer["items"] or ())  # null where there is none
         return {metadata["uid"]: int(metadata["resourceVersion"]) for metadata in items}
 
     async def apply(

@@ -228,8 +228,14 @@ class ApiSettings(BaseModel):
     request_timeout_seconds: float = Field(
         600.0, gt=0, description="A request still open then is cancelled with 504."
     )
+    shutdown_delay_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="After SIGTERM, time in which requests are still taken, so that clients of open "
+        "connections can move on.",
+    )
     shutdown_grace_seconds: float = Field(
-        60.0, ge=0, description="After SIGTERM, time for running requests to finish."
+        60.0, ge=0, description="After SIGTERM and the delay, time for running requests to finish."
     )
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="Smallest level that is logged."

@@ -17,6 +17,7 @@ from dllm_operator.api.v1alpha1 import (
 )
 from dllm_operator.plan import PoolPlan
 
+LEAVE_SECONDS = 5
 CACHE = PurePosixPath("/var/cache/dllm")
 MODELS = PurePosixPath("/models")
 TUNING_FILE = PurePosixPath("/etc/dllm/tuning/tuning.json")
@@ -32,6 +33,8 @@ def engine_env(spec: DLLMDeploymentSpec, pool: PoolPlan) -> list[dict[str, Any]]
         "DLLM_PORT": networking.port,
         "DLLM_TUNING_FILE": TUNING_FILE,
         "DLLM_REQUEST_TIMEOUT_SECONDS": networking.request_timeout_seconds,
+        # Clients of open connections move on before requests are refused.
+        "DLLM_SHUTDOWN_DELAY_SECONDS": LEAVE_SECONDS,
         # Draining waits as long as a request may take, so that a rollout cuts none off.
         "DLLM_SHUTDOWN_GRACE_SECONDS": networking.request_timeout_seconds,
         "HF_HOME": CACHE / "huggingface",

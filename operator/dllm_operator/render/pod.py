@@ -10,7 +10,15 @@ from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, EmbeddedSource, HubSo
 from dllm_operator.labels import ENGINE_TYPE, child_labels, child_name, pod_selector
 from dllm_operator.observe import Manifest
 from dllm_operator.plan import PoolPlan
-from dllm_operator.render.engine_env import CACHE, KEYS_FILE, MODELS, TUNING_FILE, api_keys_secret, engine_env
+from dllm_operator.render.engine_env import (
+    CACHE,
+    KEYS_FILE,
+    LEAVE_SECONDS,
+    MODELS,
+    TUNING_FILE,
+    api_keys_secret,
+    engine_env,
+)
 from dllm_operator.resource import Resource
 
 CONTAINER = "engine"
@@ -39,6 +47,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": SETTLE_SECONDS
+        + LEAVE_SECONDS
         + math.ceil(spec.networking.request_timeout_seconds)
         + EXIT_SECONDS,
         "securityContext": {

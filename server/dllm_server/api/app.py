@@ -14,6 +14,7 @@ from dllm_server.api.chat import chat_router
 from dllm_server.api.completions import completions_router
 from dllm_server.api.errors import ErrorResponse, install_error_handlers
 from dllm_server.api.health import health_router, package_version
+from dllm_server.api.leaving import Leaving
 from dllm_server.api.lifecycle import Lifecycle
 from dllm_server.api.models import models_router
 from dllm_server.api.plan import Limits
@@ -77,4 +78,5 @@ def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
     if keys is not None:
         app.add_middleware(BearerAuth, keys=keys)
     app.add_middleware(RequestLog, metrics=service.metrics.requests)
+    app.add_middleware(Leaving, lifecycle=service.lifecycle)
     return app

@@ -25,7 +25,7 @@ def health_router(service: Service) -> APIRouter:
     @router.get("/ready", summary="Whether new requests are taken")
     async def ready() -> Health:
         await health()
-        if service.lifecycle.state is ServingState.DRAINING:
+        if service.lifecycle.state is not ServingState.SERVING:
             raise shutting_down()
         return Health(status="ready")
 

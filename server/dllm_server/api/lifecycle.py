@@ -7,12 +7,14 @@ from enum import StrEnum
 
 class ServingState(StrEnum):
     SERVING = "serving"
+    LEAVING = "leaving"  # told to stop: takes what still comes, and tells clients to go elsewhere
     DRAINING = "draining"  # told to stop: finishes what runs, takes nothing new
     FAILED = "failed"  # the engine process has ended
 
 
 _TRANSITIONS = {
-    ServingState.SERVING: {ServingState.DRAINING, ServingState.FAILED},
+    ServingState.SERVING: {ServingState.LEAVING, ServingState.FAILED},
+    ServingState.LEAVING: {ServingState.DRAINING, ServingState.FAILED},
     ServingState.DRAINING: {ServingState.FAILED},
     ServingState.FAILED: set[ServingState](),
 }

@@ -130,11 +130,13 @@ class Server:
                 task.cancel()
 
     async def _drain(self, dying: asyncio.Future[Any]) -> int:
-        """Refuse new requests and finish open ones within the grace period."""
+        """Let clients move on, then refuse new requests and finish open ones within the grace period."""
         service = self._service
+        self._stop.clear()
+        service.lifecycle.move_to(ServingState.LEAVING)
+        await self._wait_for_clients(dying)
         service.lifecycle.move_to(ServingState.DRAINING)
         log.info("draining", open_choices=service.admission.open_choices)
-        self._stop.clear()
         grace = service.settings.shutdown_grace_seconds
         grace -= min(_LAST_ANSWERS_SECONDS, grace / 2)
         idle: asyncio.Future[Any] = asyncio.ensure_future(service.admission.wait_until_idle())
@@ -153,6 +155,17 @@ class Server:
         finally:
             idle.cancel()
             again.cancel()
+
+    async def _wait_for_clients(self, dying: asyncio.Future[Any]) -> None:
+        """The delay in which clients move on; a second signal ends it."""
+        delay = self._service.settings.shutdown_delay_seconds
+        if delay <= 0:
+            return
+        log.info("leaving", seconds=delay)
+        again: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait([dying, again], timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        again.cancel()
+        self._stop.clear()
 
     async def _give_up(self, engine_exit_code: int) -> int:
         """Answer what is open with 503 now that the engine is gone; the termination log gets the reason."""

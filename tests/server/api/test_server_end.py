@@ -50,6 +50,19 @@ def test_told_to_stop_it_finishes_what_runs_and_refuses_what_is_new(stream: bool
         assert healthy.status_code == 200
 
 
+def test_while_leaving_it_takes_requests_and_closes_their_connections() -> None:
+    with ScriptedServer(count_up, shutdown_delay_seconds=60) as server:
+        kept = server.http.get("/version")
+        server.stop()
+        eventually(lambda: server.http.get("/ready").status_code == 503, "not ready")
+        taken = server.http.post("/v1/completions", json=BODY)
+        server.stop()
+
+        assert server.join() == 0
+        assert "connection" not in kept.headers
+        assert (taken.status_code, taken.headers["connection"]) == (200, "close")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_requests_that_outlast_the_grace_period_are_answered_503(stream: bool) -> None:
     script = one_block_then(lambda _: Wait.FOREVER)
