@@ -59,7 +59,7 @@ def worst_failure(pods: Iterable[Manifest], lost_nodes: frozenset[str] = frozens
 def classify(pod: Manifest, lost_nodes: frozenset[str] = frozenset()) -> Failure | None:
     """The pod's failure, or None while it is ready, starting as it should, or on its way out."""
     status: dict[str, Any] = pod.get("status", {})
-    if "deletionTimestamp" in pod["metadata"] or _is_ready(status):
+    if "deletionTimestamp" in pod["metadata"] or is_serving(pod):
         return None
     for look in (
         _oom_killed,
@@ -77,6 +77,14 @@ def classify(pod: Manifest, lost_nodes: frozenset[str] = frozenset()) -> Failure
     if node in lost_nodes:
         return Failure(FailureReason.NODE_LOST, f"node {node} is not ready", pod["metadata"]["name"])
     return None
+
+
+def is_serving(pod: Manifest) -> bool:
+    """Ready by its condition and by its containers, and not on its way out."""
+    status: dict[str, Any] = pod.get("status", {})
+    is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
+    are_running = all(container.get("ready", False) for container in status.get("containerStatuses", ()))
+    return is_ready and are_running and "deletionTimestamp" not in pod["metadata"]
 
 
 def shorten(text: str, limit: int = MAX_MESSAGE) -> str:
@@ -150,10 +158,6 @@ def _unschedulable(status: dict[str, Any]) -> Found:
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return FailureReason.UNSCHEDULABLE, condition.get("message") or condition.get("reason", "")
     return None
-
-
-def _is_ready(status: dict[str, Any]) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
 
 
 def _containers(status: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import ConditionType, TuningMode
 from dllm_operator.conditions import Condition
-from dllm_operator.failures import Failure, FailureReason, worst_failure
+from dllm_operator.failures import Failure, FailureReason, is_serving, worst_failure
 from dllm_operator.labels import POOL, pod_selector
 from dllm_operator.observe import Manifest, Observed
 from dllm_operator.plan import Plan, PoolPlan
@@ -57,10 +59,13 @@ class Situation:
 def situation(resource: Resource, plan: Plan | None, observed: Observed, error: str | None) -> Situation:
     """Without a plan (an invalid spec) the pools that exist are reported."""
     deployments = observed.deployments()
+    serving = Counter(pod["metadata"]["labels"].get(POOL) for pod in observed.pods if is_serving(pod))
     if plan is not None:
-        pools = tuple(_planned_pool(pool, deployments.get(pool.deployment)) for pool in plan.pools)
+        pools = tuple(
+            _planned_pool(pool, deployments.get(pool.deployment), serving[pool.name]) for pool in plan.pools
+        )
     else:
-        pools = tuple(_existing_pool(body) for _, body in sorted(deployments.items()))
+        pools = tuple(_existing_pool(body, serving) for _, body in sorted(deployments.items()))
     failure = worst_failure(observed.pods, observed.lost_nodes)
     return Situation(resource, plan, pools, failure, observed.pods, error)
 
@@ -178,26 +183,39 @@ NO_GPU_NODES = (
 )
 
 
-def _planned_pool(pool: PoolPlan, live: Manifest | None) -> PoolState:
+def _planned_pool(pool: PoolPlan, live: Manifest | None, serving: int) -> PoolState:
     wanted = pool.replicas
     if wanted is None:
         wanted = int((live or {}).get("spec", {}).get("replicas", pool.initial_replicas))
-    counts = _counts(live) if live is not None else (0, 0, 0, False)
-    return PoolState(pool.name, wanted, *counts, pool.product, pool.memory_mib, pool.gpus_per_replica)
-
-
-def _existing_pool(live: Manifest) -> PoolState:
-    name = live["metadata"]["labels"].get(POOL, live["metadata"]["name"])
-    return PoolState(name, int(live["spec"].get("replicas", 1)), *_counts(live))
-
-
-def _counts(live: Manifest) -> tuple[int, int, int, bool]:
-    status = live.get("status", {})
-    pods, ready, updated = (
-        int(status.get(name, 0)) for name in ("replicas", "readyReplicas", "updatedReplicas")
+    pods, updated, is_observed = _counts(live)
+    return PoolState(
+        pool.name,
+        wanted,
+        pods,
+        serving,
+        updated,
+        is_observed,
+        pool.product,
+        pool.memory_mib,
+        pool.gpus_per_replica,
     )
+
+
+def _existing_pool(live: Manifest, serving: Mapping[str, int]) -> PoolState:
+    name = live["metadata"]["labels"].get(POOL, live["metadata"]["name"])
+    pods, updated, is_observed = _counts(live)
+    return PoolState(
+        name, int(live["spec"].get("replicas", 1)), pods, serving.get(name, 0), updated, is_observed
+    )
+
+
+def _counts(live: Manifest | None) -> tuple[int, int, bool]:
+    """Pods, pods of the newest template, and whether the Deployment's controller has seen its newest spec."""
+    if live is None:
+        return 0, 0, False
+    status = live.get("status", {})
     is_observed = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 0)
-    return pods, ready, updated, is_observed
+    return int(status.get("replicas", 0)), int(status.get("updatedReplicas", 0)), is_observed
 
 
 def _pool_fields(pool: PoolState) -> dict[str, Any]:
