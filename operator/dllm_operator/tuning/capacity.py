@@ -1,0 +1,125 @@
+"""What a setting would do on this GPU type for this load, and the best one: the model behind the
+controller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from dllm_operator.tuning.setting import Bounds, Setting
+from dllm_operator.tuning.speed import Speed
+
+SEQS_RATIO = 1.25
+GRID_RATIO = 1.1  # between neighbouring token budgets that are looked at
+ENOUGH = 0.99  # of the best throughput: a larger budget for the rest only costs memory and tail latency
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Bytes by owner on one GPU type: a property of GPU, model, dtype and engine."""
+
+    device_bytes: int
+    weights_bytes: int
+    other_bytes: int
+    bytes_per_token: float  # activations of a step
+    bytes_per_row: float  # logits
+    page_bytes: int
+
+    def peak_bytes(self, setting: Setting) -> float:
+        return self.fixed_bytes(setting) + self.bytes_per_token * setting.max_num_batched_tokens
+
+    def fixed_bytes(self, setting: Setting) -> float:
+        """All but activations."""
+        held = self.weights_bytes + self.other_bytes + setting.kv_pool_bytes
+        return held + self.bytes_per_row * setting.max_num_logits
+
+    def most_tokens(self, setting: Setting, target: float) -> int:
+        """The largest token budget that keeps the peak below ``target`` of the device."""
+        free = target * self.device_bytes - self.fixed_bytes(setting)
+        return max(int(free / self.bytes_per_token), 0) if self.bytes_per_token > 0 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a running request needs, averaged over its life."""
+
+    tokens_per_step: float  # query tokens a request brings to a step
+    pages: float
+    rows: float  # of logits at once
+    running: float  # requests that ran at once
+    is_starved: bool  # more would run if they could
+
+
+def step_tokens(setting: Setting, use: MemoryUse, load: Load) -> float:
+    """Tokens of a steady step: what the requests that fit bring, as far as the budget lets them."""
+    pages = max(setting.kv_pool_bytes // use.page_bytes - 1, 0)
+    fitting = min(setting.max_num_seqs, pages / load.pages if load.pages > 0 else setting.max_num_seqs)
+    running = fitting if load.is_starved else min(fitting, load.running)
+    return min(float(setting.max_num_batched_tokens), running * load.tokens_per_step)
+
+
+def throughput(setting: Setting, use: MemoryUse, speed: Speed, load: Load) -> float:
+    """Query tokens a second and pod."""
+    return speed.throughput(step_tokens(setting, use, load))
+
+
+def best_live(
+    setting: Setting, use: MemoryUse, speed: Speed, load: Load, bounds: Bounds, target: float
+) -> Setting:
+    """The smallest token budget with all but the whole throughput that memory allows, the split as it is."""
+    most = min(use.most_tokens(setting, target), bounds.tokens.high)
+    candidates = [
+        replace(setting, max_num_batched_tokens=int(tokens)) for tokens in _grid(bounds.tokens.low, most)
+    ]
+    return _smallest_good(
+        candidates or [bounds.clamp(replace(setting, max_num_batched_tokens=0))], use, speed, load
+    )
+
+
+def best_split(
+    setting: Setting, use: MemoryUse, speed: Speed, load: Load, bounds: Bounds, target: float
+) -> Setting:
+    """Token budget, pages and sequences chosen together; what the activations leave goes to pages."""
+    candidates = [
+        candidate
+        for tokens in _grid(bounds.tokens.low, bounds.tokens.high)
+        for seqs in _grid(max(bounds.seqs.low, 1.0), bounds.seqs.high, SEQS_RATIO)
+        if (candidate := _divided(setting, int(tokens), int(seqs), use, load, bounds, target)) is not None
+    ]
+    return _smallest_good(candidates or [setting], use, speed, load)
+
+
+def _divided(
+    setting: Setting, tokens: int, seqs: int, use: MemoryUse, load: Load, bounds: Bounds, target: float
+) -> Setting | None:
+    """Pages for so many sequences beside so many tokens of activations; None where they do not fit."""
+    rows = int(bounds.logits.clamp(seqs * load.rows)) if load.rows > 0 else setting.max_num_logits
+    pages = math.ceil(seqs * load.pages) + 1
+    wish = replace(
+        setting,
+        max_num_batched_tokens=tokens,
+        max_num_seqs=seqs,
+        max_num_logits=min(rows, setting.max_num_logits),
+        kv_pool_bytes=pages * use.page_bytes,
+    )
+    return wish if use.peak_bytes(wish) <= target * use.device_bytes else None
+
+
+def _smallest_good(candidates: list[Setting], use: MemoryUse, speed: Speed, load: Load) -> Setting:
+    rated = [(throughput(candidate, use, speed, load), candidate) for candidate in candidates]
+    best = max(rate for rate, _ in rated)
+    return min(
+        (c for rate, c in rated if rate >= ENOUGH * best), key=lambda c: (use.peak_bytes(c), c.max_num_seqs)
+    )
+
+
+def _grid(low: float, high: float, ratio: float = GRID_RATIO) -> Iterator[float]:
+    """From low to high in steps of a ratio, high included; nothing where high is below low."""
+    tokens = max(low, 1.0)
+    while tokens < high:
+        yield tokens
+        tokens *= ratio
+    if high >= low:
+        yield high

@@ -1,0 +1,285 @@
+"""One pool, one window -> at most one change. Pure; `docs/tuning.md` explains each rule with its formula.
+
+Down at once and without asking: out of memory, or a peak above the target. Up only on demand, to what the
+model predicts to be enough, or by a cautious factor where the model is unknown or has missed; a step that
+did not pay ends the climb. The split between activations and pages moves rarely, since it takes a restart.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+
+from dllm_operator.tuning.capacity import Load, MemoryUse, best_live, best_split, throughput
+from dllm_operator.tuning.decision import Action, Change, Decision, Reason
+from dllm_operator.tuning.learn import learn
+from dllm_operator.tuning.setting import Bounds, Setting
+from dllm_operator.tuning.speed import Speed, fit_speed
+from dllm_operator.tuning.state import Trial, TuningState
+from dllm_operator.tuning.window import PoolWindow
+
+CUT = 0.5  # of the token budget after an out-of-memory
+LEAST_CUT = 0.9  # of the token budget after a peak above target
+CAUTIOUS_STEP = 1.25
+HYSTERESIS = 1.08  # a wish closer than this to what is set is no wish
+AIM_BELOW = 0.005  # of the device below the target: what predictions aim at
+TOKEN_MARGIN = 1.05  # on the bytes a token: peaks are noisy
+PAYOFF = 1.01  # a step up must bring this much
+MISS = 0.10  # a prediction that far off does not count as a model
+BUSY_FILL = 0.85  # the token budget limits the steps
+SETTLE_WINDOWS = 1  # after a change has been applied
+CEILING_WINDOWS = 120  # before a level that failed is tried again
+CEILING_MARGIN = 0.9
+STARVED_WINDOWS = 3
+RESTART_COOLDOWN_WINDOWS = 20
+SPLIT_GAIN = 1.03
+LEAK_SHARE = 0.03  # of the device, grown since the start and still growing
+LEAK_WINDOWS = 5
+LOAD_SHIFT = 1.25
+HIDDEN = 2.0  # how much more than it got a request may want of full steps
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """``target`` is the share of the device's memory that peaks may reach."""
+
+    target: float
+    bounds: Bounds
+    page_bytes: int
+    bytes_per_row: float
+    latency_p95_seconds: float | None = None
+
+
+def decide(state: TuningState, window: PoolWindow, objective: Objective) -> tuple[TuningState, Decision]:
+    """The next state and what to do. A change is already part of the next state: call this only to act on
+    it.
+    """
+    state = learn(state, window, objective.bytes_per_row)
+    state, decision = _decide(state, window, objective)
+    if decision.change is None:
+        is_calm = decision.reason in (Reason.SATISFIED, Reason.PLATEAU, Reason.AT_BOUNDS)
+        return replace(state, calm=state.calm + 1 if is_calm else 0), decision
+    return _changed(state, decision.change), decision
+
+
+def _decide(state: TuningState, window: PoolWindow, objective: Objective) -> tuple[TuningState, Decision]:
+    if window.pods == 0:
+        return state, Decision(Reason.NO_READINGS, "no pod answered")
+    if window.out_of_memory or window.peak_share > objective.target:
+        return _in_danger(state, window, objective)
+    if not window.is_applied:
+        return state, Decision(Reason.APPLYING, f"pods take over generation {state.generation}")
+    if state.settling > 0:
+        return replace(state, settling=state.settling - 1), Decision(
+            Reason.SETTLING, "the last change settles"
+        )
+    if not window.has_traffic:
+        return state, Decision(Reason.NO_TRAFFIC, "no step has run")
+    state = _judge_trial(state, window)
+    return _improve(state, window, objective)
+
+
+def _in_danger(state: TuningState, window: PoolWindow, objective: Objective) -> tuple[TuningState, Decision]:
+    """Less at once; the level becomes a ceiling. Growth that belongs to no setting is a leak instead."""
+    now = state.setting
+    what = (
+        f"{window.out_of_memory} out-of-memory"
+        if window.out_of_memory
+        else f"peak at {window.peak_share:.1%} of the device, target {objective.target:.0%}"
+    )
+    reason = Reason.OUT_OF_MEMORY if window.out_of_memory else Reason.PEAK_ABOVE_TARGET
+    if not window.is_applied:
+        return state, Decision(Reason.APPLYING, f"{what}; the last cut is not applied yet")
+    if _is_leaking(state, window) and not window.out_of_memory:
+        message = f"{what}: other memory grows window after window with nothing changed; restart the pods"
+        return state, Decision(Reason.LEAK, message, Change(Action.RESTART, now))
+    bounds, tokens = objective.bounds, now.max_num_batched_tokens
+    use = memory_use(state, window, objective)
+    predicted = use.most_tokens(now, objective.target - AIM_BELOW) if use.bytes_per_token > 0 else tokens
+    most = tokens * (CUT if window.out_of_memory else LEAST_CUT)
+    cut = replace(now, max_num_batched_tokens=int(min(most, max(predicted, tokens * CUT))))
+    if cut.max_num_batched_tokens < bounds.tokens.low:
+        cut = _cut_others(now, bounds)
+    cut = bounds.clamp(cut)
+    if cut == now:
+        return state, Decision(Reason.AT_BOUNDS, f"{what}, and every setting is at its lower bound")
+    state = replace(state, ceiling_tokens=tokens, ceiling_window=state.window, trial=None)
+    message = f"{what}: {_difference(now, cut)}"
+    return state, Decision(reason, message, Change(Action.LIVE, cut))
+
+
+def _cut_others(now: Setting, bounds: Bounds) -> Setting:
+    """The token budget to its bound; where it is there already, sequences, then logits rows."""
+    low = int(bounds.tokens.low)
+    if now.max_num_batched_tokens > low:
+        return replace(now, max_num_batched_tokens=low)
+    if now.max_num_seqs > bounds.seqs.low:
+        return replace(now, max_num_seqs=max(int(now.max_num_seqs * 0.8), 1))
+    return replace(now, max_num_logits=max(int(now.max_num_logits * CUT), 1))
+
+
+def _judge_trial(state: TuningState, window: PoolWindow) -> TuningState:
+    """Has the last step up kept its promise?"""
+    trial = state.trial
+    if trial is None or not window.has_demand:
+        return state
+    seen = window.steps.tokens / window.steps.seconds
+    predicted = trial.predicted_tokens_per_second
+    missed = predicted is not None and abs(seen - predicted) > MISS * predicted
+    has_paid = seen >= PAYOFF * trial.tokens_per_second
+    return replace(
+        state,
+        trial=None,
+        misses=state.misses + 1 if missed else 0,
+        plateau_running=None if has_paid else window.running,
+    )
+
+
+def _improve(state: TuningState, window: PoolWindow, objective: Objective) -> tuple[TuningState, Decision]:
+    latency, limit = window.latency_p95_seconds, objective.latency_p95_seconds
+    if latency is not None and limit is not None and latency > limit:
+        return _shorten_steps(state, latency, limit, objective)
+    speed = fit_speed(state.sums) if state.misses < 2 else None
+    state = replace(state, starved=state.starved + 1 if _is_starved(state, window, objective) else 0)
+    split = _split(state, window, objective, speed)
+    if split is not None:
+        return replace(state, starved=0), split
+    if not (window.has_demand and window.fill >= BUSY_FILL):
+        return state, Decision(Reason.SATISFIED, f"steps use {window.fill:.0%} of the token budget")
+    if state.plateau_running is not None:
+        if window.running < LOAD_SHIFT * state.plateau_running:
+            return state, Decision(Reason.PLATEAU, "the last step up brought nothing")
+        state = replace(state, plateau_running=None)
+    return _step_up(state, window, objective, speed)
+
+
+def _step_up(
+    state: TuningState, window: PoolWindow, objective: Objective, speed: Speed | None
+) -> tuple[TuningState, Decision]:
+    now, use = state.setting, memory_use(state, window, objective)
+    if use.bytes_per_token <= 0:
+        return state, Decision(Reason.SATISFIED, "no step has been large enough to measure")
+    seen = window.steps.tokens / window.steps.seconds
+    target = objective.target - AIM_BELOW
+    if speed is None:
+        most = min(use.most_tokens(now, target), int(now.max_num_batched_tokens * CAUTIOUS_STEP))
+        wish = replace(now, max_num_batched_tokens=max(most, now.max_num_batched_tokens))
+        reason, predicted = Reason.CAUTIOUS_STEP, None
+    else:
+        load = _load(state, window, hidden=math.inf)
+        wish = best_live(now, use, speed, load, objective.bounds, target)
+        reason, predicted = Reason.MODEL_STEP, throughput(wish, use, speed, load)
+    wish = objective.bounds.clamp(_below_ceiling(state, wish))
+    if wish.max_num_batched_tokens < now.max_num_batched_tokens * HYSTERESIS:
+        return state, Decision(Reason.SATISFIED, "the token budget is where memory and speed want it")
+    state = replace(state, trial=Trial(seen, predicted))
+    message = f"requests wait and steps are full: {_difference(now, wish)}"
+    return state, Decision(reason, message, Change(Action.LIVE, wish))
+
+
+def _split(
+    state: TuningState, window: PoolWindow, objective: Objective, speed: Speed | None
+) -> Decision | None:
+    """Another division of memory between activations and pages, where it is worth a restart."""
+    last = state.restart_window
+    is_cooling = last is not None and state.window - last < RESTART_COOLDOWN_WINDOWS
+    if speed is None or state.starved < STARVED_WINDOWS or is_cooling or state.pages_per_request is None:
+        return None
+    now, use, load = state.setting, memory_use(state, window, objective), _load(state, window)
+    target = objective.target - AIM_BELOW
+    wish = _below_ceiling(state, best_split(now, use, speed, load, objective.bounds, target))
+    wish = objective.bounds.clamp(wish)
+    before, after = throughput(now, use, speed, load), throughput(wish, use, speed, load)
+    if before <= 0 or after < SPLIT_GAIN * before or wish == now:
+        return None
+    message = f"{after / before - 1:.0%} more throughput predicted: {_difference(now, wish)}"
+    return Decision(Reason.SPLIT_MOVED, message, Change(Action.RESTART, wish))
+
+
+def _shorten_steps(
+    state: TuningState, latency: float, limit: float, objective: Objective
+) -> tuple[TuningState, Decision]:
+    now, bounds = state.setting, objective.bounds
+    wish = bounds.clamp(replace(now, refresh_share=now.refresh_share * 0.8))
+    if wish == now:
+        wish = bounds.clamp(replace(now, max_num_batched_tokens=int(now.max_num_batched_tokens * 0.8)))
+    what = f"p95 latency {latency:.2f} s, objective {limit:.2f} s"
+    if wish == now:
+        return state, Decision(Reason.AT_BOUNDS, f"{what}, and every setting is at its lower bound")
+    message = f"{what}: {_difference(now, wish)}"
+    return state, Decision(Reason.LATENCY_ABOVE_OBJECTIVE, message, Change(Action.LIVE, wish))
+
+
+def memory_use(state: TuningState, window: PoolWindow, objective: Objective) -> MemoryUse:
+    """What is known of the GPU type so far."""
+    return MemoryUse(
+        window.device_bytes,
+        window.weights_bytes,
+        max(state.other_bytes, default=window.other_bytes),
+        state.bytes_per_token * TOKEN_MARGIN,
+        objective.bytes_per_row,
+        objective.page_bytes,
+    )
+
+
+def _load(state: TuningState, window: PoolWindow, hidden: float = HIDDEN) -> Load:
+    """What requests need. Full steps hide it: a request brings its share of them, and may bring `hidden`
+    times as much, which only a larger budget can show."""
+    share = window.steps.mean_tokens / window.running if window.running > 0 else 0.0
+    if window.fill >= BUSY_FILL:
+        share *= hidden
+    per_request = max(state.tokens_per_request or 0.0, share)
+    pages, rows = state.pages_per_request or 0.0, state.rows_per_request
+    return Load(per_request, pages, rows, window.running, window.has_demand)
+
+
+def _is_starved(state: TuningState, window: PoolWindow, objective: Objective) -> bool:
+    """Requests wait and no live change can help: pages or sequences are all taken while steps have room, or
+    steps are full and memory allows no larger ones."""
+    if not window.has_demand:
+        return False
+    all_taken = window.page_share >= 0.9 or window.running >= state.setting.max_num_seqs - 0.5
+    if window.fill < BUSY_FILL:
+        return all_taken
+    use = memory_use(state, window, objective)
+    most = use.most_tokens(state.setting, objective.target - AIM_BELOW)
+    return state.setting.max_num_batched_tokens * HYSTERESIS >= most
+
+
+def _is_leaking(state: TuningState, window: PoolWindow) -> bool:
+    known, base = state.other_bytes, state.base_other_bytes
+    if base is None or len(known) < LEAK_WINDOWS:
+        return False
+    is_growing = known[-1] > known[0] and all(a <= b for a, b in itertools.pairwise(known))
+    return is_growing and known[-1] - base >= LEAK_SHARE * window.device_bytes
+
+
+def _below_ceiling(state: TuningState, wish: Setting) -> Setting:
+    ceiling = state.ceiling_tokens
+    if ceiling is None or state.window - state.ceiling_window >= CEILING_WINDOWS:
+        return wish
+    return replace(
+        wish, max_num_batched_tokens=min(wish.max_num_batched_tokens, int(ceiling * CEILING_MARGIN))
+    )
+
+
+def _changed(state: TuningState, change: Change) -> TuningState:
+    is_restart = change.action is Action.RESTART
+    return replace(
+        state,
+        setting=change.setting,
+        started=change.setting if is_restart else state.started,
+        generation=state.generation + 1,
+        settling=SETTLE_WINDOWS,
+        restart_window=state.window if is_restart else state.restart_window,
+        other_bytes=() if is_restart else state.other_bytes,
+        base_other_bytes=None if is_restart else state.base_other_bytes,
+        calm=0,
+    )
+
+
+def _difference(before: Setting, after: Setting) -> str:
+    names = ("max_num_batched_tokens", "max_num_seqs", "max_num_logits", "refresh_share", "kv_pool_bytes")
+    changes = ((name, getattr(before, name), getattr(after, name)) for name in names)
+    return ", ".join(f"{name} {old:g} -> {new:g}" for name, old, new in changes if old != new)

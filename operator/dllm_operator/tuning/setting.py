@@ -1,0 +1,59 @@
+"""What a pool's engines are told, and between which bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """``kv_pool_bytes`` and more sequences than at the start take a restart; the rest is live."""
+
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    max_num_logits: int
+    refresh_share: float
+    kv_pool_bytes: int
+
+    def is_live_from(self, started: Setting) -> bool:
+        """Whether an engine that started with ``started`` can take this one without a restart."""
+        return self.kv_pool_bytes == started.kv_pool_bytes and self.max_num_seqs <= started.max_num_seqs
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Inclusive."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} exceeds high {self.high}")
+
+    def clamp(self, value: float) -> float:
+        return min(max(value, self.low), self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The user's bounds within the engine's: ``tokens.low`` is at least the longest sequence, which no step
+    splits.
+    """
+
+    tokens: Range
+    seqs: Range
+    logits: Range
+    refresh_share: Range
+
+    def clamp(self, setting: Setting) -> Setting:
+        return replace(
+            setting,
+            max_num_batched_tokens=int(self.tokens.clamp(setting.max_num_batched_tokens)),
+            max_num_seqs=int(self.seqs.clamp(setting.max_num_seqs)),
+            max_num_logits=int(self.logits.clamp(setting.max_num_logits)),
+            refresh_share=self.refresh_share.clamp(setting.refresh_share),
+        )
+
+    def holds(self, setting: Setting) -> bool:
+        return self.clamp(setting) == setting

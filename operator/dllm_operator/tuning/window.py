@@ -1,0 +1,57 @@
+"""What a pool did between two looks at its pods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dllm_operator.tuning.speed import StepSums
+
+
+@dataclass(frozen=True, slots=True)
+class PoolWindow:
+    """Of all pods that answered. Bytes are the worst pod's; rates, sums and counts are a pod's mean where
+    they say so.
+
+    ``peak_tokens`` is the size of the step that made ``peak_activation_bytes``. ``fill`` is the mean share
+    of the token budget that steps used; ``waiting``, ``running`` and ``used_pages`` are means over time.
+    """
+
+    seconds: float
+    pods: int
+    pods_silent: int
+    is_applied: bool  # every pod runs the newest generation
+    device_bytes: int
+    weights_bytes: int
+    kv_pool_bytes: int
+    other_bytes: int
+    peak_bytes: int
+    peak_activation_bytes: int
+    peak_tokens: int
+    peak_logits_bytes: int
+    out_of_memory: int
+    steps: StepSums
+    committed_per_second: float  # a pod
+    fill: float
+    waiting: float  # a pod
+    running: float  # a pod
+    used_pages: float  # a pod
+    total_pages: int
+    latency_p95_seconds: float | None = None
+
+    @property
+    def has_traffic(self) -> bool:
+        return self.steps.steps > 0
+
+    @property
+    def has_demand(self) -> bool:
+        """Requests wait, so that more capacity would be used."""
+        return self.waiting >= 1.0
+
+    @property
+    def peak_share(self) -> float:
+        """Of the device's memory."""
+        return self.peak_bytes / self.device_bytes
+
+    @property
+    def page_share(self) -> float:
+        return self.used_pages / self.total_pages if self.total_pages else 0.0
