@@ -37,7 +37,10 @@ def _contains(live: Any, wanted: Any) -> bool:
     if isinstance(wanted, Mapping):
         if not isinstance(live, Mapping):
             return not wanted and live is None
-        return all(_is_absent(value) or _contains(live.get(key), value) for key, value in wanted.items())
+        return all(
+            (_is_absent(value) and not live.get(key)) or _contains(live.get(key), value)
+            for key, value in wanted.items()
+        )
     if isinstance(wanted, list):
         return isinstance(live, list) and _contains_items(live, wanted)
     return bool(live == wanted) or _is_same_quantity(live, wanted)
@@ -49,11 +52,16 @@ def _is_absent(value: Any) -> bool:
 
 
 def _contains_items(live: Sequence[Any], wanted: Sequence[Any]) -> bool:
-    key = next((k for k in _KEYS if all(isinstance(item, Mapping) and k in item for item in wanted)), None)
+    key = next((k for k in _KEYS if all(_identity(item, k) is not None for item in wanted)), None)
     if key is None or len({item[key] for item in wanted}) != len(wanted):
         return len(live) == len(wanted) and all(map(_contains, live, wanted))
-    by_key = {item.get(key): item for item in live if isinstance(item, Mapping)}
+    by_key = {_identity(item, key): item for item in live}
     return all(item[key] in by_key and _contains(by_key[item[key]], item) for item in wanted)
+
+
+def _identity(item: Any, key: str) -> str | int | None:
+    value = item.get(key) if isinstance(item, Mapping) else None
+    return value if isinstance(value, str | int) else None
 
 
 def _is_same_quantity(live: Any, wanted: Any) -> bool:

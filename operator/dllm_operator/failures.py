@@ -13,6 +13,7 @@ from typing import Any
 
 from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE, Termination, TerminationReason
 
+from dllm_operator.labels import POOL
 from dllm_operator.observe import Manifest
 
 MAX_MESSAGE = 512
@@ -52,7 +53,9 @@ _START_EXITS = ("StartError", "ContainerCannotRun")
 
 def worst_failure(pods: Iterable[Manifest], lost_nodes: frozenset[str] = frozenset()) -> Failure | None:
     """The first class in the order that any of `pods` shows."""
-    failures = [failure for pod in pods if (failure := classify(pod, lost_nodes)) is not None]
+    known = tuple(pods)
+    current = [pod for pod in known if not _is_replaced(pod, known)]
+    failures = [failure for pod in current if (failure := classify(pod, lost_nodes)) is not None]
     return min(failures, key=lambda failure: (failure.rank, failure.pod), default=None)
 
 
@@ -85,6 +88,19 @@ def is_serving(pod: Manifest) -> bool:
     is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
     are_running = all(container.get("ready", False) for container in status.get("containerStatuses", ()))
     return is_ready and are_running and "deletionTimestamp" not in pod["metadata"]
+
+
+def _is_replaced(pod: Manifest, pods: Iterable[Manifest]) -> bool:
+    """Whether the pod has ended for good, as evicted ones do, and a later one of its pool serves."""
+    if pod.get("status", {}).get("phase") != "Failed":
+        return False
+    pool, born = pod["metadata"].get("labels", {}).get(POOL), pod["metadata"].get("creationTimestamp", "")
+    return any(
+        is_serving(other)
+        and other["metadata"].get("labels", {}).get(POOL) == pool
+        and other["metadata"].get("creationTimestamp", "") >= born
+        for other in pods
+    )
 
 
 def shorten(text: str, limit: int = MAX_MESSAGE) -> str:
@@ -137,6 +153,8 @@ def _start_failed(status: dict[str, Any]) -> Found:
 
 
 def _crash_loop(status: dict[str, Any]) -> Found:
+    if _evicted(status) is not None:  # which also ends the containers
+        return None
     for container, ended in _ends(status):
         if ended.get("exitCode", 0) == 0 and container.get("restartCount", 0) == 0:
             continue

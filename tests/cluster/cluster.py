@@ -98,7 +98,8 @@ class Cluster:
 
     def audit_log(self) -> Path:
         """Every request of the API server as JSON lines, where the CLUSTER program keeps them."""
-        return Path(self.env.get("DLLM_CLUSTER_DIR", "/var/lib/dllm-cluster")) / "log/audit.log"
+        folder = self.env.get("DLLM_CLUSTER_DIR") or Path(self.env["KUBECONFIG"]).parent
+        return Path(folder) / "log/audit.log"
 
 
 def find_cluster() -> tuple[Cluster, Callable[[], None]] | None:

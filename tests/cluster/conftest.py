@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.cluster import Cluster, CommandError, run
 
 REGISTRY, TAG = "example.local", "test"
+BUILD_SECONDS = 1800
 RELEASE_NAMESPACE = "dllm-system"
 CRD = "dllmdeployments.serving.dllm.dev"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
@@ -24,6 +29,13 @@ class Images:
     server: str
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test that needs the images also waits for their first build."""
+    waiting = [item for item in items if "images" in getattr(item, "fixturenames", ())]
+    for item in waiting[:1]:
+        item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
+
+
 @pytest.fixture(scope="session")
 def images(cluster: Cluster) -> Images:
     """Built from this tree and loaded, unless OPERATOR_IMAGE and SERVER_IMAGE name what nodes can pull."""
@@ -31,19 +43,28 @@ def images(cluster: Cluster) -> Images:
         return Images(os.environ["OPERATOR_IMAGE"], os.environ["SERVER_IMAGE"])
     build = "docker build" if cluster.program is None else f"{' '.join(cluster.program)} build"
     arguments = ["make", "images", f"REGISTRY={REGISTRY}", f"TAG={TAG}", f"BUILD={build}"]
-    run(arguments, dict(os.environ), timeout=1500)
+    run(arguments, dict(os.environ), timeout=BUILD_SECONDS)
     images = Images(f"{REGISTRY}/dllm-operator:{TAG}", f"{REGISTRY}/dllm-server:{TAG}")
-    cluster.load(images.operator, images.server, nodes="node-0,node-1" if cluster.program else None)
+    cluster.load(images.operator, images.server)  # a pod may come to any node
     return images
 
 
 @pytest.fixture(scope="session")
 def operator(cluster: Cluster, images: Images) -> Iterator[Images]:
     """Installed by the line of the README; gone, with its CRD, at the end."""
-    remove_operator(cluster)
-    install_operator(cluster, images)
-    yield images
-    remove_operator(cluster)
+    with turn():
+        remove_operator(cluster)
+        install_operator(cluster, images)
+        yield images
+        remove_operator(cluster)
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Runs of the tests take turns: a cluster has one release and one CRD."""
+    with (Path(tempfile.gettempdir()) / "dllm-cluster-tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def install_operator(cluster: Cluster, images: Images, *flags: str) -> None:
@@ -56,13 +77,23 @@ def install_operator(cluster: Cluster, images: Images, *flags: str) -> None:
 
 
 def remove_operator(cluster: Cluster) -> None:
-    """Also what a run that was cut short has left."""
+    """Also what a run that was cut short has left. The CRD stays where it would take resources along."""
     releases = json.loads(cluster.helm("list", "-n", RELEASE_NAMESPACE, "-a", "-o", "json"))
     if releases:
         cluster.helm("uninstall", "dllm", "-n", RELEASE_NAMESPACE, "--wait")
-    cluster.kubectl(
-        "delete", "crd", "dllmdeployments.serving.dllm.dev", "--ignore-not-found", "--timeout=60s"
-    )
+    if not resources_in_use(cluster):
+        cluster.kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s")
+
+
+def resources_in_use(cluster: Cluster) -> list[str]:
+    """Resources outside of namespaces that are being deleted."""
+    if cluster.get("crd", CRD) is None:
+        return []
+    active = {
+        each["metadata"]["name"] for each in cluster.list("namespaces") if each["status"]["phase"] == "Active"
+    }
+    keys = [(each["metadata"]["namespace"], each["metadata"]["name"]) for each in cluster.list(CRD)]
+    return [f"{namespace}/{name}" for namespace, name in keys if namespace in active]
 
 
 @pytest.fixture

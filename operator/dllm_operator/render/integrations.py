@@ -30,7 +30,7 @@ def scaled_object(resource: Resource, autoscaling: AutoscalingSpec, pool: PoolPl
         "metadata": {
             "serverAddress": autoscaling.prometheus_address,
             "query": f"sum({pods})",
-            "threshold": f"{autoscaling.metric.target:g}",
+            "threshold": f"{autoscaling.metric.target:.15g}",
         },
     }
     body = {

@@ -1,0 +1,54 @@
+"""The operator's own pods: their metrics, and what they wrote according to the API server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import RELEASE_NAMESPACE
+
+SERVICE_ACCOUNT = f"system:serviceaccount:{RELEASE_NAMESPACE}:dllm-operator"
+SELECTOR = "app.kubernetes.io/name=dllm-operator,app.kubernetes.io/component!=test"
+WRITES = ("create", "update", "patch", "delete", "deletecollection")
+
+
+def pod_names(cluster: Cluster) -> list[str]:
+    """Of the pods that are not on their way out."""
+    pods = cluster.list("pods", RELEASE_NAMESPACE, SELECTOR)
+    return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+def metric(cluster: Cluster, pod: str, name: str) -> float:
+    """The sum of a metric's samples on one pod."""
+    text = cluster.raw(f"/api/v1/namespaces/{RELEASE_NAMESPACE}/pods/{pod}:8080/proxy/metrics")
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return sum(sample.value for sample in samples if sample.name == name)
+
+
+def leaders(cluster: Cluster) -> list[str]:
+    return [pod for pod in pod_names(cluster) if metric(cluster, pod, "dllm_operator_is_leader") == 1]
+
+
+def writes_since(cluster: Cluster, moment: datetime) -> list[str]:
+    """`verb resource namespace/name` of every write of the operator but those of its Lease."""
+    return [
+        f"{entry['verb']} {target['resource']} {target.get('namespace', '')}/{target.get('name', '')}"
+        for entry, target in _requests(cluster)
+        if entry["verb"] in WRITES
+        and target["resource"] != "leases"
+        and datetime.fromisoformat(entry["requestReceivedTimestamp"]) >= moment
+    ]
+
+
+def _requests(cluster: Cluster) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    with cluster.audit_log().open() as lines:
+        for line in lines:
+            if SERVICE_ACCOUNT in line:
+                entry = json.loads(line)
+                if entry.get("stage") == "ResponseComplete" and "objectRef" in entry:
+                    yield entry, entry["objectRef"]

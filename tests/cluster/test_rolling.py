@@ -1,0 +1,178 @@
+"""Pods that go while requests come: deletions, crashes and rollouts under load from inside the cluster."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import pytest
+
+from tests.cluster.cluster import Cluster, Manifest, run
+from tests.cluster.conftest import REGISTRY, RESTRICTED, TAG, Images, describe
+from tests.cluster.load import Load, constant_load
+from tests.cluster.serving import InClusterClient, make_resource, wait_ready
+
+pytestmark = pytest.mark.cluster
+
+NAME = "rolling"
+REPLICAS = 2
+FRESH, KEPT = 2, 1  # threads of the load
+AROUND = 10  # requests before and after what happens
+BROKEN = {
+    "BadStatusLine",
+    "BrokenPipeError",
+    "ConnectionRefusedError",
+    "ConnectionResetError",
+    "IncompleteRead",
+    "RemoteDisconnected",
+}
+KILL_ENGINE = """
+import os, pathlib, signal
+for process in pathlib.Path("/proc").glob("[0-9]*"):
+    if b"dllm_server.engine.loop" in (process / "cmdline").read_bytes().split(b"\\0"):
+        os.kill(int(process.name), signal.SIGKILL)
+        print("killed")
+"""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Two pods behind one Service, and a client pod beside them."""
+
+    cluster: Cluster
+    namespace: str
+
+    def settle(self) -> dict[str, str]:
+        """Images of the ready pods by their names, once there are as many as wanted and no others."""
+        wait_ready(self.cluster, self.namespace, NAME)
+        pods = self.cluster.wait_for("every pod is ready and none is going", self._settled_pods, 120)
+        return {pod["metadata"]["name"]: pod["spec"]["containers"][0]["image"] for pod in pods}
+
+    def _settled_pods(self) -> list[Manifest] | None:
+        selector = f"app.kubernetes.io/instance={NAME},app.kubernetes.io/name=dllm-serve"
+        pods = self.cluster.list("pods", self.namespace, selector)
+        ready = [pod for pod in pods if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]]
+        return pods if len(pods) == len(ready) == REPLICAS else None
+
+    def load(self) -> AbstractContextManager[Load]:
+        return constant_load(self.cluster, self.namespace, NAME, fresh=FRESH, kept=KEPT)
+
+
+def is_ready(pod: Manifest) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+@pytest.fixture(scope="module")
+def next_image(cluster: Cluster, images: Images) -> str:
+    """The server under a second name, on every node."""
+    if "NEXT_SERVER_IMAGE" in os.environ:
+        return os.environ["NEXT_SERVER_IMAGE"]
+    if "SERVER_IMAGE" in os.environ:
+        pytest.skip("needs NEXT_SERVER_IMAGE beside SERVER_IMAGE: another name of the same image")
+    build = "docker build" if cluster.program is None else f"{shlex.join(cluster.program)} build"
+    tag = f"{TAG}-next"
+    run(["make", "images", f"REGISTRY={REGISTRY}", f"TAG={tag}", f"BUILD={build}"], cluster.env, timeout=900)
+    name = f"{REGISTRY}/dllm-server:{tag}"
+    cluster.load(name)
+    return name
+
+
+@pytest.fixture(scope="module")
+def endpoint(cluster: Cluster, operator: Images) -> Iterator[Endpoint]:
+    """One for all tests of this file: two pods cost more than what happens to them."""
+    namespace = f"rolling-{uuid.uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", namespace)
+    cluster.kubectl("label", "namespace", namespace, RESTRICTED)
+    try:
+        cluster.apply(make_resource(NAME, replicas=REPLICAS), namespace)
+        InClusterClient(cluster, namespace, operator.server)
+        yield Endpoint(cluster, namespace)
+    finally:
+        cluster.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+@pytest.fixture(autouse=True)
+def explained(cluster: Cluster, endpoint: Endpoint, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A failing test prints what happened in the namespace that all share."""
+    yield
+    report = getattr(request.node, "report", None)
+    if report is not None and report.failed:
+        print(describe(cluster, endpoint.namespace))
+
+
+def check_retried(load: Load) -> None:
+    """What failed was refused with 503 or broke with its pod, and an answer came in the end."""
+    assert load.unanswered() == [], load.summary()
+    errors = {request.error for request in load.failed()}
+    assert {error for error in errors if not error.startswith("503 ")} <= BROKEN
+
+
+def test_a_deleted_pod_fails_no_request(cluster: Cluster, endpoint: Endpoint) -> None:
+    victim, *_ = endpoint.settle()
+    with endpoint.load() as load:
+        load.wait(cluster, AROUND)
+        cluster.kubectl("delete", "pod", victim, "-n", endpoint.namespace)  # waits for its end
+        load.wait(cluster, AROUND)
+        assert victim not in endpoint.settle()
+
+    print(load.summary())
+    assert load.failed() == [], load.summary()
+
+
+def test_a_pod_deleted_by_force_fails_only_its_own_requests(cluster: Cluster, endpoint: Endpoint) -> None:
+    victim, *_ = endpoint.settle()
+    with endpoint.load() as load:
+        load.wait(cluster, AROUND)
+        cluster.kubectl("delete", "pod", victim, "-n", endpoint.namespace, "--force", "--grace-period=0")
+        assert victim not in endpoint.settle()
+        before = len(load.requests)
+        load.wait(cluster, AROUND)
+
+    print(load.summary())
+    check_retried(load)
+    assert Load(load.requests[before:]).failed() == [], load.summary()
+
+
+def test_a_pod_whose_engine_is_killed_fails_only_its_own_requests(
+    cluster: Cluster, endpoint: Endpoint
+) -> None:
+    victim, *_ = endpoint.settle()
+    with endpoint.load() as load:
+        load.wait(cluster, AROUND)
+        python = ("exec", "-i", victim, "-n", endpoint.namespace, "--", "/opt/dllm/bin/python", "-")
+        assert cluster.kubectl(*python, stdin=KILL_ENGINE).split() == ["killed"]
+        cluster.wait_for("the container restarts", lambda: restarts(cluster, endpoint, victim) == 1)
+        assert victim in endpoint.settle()
+        before = len(load.requests)
+        load.wait(cluster, AROUND)
+
+    print(load.summary())
+    check_retried(load)
+    assert Load(load.requests[before:]).failed() == [], load.summary()
+
+
+def restarts(cluster: Cluster, endpoint: Endpoint, pod: str) -> int:
+    found = cluster.get("pod", pod, endpoint.namespace)
+    assert found is not None
+    return sum(status["restartCount"] for status in found["status"]["containerStatuses"])
+
+
+def test_a_rolling_image_change_fails_no_request(
+    cluster: Cluster, endpoint: Endpoint, next_image: str
+) -> None:
+    before = endpoint.settle()
+    with endpoint.load() as load:
+        load.wait(cluster, AROUND)
+        cluster.patch("dllm", NAME, endpoint.namespace, {"spec": {"image": next_image}})
+        cluster.wait_for("no old pod is left", lambda: not endpoint.settle().keys() & before.keys(), 240)
+        load.wait(cluster, AROUND)
+    after = endpoint.settle()
+
+    print(load.summary())
+    assert set(after.values()) == {next_image}
+    assert load.failed() == [], load.summary()

@@ -1,0 +1,74 @@
+"""A hundred resources: they follow their specs, then nothing is written, and the operator stays small.
+
+How fast a spec is followed is measured by `python -m benchmarks.operator`, which this drives and prints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from benchmarks.operator import OperatorFigures, measure
+from dllm_operator.kube import Kube
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import Images
+from tests.cluster.operator_pods import leaders, metric, writes_since
+from tests.cluster.serving import RESOURCE
+from tests.cluster.simulated_nodes import SimulatedNodes
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+RESOURCES = 100
+QUIET_SECONDS = 60
+MOST_MEMORY_BYTES = 300 * 1024**2
+
+
+def test_a_hundred_resources_follow_their_specs_and_then_cost_nothing(
+    cluster: Cluster, operator: Images, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", cluster.env["KUBECONFIG"])
+    (leader,) = cluster.wait_for("one pod leads", lambda: leaders(cluster))
+    with SimulatedNodes(cluster) as nodes:
+        for name in ("scale-a", "scale-b"):
+            nodes.add(name, labels={"tests.dllm.dev/pool": "scale"})
+
+        figures = asyncio.run(_measure(namespace))
+        cluster.wait_for("every resource is Ready", lambda: _are_all_ready(cluster, namespace), 180)
+        quiet_from = _wait_until_quiet(cluster)
+
+        print(f"\n{figures}, {metric(cluster, leader, 'process_resident_memory_bytes') / 2**20:.0f} MiB")
+        assert figures.resources == RESOURCES
+        assert writes_since(cluster, quiet_from) == []
+        assert metric(cluster, leader, "process_resident_memory_bytes") < MOST_MEMORY_BYTES
+        assert metric(cluster, leader, "dllm_operator_queue_depth") == 0
+
+
+async def _measure(namespace: str) -> OperatorFigures:
+    kube = await Kube.connect()
+    try:
+        return await measure(kube, namespace, RESOURCES, {"tests.dllm.dev/pool": "scale"})
+    finally:
+        await kube.close()
+
+
+def _are_all_ready(cluster: Cluster, namespace: str) -> bool:
+    states = [
+        {c["type"]: c["status"] for c in body.get("status", {}).get("conditions", ())}
+        for body in cluster.list(RESOURCE, namespace)
+    ]
+    settled = [s for s in states if s.get("Ready") == "True" and s.get("Progressing") == "False"]
+    return len(settled) == RESOURCES
+
+
+def _wait_until_quiet(cluster: Cluster) -> datetime:
+    """The start of the first whole minute without a write; gives up after three."""
+    deadline = time.monotonic() + 3 * QUIET_SECONDS
+    start = datetime.now(UTC)
+    while datetime.now(UTC) - start < timedelta(seconds=QUIET_SECONDS) and time.monotonic() < deadline:
+        time.sleep(1)
+        if writes_since(cluster, start):
+            start = datetime.now(UTC)
+    return start

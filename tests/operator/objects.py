@@ -1,0 +1,196 @@
+"""Builders of what the operator reads: specs, resources, nodes, pods, Deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dllm_operator.api.v1alpha1 import API_VERSION, KIND, DLLMDeploymentSpec
+from dllm_operator.kube import Kind, KubeError
+from dllm_operator.labels import child_labels
+from dllm_operator.observe import Manifest, Observed
+from dllm_operator.plan import plan
+from dllm_operator.pools import GpuType, Node
+from dllm_operator.render import PodDefaults, render
+from dllm_operator.resource import Resource
+
+NAME, NAMESPACE, UID = "chat", "team-a", "0f9a"
+DEFAULTS = PodDefaults("example.local/dllm-server:dev")
+
+
+def make_spec(**fields: Any) -> DLLMDeploymentSpec:
+    return DLLMDeploymentSpec.model_validate({"model": {"source": "embedded"}} | fields)
+
+
+def make_body(uid: str = UID, generation: int = 1, name: str = NAME, **spec: Any) -> Manifest:
+    """A live DLLMDeployment."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {
+            "name": name,
+            "namespace": NAMESPACE,
+            "uid": uid,
+            "generation": generation,
+            "resourceVersion": str(generation),
+        },
+        "spec": {"model": {"source": "embedded"}} | spec,
+    }
+
+
+def make_resource(
+    uid: str = UID, generation: int = 1, status: Mapping[str, Any] | None = None, **spec: Any
+) -> Resource:
+    return Resource.parse(make_body(uid, generation, **spec) | {"status": dict(status or {})})
+
+
+def make_observed(**fields: Any) -> Observed:
+    return Observed(**fields)
+
+
+def render_resource(resource: Resource, observed: Observed | None = None) -> tuple[Manifest, ...]:
+    """Every child of a resource with a valid spec."""
+    assert resource.spec is not None, resource.problems
+    planned = plan(resource.name, resource.spec, observed or make_observed())
+    return render(resource, resource.spec, planned, DEFAULTS)
+
+
+def make_gpu(product: str = "NVIDIA-L40S", **fields: Any) -> GpuType:
+    return GpuType(product, {"nvidia.com/gpu.product": product}, **fields)
+
+
+def make_node(name: str = "node-a", labels: Mapping[str, str] | None = None, **allocatable: str) -> Node:
+    """``allocatable`` by the part after ``nvidia.com/``; eight whole GPUs if not given."""
+    resources = {f"nvidia.com/{resource}": count for resource, count in allocatable.items()}
+    return Node(name, dict(labels or {}), resources or {"nvidia.com/gpu": "8"})
+
+
+def make_node_body(
+    name: str = "node-a", product: str | None = None, is_ready: bool = True, **metadata: Any
+) -> Manifest:
+    """A live Node."""
+    labels = {"kubernetes.io/hostname": name} | ({"nvidia.com/gpu.product": product} if product else {})
+    return {
+        "metadata": {"name": name, "labels": labels, **metadata},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True" if is_ready else "Unknown"}],
+            "allocatable": {"cpu": "4", "nvidia.com/gpu": "8"},
+        },
+    }
+
+
+def make_container(state: Manifest | None = None, last: Manifest | None = None, **fields: Any) -> Manifest:
+    """A container's status; ``fields`` are ready, restartCount, ..."""
+    status = {"name": "engine", "ready": False, "restartCount": 0}
+    return status | {"state": state or {}, "lastState": last or {}} | fields
+
+
+def make_pod(
+    *containers: Manifest,
+    name: str = "chat-l40s-1",
+    pool: str = "l40s",
+    node: str | None = "node-a",
+    is_ready: bool = False,
+    born: str = "2026-01-01T00:00:00Z",
+    metadata: Mapping[str, Any] | None = None,
+    **status: Any,
+) -> Manifest:
+    """A pod that was scheduled (unless ``node`` is None), ready only with ``is_ready``."""
+    ready = {"type": "Ready", "status": str(is_ready)}
+    scheduled = {"type": "PodScheduled", "status": "True"}
+    running = make_container({"running": {}}, ready=is_ready)
+    labels = child_labels(NAME, pool)
+    identity = {"name": name, "namespace": NAMESPACE, "uid": name, "resourceVersion": "1"}
+    return {
+        "metadata": identity | {"creationTimestamp": born, "labels": labels} | dict(metadata or {}),
+        "spec": {"nodeName": node} if node else {},
+        "status": {
+            "phase": "Running",
+            "conditions": [scheduled, ready] if node else [],
+            "containerStatuses": list(containers) or ([running] if node else []),
+        }
+        | status,
+    }
+
+
+def make_deployment(
+    pool: str = "l40s",
+    replicas: int = 1,
+    pods: int | None = None,
+    updated: int | None = None,
+    is_observed: bool = True,
+    **metadata: Any,
+) -> Manifest:
+    """A live Deployment of a pool; its controller counted ``pods`` of which ``updated`` are new."""
+    count = replicas if pods is None else pods
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": f"{NAME}-{pool}",
+            "namespace": NAMESPACE,
+            "uid": f"uid-{pool}",
+            "resourceVersion": "7",
+            "generation": 2,
+            "labels": child_labels(NAME, pool),
+            "ownerReferences": [make_resource().owner_reference],
+        }
+        | metadata,
+        "spec": {"replicas": replicas},
+        "status": {
+            "observedGeneration": 2 if is_observed else 1,
+            "replicas": count,
+            "updatedReplicas": count if updated is None else updated,
+        },
+    }
+
+
+def by_kind(manifests: tuple[Manifest, ...], kind: str) -> list[Manifest]:
+    return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+def only(manifests: tuple[Manifest, ...], kind: str) -> Manifest:
+    [found] = by_kind(manifests, kind)
+    return found
+
+
+class FakeKube:
+    """An API server in a dictionary that takes notes; ``refusals`` by (verb, kind, name) raise."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str, str]] = []
+        self.bodies: list[Manifest] = []
+        self.objects: dict[tuple[str, str], Manifest] = {}
+        self.refusals: dict[tuple[str, str], KubeError] = {}
+        self._version = 100
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
+        return self.objects.get((kind.kind, name))
+
+    async def apply(
+        self, kind: Kind, manifest: Manifest, *, subresource: str | None = None, field_manager: str = "main"
+    ) -> Manifest:
+        name = manifest["metadata"]["name"]
+        self._note(f"apply {field_manager}" if field_manager != "main" else "apply", kind, name)
+        self.bodies.append(manifest)
+        self._version += 1
+        live = self.objects.get((kind.kind, name), {"metadata": {"uid": f"uid-{kind.kind}-{name}"}})
+        metadata = live["metadata"] | manifest["metadata"] | {"resourceVersion": str(self._version)}
+        spec = live.get("spec", {}) | manifest.get("spec", {})
+        stored = live | manifest | {"metadata": metadata} | ({"spec": spec} if spec else {})
+        self.objects[kind.kind, name] = stored
+        return stored
+
+    async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
+        self._note("create", kind, manifest["metadata"]["name"])
+        self.bodies.append(manifest)
+        return manifest
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
+        self._note("delete", kind, name)
+        self.objects.pop((kind.kind, name), None)
+
+    def _note(self, verb: str, kind: Kind, name: str) -> None:
+        self.calls.append((verb, kind.kind, name))
+        if (kind.kind, name) in self.refusals:
+            raise self.refusals[kind.kind, name]

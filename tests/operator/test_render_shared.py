@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from dllm_operator.observe import Integration, Manifest
+
+from tests.operator.objects import UID, by_kind, make_gpu, make_observed, make_resource, only, render_resource
+
+AUTOSCALING = {
+    "minReplicas": 2,
+    "maxReplicas": 8,
+    "metric": {"target": 4},
+    "prometheusAddress": "http://p:9090",
+}
+OBSERVED = make_observed(
+    gpu_types=(make_gpu("NVIDIA-L4"), make_gpu("NVIDIA-L40S")), integrations=frozenset(Integration)
+)
+PODS = {"app.kubernetes.io/instance": "chat", "app.kubernetes.io/managed-by": "dllm-operator"}
+
+
+def make_children(**spec: Any) -> tuple[Manifest, ...]:
+    return render_resource(make_resource(**spec), OBSERVED)
+
+
+def test_a_small_resource_has_the_shared_children_and_two_a_pool() -> None:
+    assert Counter(child["kind"] for child in make_children()) == {
+        "ServiceAccount": 1,
+        "Service": 1,
+        "PodDisruptionBudget": 1,
+        "NetworkPolicy": 1,
+        "ConfigMap": 2,
+        "Deployment": 2,
+    }
+
+
+def test_what_pods_refer_to_comes_before_the_pods() -> None:
+    kinds = [child["kind"] for child in make_children(model={"source": "a/b", "cache": {"size": "1Gi"}})]
+
+    first = kinds.index("Deployment")
+    assert {"ServiceAccount", "ConfigMap", "PersistentVolumeClaim", "NetworkPolicy"} <= set(kinds[:first])
+
+
+def test_every_child_is_owned_by_the_resource() -> None:
+    for child in make_children(autoscaling=AUTOSCALING, monitoring={"podMonitor": True}):
+        [owner] = child["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == (
+            "DLLMDeployment",
+            "chat",
+            UID,
+            True,
+        )
+
+
+def test_only_the_children_of_a_pool_name_their_pool() -> None:
+    pools = {
+        child["kind"]: child["metadata"]["labels"].get("serving.dllm.dev/pool") is not None
+        for child in make_children(autoscaling=AUTOSCALING)
+    }
+
+    assert {kind for kind, names_pool in pools.items() if names_pool} == {
+        "Deployment",
+        "ConfigMap",
+        "ScaledObject",
+    }
+
+
+def test_the_service_sends_its_port_to_the_pods_of_all_pools() -> None:
+    service = only(make_children(networking={"port": 9000}), "Service")
+
+    assert service["spec"]["selector"] == PODS
+    [port] = service["spec"]["ports"]
+    assert (port["name"], port["port"], port["targetPort"]) == ("http", 9000, "http")
+
+
+def test_the_service_account_has_no_token() -> None:
+    assert only(make_children(), "ServiceAccount")["automountServiceAccountToken"] is False
+
+
+def test_the_disruption_budget_lets_one_pod_go_at_a_time() -> None:
+    budget = only(make_children(), "PodDisruptionBudget")["spec"]
+
+    assert (budget["maxUnavailable"], budget["selector"]) == (1, {"matchLabels": PODS})
+
+
+@pytest.mark.parametrize(
+    "peers", [[], [{"podSelector": {"matchLabels": {"app": "web"}}}]], ids=["all", "one"]
+)
+def test_the_network_policy_opens_the_port_alone_to_those_named_and_the_operator(
+    peers: list[dict[str, Any]],
+) -> None:
+    policy = only(make_children(networking={"port": 9000, "networkPolicy": {"from": peers}}), "NetworkPolicy")
+
+    assert policy["spec"]["podSelector"] == {"matchLabels": PODS}
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    [rule] = policy["spec"]["ingress"]
+    assert rule["ports"] == [{"port": 9000, "protocol": "TCP"}]
+    operator = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "dllm-system"}}}
+    assert rule.get("from") == ([*peers, operator] if peers else None)
+
+
+def test_without_a_network_policy_none_is_made() -> None:
+    assert by_kind(make_children(networking={"networkPolicy": {"enabled": False}}), "NetworkPolicy") == []
+
+
+@pytest.mark.parametrize(
+    ("cache", "spec"),
+    [
+        (
+            {"size": "50Gi"},
+            {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "50Gi"}}},
+        ),
+        (
+            {"size": "1Ti", "accessMode": "ReadWriteMany", "storageClassName": "nfs"},
+            {
+                "accessModes": ["ReadWriteMany"],
+                "resources": {"requests": {"storage": "1Ti"}},
+                "storageClassName": "nfs",
+            },
+        ),
+    ],
+    ids=["least", "most"],
+)
+def test_a_cache_with_a_size_gets_a_claim(cache: dict[str, Any], spec: dict[str, Any]) -> None:
+    claim = only(make_children(model={"source": "a/b", "cache": cache}), "PersistentVolumeClaim")
+
+    assert (claim["metadata"]["name"], claim["spec"]) == ("chat-cache", spec)
+
+
+def test_a_claim_of_the_users_own_is_not_made() -> None:
+    assert (
+        by_kind(
+            make_children(model={"source": "a/b", "cache": {"claimName": "own"}}), "PersistentVolumeClaim"
+        )
+        == []
+    )
+
+
+def test_an_autoscaled_deployment_says_nothing_about_replicas() -> None:
+    for deployment in by_kind(make_children(autoscaling=AUTOSCALING), "Deployment"):
+        assert "replicas" not in deployment["spec"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "series", "threshold"),
+    [
+        ({"target": 4}, "vllm:num_requests_waiting", "4"),
+        ({"name": "running", "target": 2.5}, "vllm:num_requests_running", "2.5"),
+        ({"name": "kvCacheUsage", "target": 0.8}, "vllm:kv_cache_usage_perc", "0.8"),
+    ],
+)
+def test_a_scaled_object_scales_its_pools_deployment_on_its_own_pods(
+    metric: dict[str, Any], series: str, threshold: str
+) -> None:
+    first, second = by_kind(make_children(autoscaling=AUTOSCALING | {"metric": metric}), "ScaledObject")
+
+    assert first["apiVersion"] == "keda.sh/v1alpha1"
+    assert first["metadata"]["name"] == first["spec"]["scaleTargetRef"]["name"] == "chat-l4"
+    assert (first["spec"]["minReplicaCount"], first["spec"]["maxReplicaCount"]) == (2, 8)
+    [trigger] = first["spec"]["triggers"]
+    assert (trigger["type"], trigger["metadata"]["threshold"]) == ("prometheus", threshold)
+    assert trigger["metadata"]["serverAddress"] == "http://p:9090"
+    assert trigger["metadata"]["query"] == f'sum({series}{{namespace="team-a",pod=~"chat-l4-.+"}})'
+    assert second["metadata"]["name"] == "chat-l40s"
+
+
+def test_a_large_target_keeps_all_of_its_digits() -> None:
+    scaled = by_kind(
+        make_children(autoscaling=AUTOSCALING | {"metric": {"target": 123456.5}}), "ScaledObject"
+    )
+
+    assert float(scaled[0]["spec"]["triggers"][0]["metadata"]["threshold"]) == 123456.5
+
+
+def test_a_pod_monitor_scrapes_the_serving_port_of_all_pods() -> None:
+    monitor = only(make_children(monitoring={"podMonitor": True}), "PodMonitor")
+
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    assert monitor["spec"]["selector"] == {"matchLabels": PODS}
+    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "http", "path": "/metrics"}]
+
+
+def test_an_inference_pool_names_its_picker_and_the_serving_port() -> None:
+    picker = {"name": "epp", "port": 9100}
+    pool = only(
+        make_children(networking={"port": 9000, "inferencePool": {"endpointPicker": picker}}), "InferencePool"
+    )
+
+    assert pool["apiVersion"] == "inference.networking.k8s.io/v1"
+    assert pool["spec"]["selector"] == {"matchLabels": PODS}
+    assert pool["spec"]["targetPorts"] == [{"number": 9000}]
+    assert pool["spec"]["endpointPickerRef"] == {"name": "epp", "port": {"number": 9100}}
+
+
+def test_an_integration_without_its_definition_is_left_out() -> None:
+    children = render_resource(
+        make_resource(autoscaling=AUTOSCALING, monitoring={"podMonitor": True}),
+        make_observed(gpu_types=OBSERVED.gpu_types),
+    )
+
+    assert not {"ScaledObject", "PodMonitor"} & {child["kind"] for child in children}
