@@ -57,14 +57,15 @@ class Applier:
                     problems.append(f"{key.kind} {key.name}: {outcome}")
                 elif isinstance(outcome, BaseException):
                     raise outcome
-        await self._prune(resource, {key for key, _ in wanted})
-        return problems
+        return problems + await self._prune(resource, {key for key, _ in wanted})
 
     async def _ensure(self, resource: Resource, manifest: Manifest, initial_replicas: int) -> None:
         kind, name = BY_KIND[manifest["kind"]], manifest["metadata"]["name"]
-        live = self._view.children[kind.kind].objects.get((resource.namespace, name))
+        table = self._view.children[kind.kind]
+        live = table.objects.get((resource.namespace, name))
         if live is None:
-            live = await self._kube.get(kind, resource.namespace, name)
+            found = await self._kube.get(kind, resource.namespace, name)
+            live = table.trim(found) if found is not None else None
         if live is not None and not _is_owned(live, resource):
             await self._refuse(kind, resource, live)
         wanted = with_hash(manifest)
@@ -81,7 +82,7 @@ class Applier:
         log.info("applied", kind=kind.kind, namespace=resource.namespace, name=name, is_new=live is None)
         if is_autoscaled and live is None and initial_replicas != 1:
             applied = await self._hold_replicas(kind, applied, initial_replicas)
-        self._view.children[kind.kind].put(applied)
+        table.put(applied)
         self._settled[applied["metadata"]["uid"]] = (applied["metadata"]["resourceVersion"], digest)
 
     async def _hold_replicas(self, kind: Kind, live: Manifest, replicas: int) -> Manifest:
@@ -110,17 +111,23 @@ class Applier:
             "exists and does not belong to this DLLMDeployment: delete or rename it, or rename the resource"
         )
 
-    async def _prune(self, resource: Resource, wanted: set[ChildKey]) -> None:
-        owner = (resource.namespace, resource.name)
+    async def _prune(self, resource: Resource, wanted: set[ChildKey]) -> list[str]:
+        """Messages of what could not be deleted."""
+        owner, problems = (resource.namespace, resource.name), []
         for kind_name, table in self._view.children.items():
             for name, live in list(table.owned(owner).items()):
                 is_going = "deletionTimestamp" in live["metadata"]
                 if ChildKey(kind_name, name) in wanted or is_going or not _is_owned(live, resource):
                     continue
                 uid = live["metadata"]["uid"]
-                await self._kube.delete(BY_KIND[kind_name], resource.namespace, name, uid=uid)
+                try:
+                    await self._kube.delete(BY_KIND[kind_name], resource.namespace, name, uid=uid)
+                except KubeError as error:
+                    problems.append(f"{kind_name} {name}: {error}")
+                    continue
                 self._settled.pop(uid, None)
                 log.info("deleted", kind=kind_name, namespace=resource.namespace, name=name)
+        return problems
 
 
 def _is_owned(live: Manifest, resource: Resource) -> bool:

@@ -37,10 +37,16 @@ def run(**flags: str | None) -> None:
     try:
         settings = OperatorSettings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        problems = (f"{_spellings(e['loc'])}: {e['msg']}" for e in error.errors(include_url=False))
         raise click.ClickException("; ".join(problems)) from error
     configure_logging(settings.log_level, settings.log_format)
     sys.exit(asyncio.run(run_operator(settings)))
+
+
+def _spellings(location: tuple[int | str, ...]) -> str:
+    """A setting as it can be given: ``--log-level (DLLM_OPERATOR_LOG_LEVEL)``."""
+    name = str(location[0]) if location else ""
+    return f"--{name.replace('_', '-')} (DLLM_OPERATOR_{name.upper()})"
 
 
 @main.command()

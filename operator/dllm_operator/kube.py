@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from aiohttp import ClientError
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config.config_exception import ConfigException
@@ -54,13 +56,14 @@ class Kube:
         self.client = client
 
     @classmethod
-    async def connect(cls) -> Kube:
-        """The pod's service account, else the current kubeconfig."""
+    async def connect(cls, kubeconfig: str | None = None) -> Kube:
+        """The pod's service account, else the kubeconfig of that path, of the environment, or of the home."""
         configuration = Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except ConfigException:
-            await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            file = kubeconfig or os.environ.get("KUBECONFIG")
+            await config.load_kube_config(file, client_configuration=configuration)  # type: ignore[no-untyped-call]
         return cls(ApiClient(configuration))
 
     async def close(self) -> None:
@@ -142,9 +145,21 @@ class Kube:
             body=body,
             auth_settings=["BearerToken"],
         )
-        response = await self.client.call_api(*request, _request_timeout=REQUEST_SECONDS)
-        content = await response.read()  # type: ignore[no-untyped-call]
-        document: Manifest = json.loads(content)
+        try:
+            response = await self.client.call_api(*request, _request_timeout=REQUEST_SECONDS)
+            content: bytes = await response.read()  # type: ignore[no-untyped-call]
+        except ClientError as error:  # not all of which are OSError
+            raise ConnectionError(f"{method} {path}: {error}") from error
         if response.status >= HTTPStatus.BAD_REQUEST:
-            raise KubeError(response.status, document.get("reason", ""), document.get("message", ""))
+            raise _refusal(response.status, content)
+        document: Manifest = json.loads(content)
         return document
+
+
+def _refusal(status: int, content: bytes) -> KubeError:
+    """Of a Status object, or of the text that an overloaded server or a proxy answers with."""
+    try:
+        document = json.loads(content)
+    except ValueError:
+        return KubeError(status, "", content.decode(errors="replace").strip() or f"HTTP status {status}")
+    return KubeError(status, document.get("reason", ""), document.get("message", ""))

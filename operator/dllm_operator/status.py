@@ -144,6 +144,8 @@ def _spec_valid(now: Situation) -> Condition:
 
 def _pools_scheduled(now: Situation) -> Condition:
     kind = ConditionType.POOLS_SCHEDULED
+    if now.resource.spec is None and not now.pools:
+        return Condition(kind, None, "InvalidSpec", "nothing was started")
     if not now.pools:
         return Condition(kind, False, "NoGPUNodes", NO_GPU_NODES)
     pending = [pod for pod in now.pods if _is_unscheduled(pod)]

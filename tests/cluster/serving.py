@@ -8,7 +8,17 @@ from typing import Any
 from tests.cluster.cluster import Cluster, Manifest
 
 RESOURCE = "dllmdeployments.serving.dllm.dev"
-CHILD_KINDS = "deployments,configmaps,services,serviceaccounts,poddisruptionbudgets,networkpolicies,persistentvolumeclaims"
+CHILD_KINDS = ",".join(
+    (
+        "deployments",
+        "configmaps",
+        "services",
+        "serviceaccounts",
+        "poddisruptionbudgets",
+        "networkpolicies",
+        "persistentvolumeclaims",
+    )
+)
 QUESTION = "State the final answer to the following arithmetic problem: 917 + 585 + 321 ="
 ANSWER = "1823"
 SMALL = {

@@ -10,9 +10,9 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from benchmarks.operator import OperatorFigures, measure
 from dllm_operator.kube import Kube
 
+from benchmarks.operator import OperatorFigures, measure
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import Images
 from tests.cluster.operator_pods import leaders, metric, writes_since
@@ -27,15 +27,14 @@ MOST_MEMORY_BYTES = 300 * 1024**2
 
 
 def test_a_hundred_resources_follow_their_specs_and_then_cost_nothing(
-    cluster: Cluster, operator: Images, namespace: str, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, operator: Images, namespace: str
 ) -> None:
-    monkeypatch.setenv("KUBECONFIG", cluster.env["KUBECONFIG"])
     (leader,) = cluster.wait_for("one pod leads", lambda: leaders(cluster))
     with SimulatedNodes(cluster) as nodes:
         for name in ("scale-a", "scale-b"):
             nodes.add(name, labels={"tests.dllm.dev/pool": "scale"})
 
-        figures = asyncio.run(_measure(namespace))
+        figures = asyncio.run(_measure(cluster.env["KUBECONFIG"], namespace))
         cluster.wait_for("every resource is Ready", lambda: _are_all_ready(cluster, namespace), 180)
         quiet_from = _wait_until_quiet(cluster)
 
@@ -46,8 +45,8 @@ def test_a_hundred_resources_follow_their_specs_and_then_cost_nothing(
         assert metric(cluster, leader, "dllm_operator_queue_depth") == 0
 
 
-async def _measure(namespace: str) -> OperatorFigures:
-    kube = await Kube.connect()
+async def _measure(kubeconfig: str, namespace: str) -> OperatorFigures:
+    kube = await Kube.connect(kubeconfig)
     try:
         return await measure(kube, namespace, RESOURCES, {"tests.dllm.dev/pool": "scale"})
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import API_VERSION, KIND, DLLMDeploymentSpec
-from dllm_operator.kube import Kind, KubeError
+from dllm_operator.kube import FIELD_MANAGER, Kind, KubeError
 from dllm_operator.labels import child_labels
 from dllm_operator.observe import Manifest, Observed
 from dllm_operator.plan import plan
@@ -155,42 +155,74 @@ def only(manifests: tuple[Manifest, ...], kind: str) -> Manifest:
 
 
 class FakeKube:
-    """An API server in a dictionary that takes notes; ``refusals`` by (verb, kind, name) raise."""
+    """An API server in a dictionary that takes notes; ``refusals`` by (kind, name) answer any write.
+
+    Of server-side apply it knows what a Deployment's replicas need: a field that nobody owns falls to 1.
+    """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, str]] = []
         self.bodies: list[Manifest] = []
         self.objects: dict[tuple[str, str], Manifest] = {}
         self.refusals: dict[tuple[str, str], KubeError] = {}
+        self.lowest_replicas: dict[str, int] = {}
+        self._owners: dict[tuple[str, str], set[str]] = {}
         self._version = 100
+
+    def store(self, body: Manifest) -> Manifest:
+        self.objects[body["kind"], body["metadata"]["name"]] = body
+        return body
+
+    def next_version(self) -> str:
+        self._version += 1
+        return str(self._version)
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Manifest | None:
         return self.objects.get((kind.kind, name))
 
     async def apply(
-        self, kind: Kind, manifest: Manifest, *, subresource: str | None = None, field_manager: str = "main"
+        self,
+        kind: Kind,
+        manifest: Manifest,
+        *,
+        subresource: str | None = None,
+        field_manager: str = FIELD_MANAGER,
     ) -> Manifest:
-        name = manifest["metadata"]["name"]
-        self._note(f"apply {field_manager}" if field_manager != "main" else "apply", kind, name)
+        key = (kind.kind, manifest["metadata"]["name"])
+        self._note("apply" if field_manager == FIELD_MANAGER else f"apply as {field_manager}", *key)
         self.bodies.append(manifest)
-        self._version += 1
-        live = self.objects.get((kind.kind, name), {"metadata": {"uid": f"uid-{kind.kind}-{name}"}})
-        metadata = live["metadata"] | manifest["metadata"] | {"resourceVersion": str(self._version)}
-        spec = live.get("spec", {}) | manifest.get("spec", {})
-        stored = live | manifest | {"metadata": metadata} | ({"spec": spec} if spec else {})
-        self.objects[kind.kind, name] = stored
-        return stored
+        live = self.objects.get(key, {"metadata": {"uid": f"uid-{kind.kind}-{key[1]}"}})
+        metadata = live["metadata"] | manifest["metadata"] | {"resourceVersion": self.next_version()}
+        stored = live | manifest | {"metadata": metadata}
+        if kind.kind == "Deployment":
+            self._own_replicas(key, stored, live, manifest, field_manager)
+        return self.store(stored)
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
-        self._note("create", kind, manifest["metadata"]["name"])
+        self._note("create", kind.kind, manifest["metadata"]["name"])
         self.bodies.append(manifest)
         return manifest
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
-        self._note("delete", kind, name)
+        self._note("delete", kind.kind, name)
         self.objects.pop((kind.kind, name), None)
 
-    def _note(self, verb: str, kind: Kind, name: str) -> None:
-        self.calls.append((verb, kind.kind, name))
-        if (kind.kind, name) in self.refusals:
-            raise self.refusals[kind.kind, name]
+    def _note(self, verb: str, kind: str, name: str) -> None:
+        self.calls.append((verb, kind, name))
+        if (kind, name) in self.refusals:
+            raise self.refusals[kind, name]
+
+    def _own_replicas(
+        self, key: tuple[str, str], stored: Manifest, live: Manifest, manifest: Manifest, manager: str
+    ) -> None:
+        owners = self._owners.setdefault(key, set())
+        says = "replicas" in manifest["spec"]
+        owners.add(manager) if says else owners.discard(manager)
+        replicas = manifest["spec"]["replicas"] if says else live.get("spec", {}).get("replicas", 1)
+        replicas = replicas if owners else 1
+        stored["spec"] = live.get("spec", {}) | manifest["spec"] | {"replicas": replicas}
+        stored["metadata"]["managedFields"] = [
+            {"manager": owner, "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+            for owner in sorted(owners)
+        ]
+        self.lowest_replicas[key[1]] = min(replicas, self.lowest_replicas.get(key[1], replicas))
