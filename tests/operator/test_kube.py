@@ -112,7 +112,7 @@ def test_a_refused_deletion_is_an_error() -> None:
 
 
 def test_an_answer_that_is_no_json_is_a_refusal_too() -> None:
-    with pytest.raises(KubeError, match="^Too many requests, please try again later.$") as error:
+    with pytest.raises(KubeError, match=r"^Too many requests, please try again later\.$") as error:
         talk(
             lambda kube: kube.get(POD, "team-a", "chat"), 429, "Too many requests, please try again later.\n"
         )
