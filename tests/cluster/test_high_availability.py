@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,16 +123,17 @@ def check_pods(objects: Objects, count: int) -> None:
     assert len(objects.list("Pod")) == count
 
 
-@pytest.mark.asyncio
-async def test_a_look_at_a_cluster_without_resources_finds_nothing(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_look_at_a_cluster_without_resources_finds_nothing(cluster: Cluster, tmp_path: Path) -> None:
     """The leader compares its watches with such lists; the API server writes an empty one as null."""
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(cluster.kubectl("config", "view", "--raw"))
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-    kube = await Kube.connect()
+
+    assert asyncio.run(_versions(str(kubeconfig))) == {}
+
+
+async def _versions(kubeconfig: str) -> dict[str, int]:
+    kube = await Kube.connect(kubeconfig)
     try:
-        assert await kube.versions(POD, "default", "absent=label") == {}
+        return await kube.versions(POD, "default", "absent=label")
     finally:
         await kube.close()
