@@ -30,10 +30,16 @@ class Images:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test that needs the images also waits for their first build."""
-    waiting = [item for item in items if "images" in getattr(item, "fixturenames", ())]
+    """Tests with an operator come last, since it would answer to what the others write. The first test that
+    needs the images also waits for their build."""
+    items.sort(key=lambda item: "operator" in _fixtures(item))
+    waiting = [item for item in items if "images" in _fixtures(item)]
     for item in waiting[:1]:
         item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return getattr(item, "fixturenames", [])
 
 
 @pytest.fixture(scope="session")
