@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
+from aiohttp import ClientError
+from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
@@ -20,6 +22,7 @@ log = structlog.get_logger(__name__)
 LEASE_SECONDS = 15
 RENEW_DEADLINE_SECONDS = 10
 RETRY_SECONDS = 2
+ANSWER_SECONDS = 2.5  # a read and a write begun at the renew deadline end before the lease does
 
 
 class LeadershipLostError(Exception):
@@ -28,12 +31,34 @@ class LeadershipLostError(Exception):
 
 class Lock(LeaseLock):
     """The library's lock but for `create`, whose call its own client refuses (37.0.2: ``pretty=True`` is no
-    text).
+    text), and for an API server that cannot be reached or does not answer: that ends no election, the next
+    period tries again.
     """
 
-    def __init__(self, name: str, namespace: str, identity: str, kube: Kube) -> None:
+    def __init__(
+        self, name: str, namespace: str, identity: str, kube: Kube, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
         super().__init__(name, namespace, identity, kube.client)
         self._kube = kube
+        self._answer_seconds = answer_seconds
+
+    async def get(
+        self, name: str, namespace: str
+    ) -> tuple[bool, LeaderElectionRecord] | tuple[bool, Exception] | tuple[bool, None]:
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                return await super().get(name, namespace)
+        except (OSError, ClientError) as error:
+            log.warning("lease not read", lease=f"{namespace}/{name}", error=repr(error))
+            return False, ApiException(reason=repr(error))
+
+    async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                return await super().update(name, namespace, updated_record)
+        except (OSError, ClientError) as error:
+            log.warning("lease not renewed", lease=f"{namespace}/{name}", error=repr(error))
+            return False
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
         moment = self.time_str_to_iso(election_record.renew_time)
@@ -50,7 +75,7 @@ class Lock(LeaseLock):
         }
         try:
             await self._kube.create(LEASE, lease)
-        except KubeError as error:
+        except (KubeError, OSError) as error:
             log.warning("lease not created", lease=f"{namespace}/{name}", error=str(error))
             return False
         return True

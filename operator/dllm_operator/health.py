@@ -57,6 +57,7 @@ async def serve_health(port: int, health: Health, metrics: Callable[[], bytes]) 
     try:
         site = web.TCPSite(runner, port=port)
         await site.start()
-        yield int(runner.addresses[0][1])
+        # With port 0, IPv4 and IPv6 get a port each; IPv4's address is the shorter tuple.
+        yield int(min(runner.addresses, key=len)[1])
     finally:
         await runner.cleanup()

@@ -77,6 +77,16 @@ def test_a_new_resource_gets_every_child_with_deployments_last() -> None:
     assert place.kube.calls[-1] == ("apply", "Deployment", "chat-l40s")
 
 
+def test_pods_are_made_after_what_they_refer_to_whatever_the_order_of_the_manifests() -> None:
+    place, resource = Place(), make_resource()
+    manifests = render_resource(resource, _observed())[::-1]
+
+    asyncio.run(place.applier.sync(resource, manifests, ()))
+
+    kinds = [kind for _, kind, _ in place.kube.calls]
+    assert kinds.index("Deployment") == len(kinds) - 1
+
+
 def test_nothing_is_written_where_nothing_drifted() -> None:
     place, resource = Place(), make_resource()
     place.sync(resource)

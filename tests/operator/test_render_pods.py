@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from dllm_operator.observe import Manifest
+from dllm_operator.render.pod import EXIT_SECONDS
 from dllm_server.settings import TuningFile
 
 from tests.operator.objects import (
@@ -60,6 +61,10 @@ def test_a_pool_is_a_deployment_whose_selector_matches_its_pods() -> None:
         "serving.dllm.dev/pool": "l40s",
         "llm-d.ai/engine-type": "vllm",
     }
+
+
+def test_a_pool_scaled_to_zero_says_so() -> None:
+    assert make_deployment(replicas=0)["spec"]["replicas"] == 0
 
 
 def test_two_pools_select_different_pods() -> None:
@@ -131,7 +136,7 @@ def test_a_pod_has_time_to_leave_the_endpoints_and_to_finish_every_request(timeo
     assert sleep > 0
     assert told["DLLM_REQUEST_TIMEOUT_SECONDS"] == told["DLLM_SHUTDOWN_GRACE_SECONDS"] == str(timeout)
     drain = sleep + int(told["DLLM_SHUTDOWN_DELAY_SECONDS"] or 0) + timeout
-    assert pod["terminationGracePeriodSeconds"] > drain
+    assert pod["terminationGracePeriodSeconds"] >= drain + EXIT_SECONDS
 
 
 def test_a_rollout_adds_a_pod_before_it_takes_one_unless_told_otherwise() -> None:

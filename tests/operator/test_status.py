@@ -120,11 +120,11 @@ READY = [
         make_situation(
             READY_POD,
             live=make_deployment(),
-            observed={"gpu_types": (L40S, make_gpu("NVIDIA-L4"))},
+            observed={"gpu_types": (L40S, make_gpu("NVIDIA-L4")), "pods": (READY_POD, READY_POD)},
         ),
         "False",
         "PodsStarting",
-        id="one pool of two",
+        id="a surplus of one pool is no stand-in for another",
     ),
     pytest.param(
         make_situation(live=make_deployment(replicas=0), autoscaling=AUTOSCALING),
