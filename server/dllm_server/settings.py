@@ -6,7 +6,10 @@ Imports neither torch nor the engine, so that the operator and ``dllm --help`` s
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
@@ -133,19 +136,40 @@ class LiveSettings(BaseModel):
 
 class TuningFile(BaseModel):
     """Content of the tuning file: a generation and the live settings it changes (absent ones keep their
-    start value)."""
+    start value). A checksum, where there is one, must be that of the other fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     generation: int = Field(0, ge=0, description="Grows with each change; reported once applied.")
+    checksum: str | None = Field(None, description="SHA-256 of the other fields, see ``checksum_of``.")
     max_num_batched_tokens: int | None = Field(None, ge=1)
     max_num_seqs: int | None = Field(None, ge=1, le=4096)
     max_num_logits: int | None = Field(None, ge=1)
     refresh_share: float | None = Field(None, gt=0, le=1)
     admission_watermark: float | None = Field(None, ge=0, lt=1)
 
+    @staticmethod
+    def checksum_of(document: Mapping[str, Any]) -> str:
+        """Hex SHA-256 of the document without its checksum, as JSON with sorted keys, no spaces and ASCII
+        only."""
+        rest = {name: value for name, value in document.items() if name != "checksum"}
+        canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _checksum_is_that_of_the_rest(cls, document: Any) -> Any:
+        if isinstance(document, dict) and document.get("checksum") is not None:
+            expected = cls.checksum_of(document)
+            if document["checksum"] != expected:
+                raise ValueError(
+                    f"checksum {document['checksum']} is not that of the content, {expected}: "
+                    "write the file with its generator"
+                )
+        return document
+
     def apply_to(self, start: LiveSettings) -> LiveSettings:
-        changes = self.model_dump(exclude={"generation"}, exclude_none=True)
+        changes = self.model_dump(exclude={"generation", "checksum"}, exclude_none=True)
         return LiveSettings.model_validate(start.model_dump() | changes)
 
 
@@ -196,6 +220,12 @@ class EngineSettings(LiveSettings):
     )
     confidence: Confidence = Field(Confidence.PROBABILITY, description="Default ranking of masked positions.")
     tuning_file: Path | None = Field(None, description="Watched JSON file of live settings.")
+    memory_window_seconds: float = Field(
+        10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Length of the windows of peaks and load in /metrics; the last 12 are shown.",
+    )
 
     @model_validator(mode="after")
     def _decoding_defaults_are_valid(self) -> Self:

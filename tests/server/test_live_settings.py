@@ -31,7 +31,7 @@ def engine() -> Engine:
 
 
 def change(subject: Engine, **values: Any) -> None:
-    subject.live = subject.live.model_copy(update=values)
+    subject.retune(subject.live.model_copy(update=values))
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -81,3 +81,40 @@ def test_fewer_sequences_let_running_requests_finish_and_admit_no_more() -> None
     emptied = running.index(0)
     assert all(left >= right for left, right in pairwise(running[:emptied]))
     assert set(running[emptied:]) == {0, 1}
+
+
+def test_sequences_raised_again_are_admitted_up_to_the_start_value() -> None:
+    subject = engine()
+    start = subject.live
+    for number in range(16):
+        subject.submit(make_request(str(number), prompt=[1], max_tokens=16))
+    change(subject, max_num_seqs=2)
+    subject.step()
+    running_at_two = subject.requests_running
+
+    change(subject, max_num_seqs=start.max_num_seqs)
+    subject.step()
+    running_at_start = subject.requests_running
+    run_all(subject, [])
+
+    subject.live = start
+    assert (running_at_two, running_at_start) == (2, start.max_num_seqs)
+
+
+def test_a_budget_below_the_longest_sequence_leaves_no_request_stuck() -> None:
+    subject = engine()
+    start = subject.live
+    requests = [make_request(str(n), prompt=[n] * (10 + 40 * (n % 3)), max_tokens=24) for n in range(9)]
+    expected = run_all(subject, requests)
+    for request in requests[:5]:
+        subject.submit(request)
+    subject.step()
+
+    change(subject, max_num_batched_tokens=1)
+    floor = subject.longest_sequence_tokens
+    outcomes = run_all(subject, requests[5:])
+
+    subject.live = start
+    assert floor == 10 + 40 * 2 + 24
+    assert {n: outcomes[n].tokens for n in "5678"} == {n: expected[n].tokens for n in "5678"}
+    assert not subject.has_work

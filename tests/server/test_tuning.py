@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dllm_server.engine.tuning import TuningWatch
-from dllm_server.settings import LiveSettings
+from dllm_server.engine.tuning import GrowthLimits, TuningWatch
+from dllm_server.settings import LiveSettings, TuningFile
 
 START = LiveSettings(max_num_batched_tokens=1000, max_num_seqs=8, max_num_logits=100)
+LIMITS = GrowthLimits(START, max_seqs=8, spare_bytes=1000, token_bytes=10, row_bytes=20)
 
 
 def make_watch(directory: Path, content: dict[str, Any] | str | None = None) -> TuningWatch:
-    watch = TuningWatch(
-        directory / "tuning.json", START, max_seqs=8, spare_bytes=1000, token_bytes=10, row_bytes=20
-    )
+    watch = TuningWatch(directory / "tuning.json", LIMITS)
     if content is not None:
         write(watch, content)
     return watch
@@ -107,3 +106,39 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
     assert watch.poll() is None
     assert watch.errors == 1
+
+
+def test_a_right_checksum_is_applied_and_a_wrong_one_refused(tmp_path: Path) -> None:
+    document = {"refresh_share": 0.25, "generation": 5, "max_num_seqs": 2}
+    watch = make_watch(tmp_path, document | {"checksum": TuningFile.checksum_of(document)})
+
+    assert watch.poll() == START.model_copy(update={"refresh_share": 0.25, "max_num_seqs": 2})
+
+    write(watch, document | {"max_num_seqs": 3, "checksum": TuningFile.checksum_of(document)})
+
+    assert watch.poll() is None
+    assert (watch.generation, watch.errors, watch.is_refused) == (5, 1, True)
+
+
+def test_a_directory_swapped_behind_a_link_is_seen(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"..{number}").mkdir()
+        (tmp_path / f"..{number}" / "tuning.json").write_text(json.dumps({"generation": number}))
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "tuning.json").symlink_to("..data/tuning.json")
+    watch = make_watch(tmp_path)
+    watch.poll()
+
+    (tmp_path / "..new").symlink_to("..2")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+
+    assert watch.poll() == START
+    assert watch.generation == 2
+
+
+def test_every_ceiling_is_accepted_and_one_more_refused() -> None:
+    live = START.model_copy(update={"max_num_logits": 125})
+    for name, most in LIMITS.ceilings(live).items():
+        LIMITS.check(live.model_copy(update={name: most}))
+        with pytest.raises(ValueError, match=name):
+            LIMITS.check(live.model_copy(update={name: most + 1}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +23,10 @@ class DeviceMemory(Protocol):
     @property
     def total_bytes(self) -> int: ...
 
+    @property
+    def gives_back_at_once(self) -> bool:
+        """Whether freed tensors leave ``used_bytes`` at once."""
+
     def used_bytes(self) -> int: ...
 
     def peak_bytes(self) -> int:
@@ -33,31 +38,34 @@ class DeviceMemory(Protocol):
 class CpuMemory:
     """Resident memory of this process; the total is the machine's or the cgroup's, whichever is less."""
 
+    gives_back_at_once = False  # the C library keeps freed memory
+
     def __init__(self, limit_bytes: int | None = None) -> None:
         totals = [psutil.virtual_memory().total, cgroup_limit_bytes(), limit_bytes]
         self.total_bytes = min(total for total in totals if total is not None)
         self._process = psutil.Process(os.getpid())
+        # Open for good: these are read in every step, and opening takes longer than reading.
+        self._status = _STATUS.open("rb", buffering=0)
+        self._clear_refs = _open_for_writing(_CLEAR_REFS)
 
     def used_bytes(self) -> int:
         return int(self._process.memory_info().rss)
 
     def peak_bytes(self) -> int:
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return max(int(line.split()[1]) * 1024, self.used_bytes())
-        return self.used_bytes()
+        text = os.pread(self._status.fileno(), 4096, 0)
+        start = text.find(b"VmHWM:")
+        return int(text[start:].split(None, 2)[1]) * 1024 if start >= 0 else self.used_bytes()
 
     def reset_peak(self) -> None:
-        try:
-            _CLEAR_REFS.write_text("5")
-        except (
-            OSError
-        ):  # a kernel without the reset keeps the peak of the process's life, which is never too low
-            return
+        """A kernel without the reset keeps the peak of the process's life, which is never too low."""
+        if self._clear_refs is not None:
+            os.pwrite(self._clear_refs.fileno(), b"5", 0)
 
 
 class CudaMemory:
     """PyTorch's allocator on one CUDA device; the total is the device's or the configured limit."""
+
+    gives_back_at_once = True
 
     def __init__(self, device: torch.device, limit_bytes: int | None = None) -> None:
         self._device = device
@@ -67,17 +75,29 @@ class CudaMemory:
             torch.cuda.set_per_process_memory_fraction(limit_bytes / total, device)
 
     def used_bytes(self) -> int:
-        return torch.cuda.memory_allocated(self._device)
+        return self._allocated("current")
 
     def peak_bytes(self) -> int:
-        return torch.cuda.max_memory_allocated(self._device)
+        return self._allocated("peak")
 
     def reset_peak(self) -> None:
         torch.cuda.reset_peak_memory_stats(self._device)
 
+    def _allocated(self, reading: str) -> int:
+        # Two of the allocator's counts; max_memory_allocated would flatten all of them.
+        nested = torch.cuda.memory_stats_as_nested_dict(self._device)
+        return int(nested["allocated_bytes"]["all"][reading]) if nested else 0
+
 
 def open_device_memory(device: torch.device, limit_bytes: int | None) -> DeviceMemory:
     return CudaMemory(device, limit_bytes) if device.type == "cuda" else CpuMemory(limit_bytes)
+
+
+def _open_for_writing(path: Path) -> FileIO | None:
+    try:
+        return path.open("wb", buffering=0)
+    except OSError:
+        return None
 
 
 def cgroup_limit_bytes(files: Iterable[Path] = _CGROUP_LIMITS) -> int | None:

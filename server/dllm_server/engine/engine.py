@@ -27,33 +27,11 @@ from dllm_server.engine.request import Phase, Request
 from dllm_server.engine.scheduler import Limits, Running, StepPlan, Waiting, schedule
 from dllm_server.engine.slots import SlotTable
 from dllm_server.engine.stats import EngineStats
+from dllm_server.engine.throttle import Throttle
+from dllm_server.engine.windows import StepRecord
 from dllm_server.settings import LiveSettings
 
 log = structlog.get_logger(__name__)
-
-OOM_RECOVERY_STEPS = 512
-
-
-@dataclass(slots=True)
-class Throttle:
-    """The token budget after out-of-memory events: halved at once, doubled after ``OOM_RECOVERY_STEPS``
-    quiet steps. A step that cannot be made smaller is tried twice."""
-
-    tokens: int | None = None  # None: as configured
-    quiet_steps: int = 0
-    has_retried: bool = False
-
-    def shrink(self, tokens: int) -> None:
-        self.tokens, self.quiet_steps = tokens, 0
-
-    def count_quiet_step(self, configured: int) -> None:
-        self.has_retried = False
-        if self.tokens is None:
-            return
-        self.quiet_steps += 1
-        if self.quiet_steps >= OOM_RECOVERY_STEPS:
-            grown = self.tokens * 2
-            self.tokens, self.quiet_steps = (grown if grown < configured else None), 0
 
 
 @dataclass(slots=True)
@@ -72,6 +50,7 @@ class Engine:
     clock: Callable[[], float]
     stats: EngineStats = field(default_factory=EngineStats)
     throttle: Throttle = field(default_factory=Throttle)
+    last_step: StepRecord | None = None  # None: the last call of ``step`` ran nothing
     _waiting: deque[Request] = field(default_factory=deque)
     _running: dict[int, Request] = field(default_factory=dict)  # by slot, in order of admission
     _by_id: dict[str, Request] = field(default_factory=dict)
@@ -104,6 +83,16 @@ class Engine:
             return max(budget, self._waiting[0].sequence_tokens if self._waiting else 0)
         return max(budget, *(request.sequence_tokens for request in self._running.values()), 0)
 
+    @property
+    def longest_sequence_tokens(self) -> int:
+        """Of the requests in flight, 0 without one. The token budget must reach it at last."""
+        return max((request.sequence_tokens for request in self._by_id.values()), default=0)
+
+    def retune(self, live: LiveSettings) -> None:
+        """Apply other live settings from the next step on. Running requests go on, whatever the limits."""
+        self.live = live
+        self.stats.step_times.warm_up()
+
     def submit(self, message: Generate) -> list[FromEngine]:
         """Queue a request, or refuse one that can never fit."""
         pages = self.capacity.pages_for(message)
@@ -133,6 +122,7 @@ class Engine:
         """Plan and run one step; an out-of-memory error puts its requests back unchanged and shrinks the
         budget."""
         started = self.clock()
+        self.last_step = None
         budget = self.token_budget
         plan = self._plan(budget)
         if plan.is_empty:
@@ -151,9 +141,16 @@ class Engine:
             result = None
         if result is None:  # outside the handler: the exception holds the step's tensors
             return self._contain_oom(slots, plan.tokens, kind)
+        committed = self.stats.committed_tokens
         outgoing = self._apply(batch, result)
         self.throttle.count_quiet_step(self.live.max_num_batched_tokens)
         self.stats.count_step(batch, budget, self.clock() - started, self.runner.forward_seconds)
+        self.last_step = StepRecord(
+            tokens=batch.rows,
+            logits_rows=min(self.stats.logits_rows, self.live.max_num_logits),
+            committed_tokens=self.stats.committed_tokens - committed,
+            batch_fill=self.stats.batch_fill,
+        )
         return outgoing
 
     def _plan(self, budget: int) -> StepPlan:
@@ -258,6 +255,8 @@ class Engine:
         fails with 503: the one that ran alone, or the largest, which holds the budget up."""
         self.runner.release_cached_memory()
         self.stats.oom[kind] += 1
+        self.stats.step_times.warm_up()
+        self.last_step = StepRecord(tokens, 0, 0, 0.0, is_out_of_memory=True)
         largest = max(self._running.values(), key=lambda request: request.sequence_tokens)
         target = max(tokens // 2, largest.sequence_tokens)
         log.warning(

@@ -9,39 +9,58 @@ from dllm_server.memory import Budget
 class MemoryLedger:
     """Splits the device's readings by owner.
 
-    Weights and the KV pool are known exactly. ``other`` is what else was held when serving began. What a
-    step holds above these is its transient: logits as the rows of the step say, activations the rest.
+    Weights and the KV pool are known exactly. ``other`` is what else is held between steps: on a device that
+    gives freed memory back at once it is read again after each step, so that a leak shows here; elsewhere it
+    is what was held when serving began. What a step holds above these is its transient: logits as the rows of
+    the step say, activations the rest.
     """
 
     def __init__(self, memory: DeviceMemory, budget: Budget, *, weights_bytes: int, pool_bytes: int) -> None:
         self._memory, self._budget = memory, budget
         self._weights, self._pool = weights_bytes, pool_bytes
-        self._other = max(memory.used_bytes() - weights_bytes - pool_bytes, 0)
-        self._most_logits_rows = 0
-        self._activations = self._logits = 0
-        self._peaks = {"activations": 0, "logits": 0}
+        self._other = self._read_other()
+        self._recent = self._most = self._by_owner(0, 0)
         memory.reset_peak()
 
-    def note_step(self, logits_rows: int) -> None:
-        """A step has run with at most ``logits_rows`` rows of logits at once."""
-        self._most_logits_rows = max(self._most_logits_rows, logits_rows)
-
-    def close_window(self) -> None:
-        """Read the peak since the last call and begin the next window."""
-        static = self._weights + self._pool + self._other
-        transient = max(self._memory.peak_bytes() - static, 0)
+    def read_step(self, logits_rows: int) -> dict[str, int]:
+        """Peak bytes by owner of the step that has just ended, with at most ``logits_rows`` rows of logits at
+        once."""
+        peak = self._memory.peak_bytes()
+        if self._memory.gives_back_at_once:
+            self._other = self._read_other()
+        transient = max(peak - self._weights - self._pool - self._other, 0)
+        logits = min(transient, logits_rows * self._budget.logits_bytes_per_row)
+        owners = self._by_owner(transient - logits, logits)
+        self._recent = owners
+        self._most = {
+            owner: min(owners[owner], value) if owner == "free" else max(owners[owner], value)
+            for owner, value in self._most.items()
+        }
         self._memory.reset_peak()
-        self._logits = min(transient, self._most_logits_rows * self._budget.logits_bytes_per_row)
-        self._activations = transient - self._logits
-        self._most_logits_rows = 0
-        for owner, value in (("activations", self._activations), ("logits", self._logits)):
-            self._peaks[owner] = max(self._peaks[owner], value)
+        return owners
+
+    def discard_peak(self) -> None:
+        """Forget what a step that failed has held."""
+        self._memory.reset_peak()
 
     def owners(self) -> dict[str, int]:
-        return self._by_owner(self._activations, self._logits)
+        """Bytes by owner in the last step."""
+        return self._recent
+
+    def held(self) -> dict[str, int]:
+        """Bytes by owner between steps."""
+        return self._by_owner(0, 0)
 
     def peak_owners(self) -> dict[str, int]:
-        return self._by_owner(self._peaks["activations"], self._peaks["logits"])
+        """Most bytes of each owner since serving began; for ``free``, the least."""
+        return self._most
+
+    def settle(self) -> None:
+        """Nothing runs: no step holds anything."""
+        self._recent = self.held()
+
+    def _read_other(self) -> int:
+        return max(self._memory.used_bytes() - self._weights - self._pool, 0)
 
     def _by_owner(self, activations: int, logits: int) -> dict[str, int]:
         held = {

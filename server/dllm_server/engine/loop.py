@@ -14,9 +14,10 @@ import zmq
 
 from dllm_server.engine.device_memory import is_out_of_memory
 from dllm_server.engine.messages import Cancel, FromEngine, Generate, Ready, Shutdown, StartFailed, ToEngine
+from dllm_server.engine.meter import Meter
 from dllm_server.engine.snapshot import take_snapshot
 from dllm_server.engine.startup import DeviceError, StartedEngine, start
-from dllm_server.engine.tuning import TuningWatch
+from dllm_server.engine.tuning import GrowthLimits, TuningWatch
 from dllm_server.memory import BudgetError
 from dllm_server.models.config import ModelError
 from dllm_server.models.progress import loading_bar
@@ -86,7 +87,9 @@ class EngineLoop:
         self._socket, self._started, self._engine, self._parent = socket, started, started.engine, parent
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(list[ToEngine])
-        self._tuning = open_tuning(settings, started)
+        self._limits = growth_limits(settings, started)
+        self._tuning = TuningWatch(settings.tuning_file, self._limits) if settings.tuning_file else None
+        self._meter = Meter(started.engine, started.ledger, window_seconds=settings.memory_window_seconds)
         self._snapshot_due = 0.0
 
     def run(self) -> None:
@@ -104,9 +107,7 @@ class EngineLoop:
                         case Shutdown():
                             return
             outgoing += self._engine.step()
-            self._started.ledger.note_step(
-                min(self._engine.stats.logits_rows, self._engine.live.max_num_logits)
-            )
+            self._meter.read(self._tuning.generation if self._tuning else 0)
             outgoing += self._housekeeping()
             if outgoing:
                 self._socket.send(self._encoder.encode(outgoing))
@@ -116,21 +117,16 @@ class EngineLoop:
         if now < self._snapshot_due:
             return []
         self._snapshot_due = now + SNAPSHOT_SECONDS
-        self._started.ledger.close_window()
+        self._meter.settle()
         if self._tuning is not None and (live := self._tuning.poll()) is not None:
-            self._engine.live = live
-        generation, errors = (self._tuning.generation, self._tuning.errors) if self._tuning else (0, 0)
-        return [take_snapshot(self._started, tuning_generation=generation, tuning_errors=errors)]
+            self._engine.retune(live)
+        return [take_snapshot(self._started, self._meter.windows.closed, self._limits, self._tuning)]
 
 
-def open_tuning(settings: EngineSettings, started: StartedEngine) -> TuningWatch | None:
-    """The watch of the configured tuning file. Tokens and logits may grow into what the memory budget left
-    free."""
-    if settings.tuning_file is None:
-        return None
+def growth_limits(settings: EngineSettings, started: StartedEngine) -> GrowthLimits:
+    """Tokens and logits rows may grow into what the memory budget left free."""
     budget = started.budget
-    return TuningWatch(
-        settings.tuning_file,
+    return GrowthLimits(
         settings.live_settings(),
         max_seqs=started.engine.table.slots,
         spare_bytes=budget.free_bytes,

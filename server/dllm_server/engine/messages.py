@@ -158,6 +158,49 @@ class StepHistogram(msgspec.Struct, frozen=True):
     total_seconds: float
 
 
+class StepSums(msgspec.Struct, frozen=True):
+    """Sums over steps of T tokens and s seconds. Differences of two readings fit ``s = t0 + T / rate`` by
+    least squares exactly, for the steps between them."""
+
+    steps: int = 0
+    tokens: int = 0  # sum T
+    seconds: float = 0.0  # sum s
+    token_seconds: float = 0.0  # sum T * s
+    squared_tokens: int = 0  # sum T * T
+
+    def plus(self, tokens: int, seconds: float) -> StepSums:
+        return StepSums(
+            self.steps + 1,
+            self.tokens + tokens,
+            self.seconds + seconds,
+            self.token_seconds + tokens * seconds,
+            self.squared_tokens + tokens * tokens,
+        )
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A stretch of time that is over. ``peak_bytes`` by owner, ``peak_step_tokens`` and
+    ``peak_step_logits_rows`` belong to the one step that held most; without a step they are what was held, 0
+    and 0. A step that ran out of memory counts in ``oom`` only."""
+
+    number: int
+    start_seconds: float  # Unix time, as the end
+    end_seconds: float
+    generation: int  # of the tuning in force all the time, -1 when it changed
+    peak_bytes: dict[str, int]
+    peak_step_tokens: int
+    peak_step_logits_rows: int
+    steps: int
+    tokens: int
+    committed_tokens: int
+    oom: int
+    most_waiting: int
+    most_running: int
+    least_free_pages: int
+    longest_sequence_tokens: int
+    mean_batch_fill: float
+
+
 class EngineSnapshot(msgspec.Struct, frozen=True, tag=True):
     """The engine's state for /metrics, sent a few times a second; counters are cumulative since the process
     began."""
@@ -183,6 +226,13 @@ class EngineSnapshot(msgspec.Struct, frozen=True, tag=True):
     refused_total: int
     tuning_generation: int
     tuning_errors_total: int
+    is_tuning_refused: bool  # the newest file
+    live: dict[str, float]  # live setting -> value in force
+    floors: dict[str, int]  # live setting -> what the requests in flight need at least
+    ceilings: dict[str, int]  # live setting -> most that can be set now
+    step_sums: dict[str, StepSums]  # the same keys as steps_total
+    step_sums_left_out: dict[str, int]  # warm_up | outlier
+    windows: list[Window]  # oldest first
 
 
 ToEngine = Generate | Cancel | Shutdown

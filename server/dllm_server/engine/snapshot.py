@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dllm_server.engine.messages import EngineSnapshot
+from dllm_server.engine.messages import EngineSnapshot, Window
 from dllm_server.engine.startup import StartedEngine
+from dllm_server.engine.tuning import GrowthLimits, TuningWatch
 
 
-def take_snapshot(started: StartedEngine, *, tuning_generation: int, tuning_errors: int) -> EngineSnapshot:
+def take_snapshot(
+    started: StartedEngine, windows: list[Window], limits: GrowthLimits, tuning: TuningWatch | None
+) -> EngineSnapshot:
     engine, stats, pool = started.engine, started.engine.stats, started.engine.runner.pool
     return EngineSnapshot(
         requests_running=engine.requests_running,
@@ -28,6 +31,13 @@ def take_snapshot(started: StartedEngine, *, tuning_generation: int, tuning_erro
         oom_total=dict(stats.oom),
         cancelled_total=stats.cancelled,
         refused_total=stats.refused,
-        tuning_generation=tuning_generation,
-        tuning_errors_total=tuning_errors,
+        tuning_generation=tuning.generation if tuning else 0,
+        tuning_errors_total=tuning.errors if tuning else 0,
+        is_tuning_refused=tuning is not None and tuning.is_refused,
+        live=engine.live.model_dump(),
+        floors={"max_num_batched_tokens": engine.longest_sequence_tokens},
+        ceilings=limits.ceilings(engine.live),
+        step_sums=dict(stats.step_times.sums),
+        step_sums_left_out=dict(stats.step_times.left_out),
+        windows=windows,
     )

@@ -6,7 +6,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from dllm_server.engine.batch import StepBatch
-from dllm_server.engine.messages import StepHistogram
+from dllm_server.engine.messages import StepHistogram, StepSums
+from dllm_server.engine.step_times import StepTimes
 
 KINDS = ("refresh", "reuse", "mixed")
 STEP_SECONDS_BOUNDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, float("inf")]
@@ -35,6 +36,7 @@ class EngineStats:
     tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("refresh", "reuse"), 0))
     oom: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*KINDS, "profile"), 0))
     step_seconds: dict[str, Histogram] = field(default_factory=lambda: {kind: Histogram() for kind in KINDS})
+    step_times: StepTimes = field(default_factory=lambda: StepTimes(dict.fromkeys(KINDS, StepSums())))
     committed_tokens: int = 0
     cancelled: int = 0
     refused: int = 0
@@ -48,6 +50,7 @@ class EngineStats:
         self.tokens["refresh"] += batch.refresh_rows
         self.tokens["reuse"] += batch.rows - batch.refresh_rows
         self.step_seconds[batch.kind].observe(seconds)
+        self.step_times.add(batch.kind, batch.rows, seconds)
         self.batch_fill = batch.rows / budget
         self.seconds += seconds
         self.forward_seconds += forward_seconds

@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dllm_server.engine.messages import EngineSnapshot, StepHistogram
+from dllm_server.telemetry.tuning_collector import tuning_metrics, window_metrics
 
 
 class EngineCollector(Collector):
@@ -27,7 +28,8 @@ class EngineCollector(Collector):
             return
         yield from _schedule(snapshot)
         yield from _memory(snapshot)
-        yield from _tuning(snapshot)
+        yield from tuning_metrics(snapshot)
+        yield from window_metrics(snapshot.windows)
         yield from self._vllm_aliases(snapshot)
 
     def _vllm_aliases(self, snapshot: EngineSnapshot) -> Iterator[Metric]:
@@ -77,8 +79,15 @@ def _schedule(snapshot: EngineSnapshot) -> Iterator[Metric]:
 
 def _memory(snapshot: EngineSnapshot) -> Iterator[Metric]:
     yield _gauges("dllm_kv_pages", "KV pages by state.", "state", snapshot.kv_pages)
-    yield _gauges("dllm_memory_bytes", "Device memory by owner.", "owner", snapshot.memory_bytes)
-    yield _gauges("dllm_memory_peak_bytes", "Largest so far, by owner.", "owner", snapshot.memory_peak_bytes)
+    yield _gauges(
+        "dllm_memory_bytes", "Device memory in the last step, by owner.", "owner", snapshot.memory_bytes
+    )
+    yield _gauges(
+        "dllm_memory_peak_bytes",
+        "Largest of a step so far, by owner; the least for free.",
+        "owner",
+        snapshot.memory_peak_bytes,
+    )
     yield _gauges(
         "dllm_memory_predicted_bytes",
         "What the memory model predicted, by owner.",
@@ -87,13 +96,6 @@ def _memory(snapshot: EngineSnapshot) -> Iterator[Metric]:
     )
     yield _gauge("dllm_device_memory_bytes", "Memory of the device.", snapshot.device_memory_bytes)
     yield _counters("dllm_oom", "Out-of-memory errors contained, by phase.", "phase", snapshot.oom_total)
-
-
-def _tuning(snapshot: EngineSnapshot) -> Iterator[Metric]:
-    yield _gauge("dllm_tuning_generation", "Tuning generation in force.", snapshot.tuning_generation)
-    yield _counter(
-        "dllm_tuning_errors", "Tuning files that could not be applied.", snapshot.tuning_errors_total
-    )
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

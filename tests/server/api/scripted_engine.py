@@ -20,6 +20,8 @@ from dllm_server.engine.messages import (
     ModelInfo,
     RequestStats,
     StepHistogram,
+    StepSums,
+    Window,
 )
 
 FIXTURE = Path(__file__).resolve().parents[2] / "fixtures" / "llada_mha"
@@ -52,6 +54,27 @@ def make_model(**changes: object) -> ModelInfo:
     return ModelInfo(**(fields | changes))  # type: ignore[arg-type]
 
 
+def make_window(number: int) -> Window:
+    return Window(
+        number=number,
+        start_seconds=1000.0 + 10 * number,
+        end_seconds=1010.0 + 10 * number,
+        generation=7,
+        peak_bytes={"activations": 300 + number, "free": 600},
+        peak_step_tokens=40,
+        peak_step_logits_rows=8,
+        steps=2,
+        tokens=60,
+        committed_tokens=12,
+        oom=1,
+        most_waiting=5,
+        most_running=3,
+        least_free_pages=70,
+        longest_sequence_tokens=99,
+        mean_batch_fill=0.25,
+    )
+
+
 def make_snapshot(*, slots: int = 4) -> EngineSnapshot:
     histogram = StepHistogram([0.01, float("inf")], [1, 2], 0.5)
     return EngineSnapshot(
@@ -76,6 +99,13 @@ def make_snapshot(*, slots: int = 4) -> EngineSnapshot:
         refused_total=4,
         tuning_generation=7,
         tuning_errors_total=1,
+        is_tuning_refused=True,
+        live={"max_num_batched_tokens": 4096, "refresh_share": 0.5},
+        floors={"max_num_batched_tokens": 99},
+        ceilings={"max_num_batched_tokens": 8192},
+        step_sums={"refresh": StepSums(2, 30, 0.3, 5.0, 500)},
+        step_sums_left_out={"warm_up": 8, "outlier": 1},
+        windows=[make_window(3), make_window(4)],
     )
 
 
