@@ -16,12 +16,14 @@ class PagedKeys:
     """Where the K/V of a group of reuse requests lie.
 
     ``slots`` int64 ``[requests, keys]`` indexes the pool's flat slots (page * page_size + offset): the
-    packed context, then the block's own slots. ``is_valid`` bool of the same shape is None when nothing is
-    padded.
+    packed context, then the block's own slots, then padding. ``is_valid`` bool of the same shape is None when
+    nothing is padded. ``counts`` int32 ``[requests]`` says how many slots come before the padding; without it
+    a compiled kernel's caller counts ``is_valid`` on the device at every call.
     """
 
     slots: Tensor
     is_valid: Tensor | None
+    counts: Tensor | None = None
 
 
 def varlen_attention(q: Tensor, k: Tensor, v: Tensor, groups: Sequence[PaddedRows], out: Tensor) -> None:

@@ -26,9 +26,11 @@ class PackGroup:
     Attributes:
         rows: the requests' rows of the flat batch.
         is_context: bool ``[requests, length]``, keys outside the block's window.
-        query_weight: float32 ``[requests, length]``, 1 / window on the window's rows and 0 elsewhere.
-        slots: int64 ``[requests, kept]``, destination in the pool; padding goes to a slot of the trash page
-        0. keeps_all: every request keeps its whole context, so that nothing needs a score.
+        query_weight: float32 ``[requests, length]``, 1 / window on the window's contiguous rows and 0
+        elsewhere.
+        slots: int64 ``[requests, kept]``, destination in the pool; padding comes last and is slot 0, of the
+        trash page.
+        keeps_all: every request keeps its whole context, so that nothing needs a score.
     """
 
     rows: PaddedRows
@@ -49,6 +51,9 @@ def select_and_pack(
     shares_indices: bool = False,
 ) -> None:
     """Write each request's kept context K/V to its slots; slot j may hold a different token for each KV head.
+
+    Which tokens a head keeps is exact, ties going to the lower position; their order over the slots is free,
+    as attention does not depend on it (here best first).
 
     Args:
         q: ``[rows, heads, head_dim]``. k, v: ``[rows, kv_heads, head_dim]``, all after RoPE.

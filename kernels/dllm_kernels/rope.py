@@ -24,3 +24,39 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = wide.chunk(2, dim=-1)
     rotated = torch.cat((-second, first), dim=-1)
     return torch.addcmul(wide * cos[:, None], rotated, sin[:, None]).to(x.dtype)
+
+
+def rope_to_pages(
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    heads: int,
+    kv_heads: int,
+    k_pool: Tensor,
+    v_pool: Tensor,
+    slots: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotate the queries and keys of ``qkv`` in place, and write K/V of its last rows to the pool.
+
+    Args:
+        qkv: ``[tokens, (heads + 2 * kv_heads) * head_dim]``: the query heads, the key heads, the value heads.
+        cos, sin: float32 ``[tokens, head_dim]``.
+        k_pool, v_pool: ``[slots, kv_heads, head_dim]``, written at ``slots``.
+        slots: int64 ``[written]``, destinations of the last ``written`` tokens; padding is slot 0, of the
+        trash page.
+
+    Returns:
+        Views of ``qkv``: q ``[tokens, heads, head_dim]``, k and v ``[tokens, kv_heads, head_dim]``.
+    """
+    q, k, v = split_heads(qkv, heads, kv_heads)
+    q.copy_(apply_rope(q, cos, sin))
+    k.copy_(apply_rope(k, cos, sin))
+    first = qkv.shape[0] - slots.shape[0]
+    k_pool[slots], v_pool[slots] = k[first:], v[first:]
+    return q, k, v
+
+
+def split_heads(qkv: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Views of ``[tokens, (heads + 2 * kv_heads) * head_dim]`` by head: q, k and v."""
+    by_head = qkv.view(qkv.shape[0], heads + 2 * kv_heads, -1)
+    return by_head[:, :heads], by_head[:, heads : heads + kv_heads], by_head[:, heads + kv_heads :]

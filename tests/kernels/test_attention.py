@@ -3,14 +3,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
-from dllm_kernels.attention import PagedKeys, paged_attention, varlen_attention
+from dllm_kernels.attention import PagedKeys
 from dllm_kernels.layout import padded_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-CPU = torch.device("cpu")
+from tests.kernels.implementations import Implementation, each_implementation
+
 DIM = 8
 head_counts = st.sampled_from([(4, 4), (4, 2), (4, 1), (1, 1)])
 
@@ -26,10 +28,11 @@ def dense_float64(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.stack(outputs, dim=1)
 
 
-@settings(max_examples=40, deadline=None)
+@each_implementation
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), head_counts, st.booleans(), st.integers(0, 99))
 def test_varlen_attention_equals_each_request_alone(
-    lengths: list[int], heads: tuple[int, int], is_one_group: bool, seed: int
+    implementation: Implementation, lengths: list[int], heads: tuple[int, int], is_one_group: bool, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     sizes = np.array(lengths)
@@ -37,25 +40,27 @@ def test_varlen_attention_equals_each_request_alone(
     q = torch.randn(total, heads[0], DIM, generator=generator)
     k, v = (torch.randn(total, heads[1], DIM, generator=generator) for _ in range(2))
     parts = [slice(None)] if is_one_group else [slice(i, i + 1) for i in range(len(sizes))]
-    groups = [padded_rows(starts[part], sizes[part], CPU) for part in parts]
-    out = torch.full_like(q, torch.nan)
+    device = implementation.device
+    groups = [padded_rows(starts[part], sizes[part], device) for part in parts]
+    out = torch.full_like(q, torch.nan, device=device)
 
-    varlen_attention(q, k, v, groups, out)
+    implementation.run.varlen_attention(q.to(device), k.to(device), v.to(device), groups, out)
 
     for start, length in zip(starts, sizes, strict=True):
         rows = slice(start, start + length)
         expected = dense_float64(q[rows], k[rows], v[rows])
-        torch.testing.assert_close(out[rows].double(), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(out[rows].double().cpu(), expected, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@each_implementation
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 6), st.integers(1, 30)), min_size=1, max_size=5),
     head_counts,
     st.integers(0, 99),
 )
 def test_paged_attention_equals_each_request_over_its_own_slots(
-    shapes: list[tuple[int, int]], heads: tuple[int, int], seed: int
+    implementation: Implementation, shapes: list[tuple[int, int]], heads: tuple[int, int], seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     sizes, counts = (np.array(column) for column in zip(*shapes, strict=True))
@@ -69,11 +74,49 @@ def test_paged_attention_equals_each_request_over_its_own_slots(
     for index, mine in enumerate(owned):
         padded[index, : len(mine)] = mine
     is_valid = None if len(set(counts.tolist())) == 1 else padded > 0
-    out = torch.full_like(q, torch.nan)
+    device = implementation.device
+    out = torch.full_like(q, torch.nan, device=device)
+    keys = PagedKeys(padded.to(device), None if is_valid is None else is_valid.to(device))
 
-    paged_attention(q, k_pool, v_pool, [(padded_rows(starts, sizes, CPU), PagedKeys(padded, is_valid))], out)
+    implementation.run.paged_attention(
+        q.to(device), k_pool.to(device), v_pool.to(device), [(padded_rows(starts, sizes, device), keys)], out
+    )
 
     for start, length, mine in zip(starts, sizes, owned, strict=True):
         rows = slice(start, start + length)
         expected = dense_float64(q[rows], k_pool[mine], v_pool[mine])
-        torch.testing.assert_close(out[rows].double(), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(out[rows].double().cpu(), expected, rtol=1e-5, atol=1e-5)
+
+
+@each_implementation
+@pytest.mark.parametrize("dim", [64, 96, 128])
+def test_16_bit_attention_is_within_a_hundredth_of_float64(implementation: Implementation, dim: int) -> None:
+    device, generator = implementation.device, torch.Generator().manual_seed(dim)
+    sizes, kept = np.array([33, 5]), 40
+    rows = int(sizes.sum())
+    qkv = torch.randn(rows, 8 * dim, generator=generator).to(
+        implementation.narrow
+    )  # 4 query heads, 2 of K, 2 of V
+    q, k, v = (
+        part.view(rows, -1, dim) for part in torch.split(qkv.to(device), [4 * dim, 2 * dim, 2 * dim], 1)
+    )
+    pools = [torch.randn(64, 2, dim, generator=generator).to(implementation.narrow) for _ in range(2)]
+    slots = torch.stack([torch.randperm(64, generator=generator)[:kept] for _ in sizes])
+    spans = padded_rows(np.array([0, 33]), sizes, device)
+    out = [
+        torch.full((rows, 4, dim), torch.nan, dtype=implementation.narrow, device=device) for _ in range(2)
+    ]
+
+    implementation.run.varlen_attention(q, k, v, [spans], out[0])
+    keys = PagedKeys(slots.to(device), None)
+    implementation.run.paged_attention(q, pools[0].to(device), pools[1].to(device), [(spans, keys)], out[1])
+
+    for own, part in enumerate((slice(0, 33), slice(33, 38))):
+        expected = dense_float64(q[part].cpu(), k[part].cpu(), v[part].cpu())
+        assert_near(out[0][part], expected)
+        expected = dense_float64(q[part].cpu(), pools[0][slots[own]], pools[1][slots[own]])
+        assert_near(out[1][part], expected)
+
+
+def assert_near(result: Tensor, expected: Tensor) -> None:
+    assert float((result.double().cpu() - expected).norm() / expected.norm()) <= 1e-2

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from dllm_kernels.kv_select import PackGroup, select_and_pack
+from dllm_kernels.kv_select import PackGroup
 from dllm_kernels.layout import padded_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-CPU = torch.device("cpu")
+from tests.kernels.implementations import CPU, Implementation, each_implementation
+
 DIM, TRASH = 4, 8
 
 
@@ -53,7 +54,8 @@ def slow_selection(q: Tensor, k: Tensor, member: Member, *, is_shared: bool) -> 
     return [sorted(context, key=lambda p: (-pooled[p], p))[: member.kept] for pooled in pooled_of_head]
 
 
-@settings(max_examples=60, deadline=None)
+@each_implementation
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(members(), min_size=1, max_size=4),
     st.sampled_from([(4, 4), (4, 2), (4, 1)]),
@@ -61,7 +63,7 @@ def slow_selection(q: Tensor, k: Tensor, member: Member, *, is_shared: bool) -> 
     st.integers(0, 99),
 )
 def test_each_head_packs_the_keys_a_slow_loop_keeps(
-    group: list[Member], heads: tuple[int, int], is_shared: bool, seed: int
+    implementation: Implementation, group: list[Member], heads: tuple[int, int], is_shared: bool, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     sizes = np.array([member.length for member in group])
@@ -70,24 +72,33 @@ def test_each_head_packs_the_keys_a_slow_loop_keeps(
     q = torch.randint(-8, 9, (total, heads[0], DIM), generator=generator).float()
     k = torch.randint(-8, 9, (total, heads[1], DIM), generator=generator).float()
     v = torch.arange(total * heads[1] * DIM).view(total, heads[1], DIM).float()
-    batch, slots = make_group(group, starts, sizes)
-    k_pool, v_pool = (torch.full((TRASH + 200, heads[1], DIM), -1.0) for _ in range(2))
+    batch, slots = make_group(group, starts, sizes, device=implementation.device)
+    pools = [torch.full((TRASH + 200, heads[1], DIM), -1.0, device=implementation.device) for _ in range(2)]
 
-    select_and_pack(q, k, v, [batch], k_pool, v_pool, shares_indices=is_shared)
+    implementation.run.select_and_pack(
+        *(tensor.to(implementation.device) for tensor in (q, k, v)), [batch], *pools, shares_indices=is_shared
+    )
 
+    k_pool, v_pool = (pool.cpu() for pool in pools)
     written = torch.zeros(len(k_pool), dtype=torch.bool)
     for start, member, mine in zip(starts, group, slots, strict=True):
         rows = slice(start, start + member.length)
         selection = slow_selection(q[rows], k[rows], member, is_shared=is_shared)
         for kv, positions in enumerate(selection):
-            assert torch.equal(v_pool[mine, kv], v[rows][positions, kv])
-            assert torch.equal(k_pool[mine, kv], k[rows][positions, kv])
+            order = v_pool[mine, kv, 0].argsort()  # values name their positions
+            assert torch.equal(v_pool[mine, kv][order], v[rows][sorted(positions), kv])
+            assert torch.equal(k_pool[mine, kv][order], k[rows][sorted(positions), kv])
         written[mine] = True
     assert (k_pool[TRASH:][~written[TRASH:]] == -1).all(), "only own slots and the trash page are written"
 
 
 def make_group(
-    group: list[Member], starts: np.ndarray, sizes: np.ndarray, *, keeps_all: bool = False
+    group: list[Member],
+    starts: np.ndarray,
+    sizes: np.ndarray,
+    *,
+    keeps_all: bool = False,
+    device: torch.device = CPU,
 ) -> tuple[PackGroup, list[Tensor]]:
     longest, most = int(sizes.max()), max(member.kept for member in group)
     is_context = torch.zeros(len(group), longest, dtype=torch.bool)
@@ -101,31 +112,37 @@ def make_group(
         slots.append(torch.arange(free, free + member.kept))
         padded[index, : member.kept] = slots[-1]
         free += member.kept
-    return PackGroup(padded_rows(starts, sizes, CPU), is_context, weight, padded, keeps_all), slots
+    rows = padded_rows(starts, sizes, device)
+    return PackGroup(rows, is_context.to(device), weight.to(device), padded.to(device), keeps_all), slots
 
 
-def test_keeping_all_packs_the_context_in_order_without_scores() -> None:
+@each_implementation
+def test_keeping_all_packs_the_context_in_order_without_scores(implementation: Implementation) -> None:
+    device = implementation.device
     group = [Member(9, 3, 5, 7), Member(8, 6, 8, 6)]
     sizes, starts = np.array([9, 8]), np.array([0, 9])
-    v = torch.arange(17.0)[:, None, None].expand(-1, 2, DIM).contiguous()
-    batch, slots = make_group(group, starts, sizes, keeps_all=True)
-    k_pool, v_pool = torch.zeros(60, 2, DIM), torch.zeros(60, 2, DIM)
+    v = torch.arange(17.0, device=device)[:, None, None].expand(-1, 2, DIM).contiguous()
+    batch, slots = make_group(group, starts, sizes, keeps_all=True, device=device)
+    k_pool, v_pool = torch.zeros(2, 60, 2, DIM, device=device)
+    q = torch.full((17, 4, DIM), torch.nan, device=device)
 
-    select_and_pack(torch.full((17, 4, DIM), torch.nan), v, v, [batch], k_pool, v_pool)
+    implementation.run.select_and_pack(q, v, v, [batch], k_pool, v_pool)
 
     assert v_pool[slots[0], 0, 0].tolist() == [0, 1, 2, 5, 6, 7, 8]
     assert v_pool[slots[1], 1, 0].tolist() == [9, 10, 11, 12, 13, 14]
 
 
-def test_the_score_uses_the_mean_query_of_the_whole_window() -> None:
-    q = torch.zeros(6, 1, DIM)
+@each_implementation
+def test_the_score_uses_the_mean_query_of_the_whole_window(implementation: Implementation) -> None:
+    device = implementation.device
+    q = torch.zeros(6, 1, DIM, device=device)
     q[4, 0, 0], q[5, 0, 0] = 3.0, -1.0  # mean 1 along the first dimension
-    k = torch.zeros(6, 1, DIM)
+    k = torch.zeros(6, 1, DIM, device=device)
     k[0, 0, 0], k[3, 0, 0] = 1.0, -1.0
-    batch, slots = make_group([Member(6, 4, 6, 2)], np.array([0]), np.array([6]))
-    k_pool, v_pool = torch.zeros(30, 1, DIM), torch.zeros(30, 1, DIM)
-    v = torch.arange(6.0)[:, None, None].expand(-1, 1, DIM)
+    batch, slots = make_group([Member(6, 4, 6, 2)], np.array([0]), np.array([6]), device=device)
+    k_pool, v_pool = torch.zeros(2, 30, 1, DIM, device=device)
+    v = torch.arange(6.0, device=device)[:, None, None].repeat(1, 1, DIM)
 
-    select_and_pack(q, k, v, [batch], k_pool, v_pool)
+    implementation.run.select_and_pack(q, k, v, [batch], k_pool, v_pool)
 
     assert v_pool[slots[0], 0, 0].tolist() == [0, 1]  # position 1 through the pool over 3

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.kernels.implementations import Implementation, each_lm_head
+
 VOCABULARY, WIDTH = 40, 16
 BANNED = torch.tensor([7, 11])
 
@@ -30,6 +32,19 @@ def make_sampling(
     )
 
 
+def choose(
+    implementation: Implementation, hidden: Tensor, weight: Tensor, sampling: Sampling | None, most: int
+) -> Choice:
+    """On the implementation's device, with the result on the CPU."""
+    device = implementation.device
+    if sampling is not None:
+        columns = (sampling.temperature, sampling.keys, sampling.top_p, sampling.top_k)
+        sampling = Sampling(*(column.to(device) for column in columns), sampling.is_filtered)
+    inputs = (tensor.to(device) for tensor in (hidden, weight, BANNED))
+    choice = implementation.run.lm_head_choose(*inputs, sampling, most)
+    return Choice(choice.token.cpu(), choice.probability.cpu(), choice.margin.cpu(), choice.entropy.cpu())
+
+
 def assert_same(left: Choice, right: Choice) -> None:
     assert torch.equal(left.token, right.token)
     for name in ("probability", "margin", "entropy"):
@@ -42,12 +57,13 @@ def clean_logits(hidden: Tensor, weight: Tensor) -> Tensor:
     return logits
 
 
-def test_the_greedy_choice_and_its_confidences_equal_float64() -> None:
+@each_lm_head
+def test_the_greedy_choice_and_its_confidences_equal_float64(implementation: Implementation) -> None:
     hidden, weight = make_inputs(50)
     probability = clean_logits(hidden, weight).softmax(1)
     best = probability.topk(2, dim=1)
 
-    choice = lm_head_choose(hidden, weight, BANNED, None, 100)
+    choice = choose(implementation, hidden, weight, None, 100)
 
     assert torch.equal(choice.token, best.indices[:, 0])
     torch.testing.assert_close(choice.probability.double(), best.values[:, 0], rtol=1e-5, atol=1e-6)
@@ -57,53 +73,73 @@ def test_the_greedy_choice_and_its_confidences_equal_float64() -> None:
     torch.testing.assert_close(choice.entropy.double(), entropy, rtol=1e-4, atol=1e-5)
 
 
-def test_bfloat16_inputs_are_projected_in_float32() -> None:
+@each_lm_head
+def test_16_bit_inputs_are_projected_in_float32(implementation: Implementation) -> None:
     hidden, weight = make_inputs(50)
-    hidden, weight = hidden.bfloat16(), weight.bfloat16()
+    hidden, weight = hidden.to(implementation.narrow), weight.to(implementation.narrow)
 
-    choice = lm_head_choose(hidden, weight, BANNED, None, 100)
+    choice = choose(implementation, hidden, weight, None, 100)
 
     assert torch.equal(choice.token, clean_logits(hidden, weight).argmax(1))
     assert choice.probability.dtype == torch.float32
 
 
-def test_a_banned_token_is_never_chosen_even_when_it_is_by_far_the_best() -> None:
+@each_lm_head
+def test_a_banned_token_is_never_chosen_even_when_it_is_by_far_the_best(
+    implementation: Implementation,
+) -> None:
     hidden, weight = make_inputs(200)
     hidden[:, 0], weight[7, 0] = 10.0, 50.0
 
     for sampling in (None, make_sampling(200, temperature=3e38), make_sampling(200, top_k=3)):
-        choice = lm_head_choose(hidden, weight, BANNED, sampling, 64)
+        choice = choose(implementation, hidden, weight, sampling, 64)
         assert not torch.isin(choice.token, BANNED).any()
         assert choice.probability.isfinite().all()
 
 
-@settings(max_examples=30, deadline=None)
-@given(rows=st.integers(1, 30), most=st.integers(1, 40), is_sampled=st.booleans(), is_filtered=st.booleans())
-def test_rows_at_once_change_nothing(rows: int, most: int, is_sampled: bool, is_filtered: bool) -> None:
+@each_lm_head
+@settings(max_examples=15, deadline=None)
+@given(rows=st.integers(1, 30), most=st.integers(8, 40), is_sampled=st.booleans(), is_filtered=st.booleans())
+def test_rows_at_once_change_nothing(
+    implementation: Implementation, rows: int, most: int, is_sampled: bool, is_filtered: bool
+) -> None:
     hidden, weight = make_inputs(rows)
     sampling = make_sampling(rows, top_k=5 if is_filtered else 0) if is_sampled else None
 
-    whole = lm_head_choose(hidden, weight, BANNED, sampling, 1000)
+    whole = choose(implementation, hidden, weight, sampling, 1000)
 
-    assert_same(lm_head_choose(hidden, weight, BANNED, sampling, most), whole)
+    assert_same(choose(implementation, hidden, weight, sampling, most), whole)
 
 
-def test_no_rows_give_an_empty_choice() -> None:
-    choice = lm_head_choose(torch.empty(0, WIDTH), make_inputs(1)[1], BANNED, None, 8)
+@each_lm_head
+def test_no_rows_give_an_empty_choice(implementation: Implementation) -> None:
+    choice = choose(implementation, torch.empty(0, WIDTH), make_inputs(1)[1], None, 8)
 
     assert choice.token.shape == choice.probability.shape == choice.margin.shape == (0,)
     assert choice.token.dtype == torch.int64
 
 
-def test_temperature_picks_the_token_and_leaves_its_probability_alone() -> None:
+@each_lm_head
+def test_temperature_picks_the_token_and_leaves_its_probability_alone(implementation: Implementation) -> None:
     hidden, weight = make_inputs(300)
     probability = clean_logits(hidden, weight).softmax(1)
 
-    choice = lm_head_choose(hidden, weight, BANNED, make_sampling(300, temperature=5.0), 100)
+    choice = choose(implementation, hidden, weight, make_sampling(300, temperature=5.0), 100)
 
     assert (choice.token != probability.argmax(1)).any()
     expected = probability.gather(1, choice.token[:, None])[:, 0]
     torch.testing.assert_close(choice.probability.double(), expected, rtol=1e-4, atol=1e-7)
+
+
+@each_lm_head
+def test_the_same_keys_draw_the_same_tokens_on_every_implementation(implementation: Implementation) -> None:
+    hidden, weight = make_inputs(100)
+    sampling = make_sampling(100, temperature=1.5)
+    reference = lm_head_choose(hidden, weight, BANNED, sampling, 100)
+
+    choice = choose(implementation, hidden, weight, sampling, 100)
+
+    assert_same(choice, reference)
 
 
 def test_samples_follow_the_softmax_at_the_temperature() -> None:
@@ -118,13 +154,14 @@ def test_samples_follow_the_softmax_at_the_temperature() -> None:
     assert float((frequency - expected).abs().max()) < 0.012
 
 
-def test_rows_at_temperature_zero_are_greedy_beside_sampled_ones() -> None:
+@each_lm_head
+def test_rows_at_temperature_zero_are_greedy_beside_sampled_ones(implementation: Implementation) -> None:
     hidden, weight = make_inputs(64)
     sampling = make_sampling(64, temperature=4.0)
     sampling.temperature[::2] = 0.0
-    greedy = lm_head_choose(hidden, weight, BANNED, None, 64)
+    greedy = choose(implementation, hidden, weight, None, 64)
 
-    mixed = lm_head_choose(hidden, weight, BANNED, sampling, 64)
+    mixed = choose(implementation, hidden, weight, sampling, 64)
 
     assert torch.equal(mixed.token[::2], greedy.token[::2])
 

@@ -1,23 +1,55 @@
 from __future__ import annotations
 
-import pytest
 import torch
-from dllm_kernels.rms_norm import rms_norm
+from torch import Tensor
+
+from tests.kernels.implementations import Implementation, each_implementation, each_width
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_equals_the_formula_in_float64(dtype: torch.dtype) -> None:
+def norm_float64(x: Tensor, weight: Tensor) -> Tensor:
+    wide = x.double()
+    return wide / torch.sqrt((wide * wide).mean(-1, keepdim=True) + 1e-5) * weight.double()
+
+
+@each_implementation
+@each_width
+def test_it_equals_the_formula_in_float64(implementation: Implementation, width: str) -> None:
+    dtype = implementation.dtype(width)
     torch.manual_seed(0)
     x, weight = (torch.randn(7, 24) * 5).to(dtype), torch.randn(24).to(dtype)
-    wide = x.double()
-    expected = wide / torch.sqrt((wide * wide).mean(-1, keepdim=True) + 1e-5) * weight.double()
 
-    result = rms_norm(x, weight, 1e-5)
+    result = implementation.run.rms_norm(x.to(implementation.device), weight.to(implementation.device), 1e-5)
 
     assert result.dtype == dtype
     tolerance = 1e-6 if dtype == torch.float32 else 1e-2
-    torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+    expected = norm_float64(x, weight)
+    torch.testing.assert_close(result.cpu().double(), expected, rtol=tolerance, atol=tolerance)
 
 
-def test_a_row_of_zeros_stays_zero() -> None:
-    assert rms_norm(torch.zeros(1, 8), torch.ones(8), 1e-5).tolist() == [[0.0] * 8]
+@each_implementation
+@each_width
+def test_it_norms_the_sum_that_it_leaves_in_the_residual(implementation: Implementation, width: str) -> None:
+    dtype = implementation.dtype(width)
+    torch.manual_seed(1)
+    x, residual, weight = (torch.randn(shape).to(dtype) for shape in ((5, 40), (5, 40), (40,)))
+    held = residual.clone().to(implementation.device)
+
+    result = implementation.run.add_rms_norm(
+        x.to(implementation.device), held, weight.to(implementation.device), 1e-5
+    )
+
+    assert torch.equal(held.cpu(), x + residual)
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2
+    expected = norm_float64(x + residual, weight)
+    torch.testing.assert_close(result.cpu().double(), expected, rtol=tolerance, atol=tolerance)
+
+
+@each_implementation
+def test_a_row_of_zeros_stays_zero(implementation: Implementation) -> None:
+    zeros, ones = torch.zeros(1, 8), torch.ones(8)
+
+    result = implementation.run.rms_norm(
+        zeros.to(implementation.device), ones.to(implementation.device), 1e-5
+    )
+
+    assert result.tolist() == [[0.0] * 8]

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dllm_kernels.rope import apply_rope, rope_tables
+from dllm_kernels.rope import apply_rope, rope_tables, split_heads
+
+from tests.kernels.implementations import Implementation, each_implementation, each_width
 
 CPU = torch.device("cpu")
 
@@ -36,3 +38,32 @@ def test_scores_depend_on_the_distance_alone() -> None:
         return (turned_q * apply_rope(k, cos[[right]], sin[[right]])).sum()
 
     torch.testing.assert_close(score(3, 10), score(83, 90), rtol=1e-4, atol=1e-4)
+
+
+@each_implementation
+@each_width
+@pytest.mark.parametrize("written", [0, 2, 5])
+def test_queries_and_keys_turn_in_place_and_the_last_rows_reach_their_slots(
+    implementation: Implementation, width: str, written: int
+) -> None:
+    dtype = implementation.dtype(width)
+    torch.manual_seed(2)
+    device, heads, kv_heads, dim = implementation.device, 3, 2, 24
+    qkv = torch.randn(5, (heads + 2 * kv_heads) * dim).to(dtype)
+    cos, sin = (table[[3, 9, 0, 4, 60]] for table in rope_tables(64, dim, 10000.0, CPU))
+    q, k, v = (part.clone() for part in split_heads(qkv, heads, kv_heads))
+    slots = torch.tensor([7, 2, 0, 5, 9])[:written]
+    pools = [torch.full((12, kv_heads, dim), -1.0, dtype=dtype, device=device) for _ in range(2)]
+
+    views = implementation.run.rope_to_pages(
+        *(tensor.to(device) for tensor in (qkv, cos, sin)), heads, kv_heads, *pools, slots.to(device)
+    )
+
+    expected = apply_rope(q.double(), cos, sin), apply_rope(k.double(), cos, sin), v.double()
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    for view, wide in zip(views, expected, strict=True):
+        torch.testing.assert_close(view.cpu().double(), wide, rtol=tolerance, atol=tolerance)
+    for pool, fresh in zip(pools, views[1:], strict=True):
+        assert torch.equal(pool[slots], fresh[5 - written :])
+        rest = [slot for slot in range(12) if slot not in slots.tolist()]
+        assert (pool[rest] == -1).all()

@@ -1,0 +1,216 @@
+"""Tile shapes to try for each kernel, in one place, and the table of those that measured best.
+
+The first candidate of a kernel is what serves without a table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import triton
+from torch import Tensor
+
+Key = tuple[Hashable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """``blocks`` are the kernel's constexpr tile sizes by name; ``splits`` 0 lets the kernel's own rule fill
+    the device."""
+
+    blocks: Mapping[str, int]
+    num_warps: int = 4
+    num_stages: int = 3
+    splits: int = 0
+
+    @property
+    def launch(self) -> dict[str, int]:
+        """Keyword arguments of a launch."""
+        return {**self.blocks, "num_warps": self.num_warps, "num_stages": self.num_stages}
+
+
+def _project(rows: int, columns: int, depth: int, warps: int, stages: int, flattens: int) -> Configuration:
+    blocks = {
+        "block_rows": rows,
+        "block_columns": columns,
+        "block_depth": depth,
+        "is_flattened": flattens,
+    }
+    return Configuration(blocks, warps, stages)
+
+
+def _attend(queries: int, keys: int, warps: int, stages: int, splits: int = 0) -> Configuration:
+    return Configuration({"block_queries": queries, "block_keys": keys}, warps, stages, splits)
+
+
+CANDIDATES: Mapping[str, tuple[Configuration, ...]] = {
+    # Many rows: the product is the floor.
+    "lm_head_many": (
+        _project(128, 256, 64, 8, 3, 0),
+        _project(128, 256, 64, 8, 4, 0),
+        _project(128, 256, 64, 8, 3, 1),
+        _project(128, 128, 64, 4, 4, 0),
+        _project(128, 128, 64, 8, 4, 0),
+        _project(256, 128, 64, 8, 3, 0),
+    ),
+    # Few rows: the weight's read is the floor.
+    "lm_head_few": (
+        _project(64, 128, 128, 4, 4, 0),
+        _project(64, 128, 64, 4, 6, 0),
+        _project(64, 256, 64, 8, 4, 0),
+        _project(64, 256, 64, 4, 4, 1),
+        _project(32, 128, 128, 4, 4, 0),
+        _project(64, 64, 128, 4, 6, 0),
+    ),
+    # Noise takes as many registers as logits: smaller tiles.
+    "lm_head_many_sampled": (
+        _project(128, 64, 64, 8, 4, 0),
+        _project(128, 64, 128, 4, 3, 0),
+        _project(128, 128, 64, 8, 4, 0),
+    ),
+    "lm_head_few_sampled": (
+        _project(64, 64, 128, 4, 6, 0),
+        _project(64, 128, 128, 8, 4, 0),
+    ),
+    "logits_chunk": (
+        Configuration({"block_rows": 1, "block_columns": 4096}, 4, 1),
+        Configuration({"block_rows": 1, "block_columns": 4096}, 8, 1),
+        Configuration({"block_rows": 1, "block_columns": 2048}, 4, 1),
+        Configuration({"block_rows": 2, "block_columns": 2048}, 4, 1),
+        Configuration({"block_rows": 1, "block_columns": 8192}, 8, 1),
+    ),
+    "varlen_attention": (
+        _attend(128, 64, 8, 3),
+        _attend(128, 64, 8, 2),
+        _attend(128, 128, 8, 2),
+        _attend(64, 64, 4, 3),
+        _attend(64, 64, 4, 2),
+        _attend(64, 32, 4, 4),
+    ),
+    # Keys are found through slots: of five stages two hold K/V, of seven three.
+    "paged_attention": (
+        _attend(32, 64, 4, 5),
+        _attend(32, 32, 4, 5),
+        _attend(32, 32, 4, 7),
+        _attend(32, 32, 2, 5),
+        _attend(32, 64, 8, 5),
+        _attend(32, 128, 8, 3),
+        _attend(64, 64, 4, 5),
+        _attend(16, 64, 4, 5),
+        _attend(32, 32, 4, 5, splits=1),
+        _attend(32, 64, 4, 5, splits=1),
+    ),
+    "kv_score": (
+        Configuration({"block_keys": 64, "block_window": 16}, 4, 2),
+        Configuration({"block_keys": 128, "block_window": 32}, 8, 2),
+        Configuration({"block_keys": 32, "block_window": 16}, 4, 2),
+    ),
+    "kv_select": tuple(Configuration({}, warps, 1) for warps in (4, 1, 2, 8)),
+    "kv_pack": (
+        Configuration({"block_keys": 32}, 4, 1),
+        Configuration({"block_keys": 64}, 4, 1),
+        Configuration({"block_keys": 16}, 2, 1),
+    ),
+    "rms_norm": tuple(Configuration({}, warps, 1) for warps in (8, 4, 16)),
+    "rope": (Configuration({"block_heads": 16}, 4, 1), Configuration({"block_heads": 32}, 4, 1)),
+    "silu_and_multiply": (
+        Configuration({"block_columns": 2048}, 8, 1),
+        Configuration({"block_columns": 1024}, 4, 1),
+        Configuration({"block_columns": 4096}, 8, 1),
+    ),
+}
+
+# float32 is multiplied without matrix units, and fills registers and shared memory twice as fast.
+_FLOAT32: Mapping[str, tuple[Configuration, ...]] = {
+    **dict.fromkeys(
+        ("lm_head_many", "lm_head_few", "lm_head_many_sampled", "lm_head_few_sampled"),
+        (_project(32, 64, 32, 4, 2, 0),),
+    ),
+    "varlen_attention": (_attend(16, 16, 4, 2),),
+    "paged_attention": (_attend(16, 32, 4, 2),),
+}
+
+
+def candidates(kernel: str, key: Key) -> tuple[Configuration, ...]:
+    """What to try for a kernel; ``key`` names the dtype."""
+    return _FLOAT32.get(kernel, CANDIDATES[kernel]) if "float32" in key else CANDIDATES[kernel]
+
+
+def bucket(value: int) -> int:
+    """Sizes of one bucket share a configuration: the least power of two that is at least ``value``."""
+    return 1 << max(value - 1, 0).bit_length()
+
+
+def device_name(device: torch.device) -> str:
+    """What a table is valid for: the device and the compiler."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{name}, triton {triton.__version__}"
+
+
+def default_path() -> Path:
+    """Beside Triton's own cache of compiled kernels."""
+    root = os.environ.get("TRITON_CACHE_DIR")
+    return (Path(root) if root else Path.home() / ".triton" / "cache") / "dllm_configurations.json"
+
+
+@dataclass(slots=True)
+class ConfigurationTable:
+    """The best configuration of each kernel and bucket, and where an operation has variants the best of
+    them, as ``warm_up`` measured them."""
+
+    entries: dict[str, Configuration] = field(default_factory=dict)
+    variants: dict[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def name_of(kernel: str, key: Key) -> str:
+        return f"{kernel} {' '.join(str(part) for part in key)}"
+
+    def get(self, kernel: str, key: Key) -> Configuration:
+        return self.entries.get(self.name_of(kernel, key), candidates(kernel, key)[0])
+
+    def variant(self, operation: str, key: Key) -> str | None:
+        """The variant of an operation that measured best, None without a measurement."""
+        return self.variants.get(self.name_of(operation, key))
+
+    def put(self, kernel: str, key: Key, configuration: Configuration) -> None:
+        self.entries[self.name_of(kernel, key)] = configuration
+
+    def put_variant(self, operation: str, key: Key, variant: str) -> None:
+        self.variants[self.name_of(operation, key)] = str(variant)
+
+    def save(self, path: Path, device: str) -> None:
+        """Write the entries of ``device``; those of other devices in the file stay."""
+        stored = _read(path)
+        entries = {name: asdict(entry) for name, entry in sorted(self.entries.items())}
+        stored[device] = {"entries": entries, "variants": dict(sorted(self.variants.items()))}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(stored, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path, device: str) -> Self:
+        """The entries of ``device``, none where the file does not know it."""
+        stored = _read(path).get(device, {"entries": {}, "variants": {}})
+        entries = {name: Configuration(**entry) for name, entry in stored["entries"].items()}
+        return cls(entries, dict(stored["variants"]))
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no table of configurations: delete it")
+    return content
+
+
+def multiprocessors(tensor: Tensor) -> int:
+    """How many programs the device runs side by side, at least."""
+    if tensor.device.type != "cuda":
+        return 4
+    return torch.cuda.get_device_properties(tensor.device).multi_processor_count

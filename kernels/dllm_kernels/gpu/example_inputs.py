@@ -1,0 +1,95 @@
+"""Random inputs of a model's shapes, for measuring configurations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dllm_kernels.attention import PagedKeys
+from dllm_kernels.kv_select import PackGroup
+from dllm_kernels.layout import IntArray, PaddedRows, padded_rows
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What the kernels need to know of a model."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    d_model: int
+    mlp_width: int
+    vocabulary: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def random(self, *shape: int) -> Tensor:
+        return torch.randn(shape, dtype=self.dtype, device=self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshInputs:
+    """Rows of some refresh requests and where their K/V go."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    spans: PaddedRows
+    pack: PackGroup
+    k_pool: Tensor
+    v_pool: Tensor
+    out: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseInputs:
+    """Rows of some reuse requests and the keys they attend to; each request has its own slots."""
+
+    q: Tensor
+    k_pool: Tensor
+    v_pool: Tensor
+    spans: PaddedRows
+    keys: PagedKeys
+    out: Tensor
+
+
+def refresh_inputs(shape: ModelShape, requests: int, length: int, block: int, kept: int) -> RefreshInputs:
+    """``requests`` of ``length`` tokens whose last ``block`` tokens are the block; ``kept`` others stay."""
+    rows, (starts, lengths) = requests * length, _spans(requests, length)
+    width = shape.heads + 2 * shape.kv_heads
+    qkv = shape.random(rows, width, shape.head_dim)
+    spans = padded_rows(starts, lengths, shape.device)
+    is_block = torch.arange(length, device=shape.device) >= length - block
+    slots = torch.arange(16, 16 + requests * kept, device=shape.device).view(requests, kept)
+    pack = PackGroup(
+        rows=spans,
+        is_context=(~is_block).repeat(requests, 1),
+        query_weight=(is_block.float() / block).repeat(requests, 1),
+        slots=slots,
+        keeps_all=False,
+    )
+    k_pool, v_pool = (shape.random(16 + requests * kept, shape.kv_heads, shape.head_dim) for _ in range(2))
+    q, k, v = torch.split(qkv, [shape.heads, shape.kv_heads, shape.kv_heads], dim=1)
+    return RefreshInputs(q, k, v, spans, pack, k_pool, v_pool, torch.empty_like(q))
+
+
+def reuse_inputs(shape: ModelShape, requests: int, block: int, keys: int) -> ReuseInputs:
+    """``requests`` of ``block`` queries over ``keys`` slots each, in pages of 16 scattered over the pool."""
+    rows, (starts, lengths) = requests * block, _spans(requests, block)
+    pages = -(-keys // 16)
+    order = torch.randperm(requests * pages, device=shape.device).view(requests, pages, 1)
+    slots = (order * 16 + torch.arange(16, device=shape.device)).flatten(1)[:, :keys].contiguous()
+    counts = torch.full((requests,), keys, dtype=torch.int32, device=shape.device)
+    pool = requests * pages * 16, shape.kv_heads, shape.head_dim
+    k_pool, v_pool = shape.random(*pool), shape.random(*pool)
+    q = shape.random(rows, shape.heads, shape.head_dim)
+    spans = padded_rows(starts, lengths, shape.device)
+    return ReuseInputs(q, k_pool, v_pool, spans, PagedKeys(slots, None, counts), torch.empty_like(q))
+
+
+def _spans(requests: int, length: int) -> tuple[IntArray, IntArray]:
+    lengths = np.full(requests, length, dtype=np.int64)
+    return np.cumsum(lengths) - lengths, lengths

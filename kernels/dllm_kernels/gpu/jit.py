@@ -1,0 +1,49 @@
+"""``triton.jit`` with a type, and the two facts every launch needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import triton
+from torch import Tensor
+
+MOST_BLOCK_DIM = 128
+
+
+def jit(*varying: str) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a kernel once for all values of the arguments named ``varying``: row counts and the addresses
+    of slices, which would otherwise recompile in the serving path when their divisibility changes."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        return triton.jit(function, do_not_specialize=list(varying)) if varying else triton.jit(function)
+
+    return decorate
+
+
+def block_dim(head_dim: int) -> int:
+    """Power of two that holds a head, at least 16 (the least a matrix unit multiplies)."""
+    if head_dim > MOST_BLOCK_DIM:
+        raise ValueError(f"head_dim {head_dim} exceeds {MOST_BLOCK_DIM}: use the torch backend")
+    return max(16, power_of_two(head_dim))
+
+
+def power_of_two(value: int) -> int:
+    """The least power of two that is at least ``value``."""
+    return 1 << max(value - 1, 0).bit_length()
+
+
+def dot_precision(tensor: Tensor) -> str:
+    """float32 operands are multiplied in float32, not in TF32."""
+    return "ieee" if tensor.element_size() == 4 else "tf32"
+
+
+def require_last_contiguous(**tensors: Tensor) -> None:
+    """Kernels read heads and rows as contiguous vectors; raises ``ValueError`` naming the tensor."""
+    for name, tensor in tensors.items():
+        if tensor.stride(-1) != 1:
+            raise ValueError(f"the last dimension of {name} has stride {tensor.stride(-1)}: make it 1")
+
+
+def cdiv(value: int, divisor: int) -> int:
+    return -(-value // divisor)

@@ -1,0 +1,255 @@
+"""Attention of blocks of queries over keys in pages, one launch a group; two where the keys are split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from dllm_kernels.attention import PagedKeys
+from dllm_kernels.gpu.configurations import (
+    Configuration,
+    ConfigurationTable,
+    Key,
+    bucket,
+    multiprocessors,
+)
+from dllm_kernels.gpu.jit import (
+    block_dim,
+    cdiv,
+    dot_precision,
+    jit,
+    power_of_two,
+    require_last_contiguous,
+)
+from dllm_kernels.gpu.softmax_state import absorb_keys
+from dllm_kernels.layout import RowSpans
+
+KERNEL = "paged_attention"
+PROGRAMS_A_MULTIPROCESSOR = 2
+MOST_SPLITS = 16
+
+
+@jit("slots", "counts", "offsets", "lengths", "slots_row", "rows", "splits")
+def _attend(
+    q: tl.tensor,
+    k_pool: tl.tensor,
+    v_pool: tl.tensor,
+    slots: tl.tensor,
+    counts: tl.tensor,
+    offsets: tl.tensor,
+    lengths: tl.tensor,
+    out: tl.tensor,
+    tops: tl.tensor,
+    scale: tl.tensor,
+    q_row: tl.tensor,
+    q_head: tl.tensor,
+    k_slot: tl.tensor,
+    k_head: tl.tensor,
+    v_slot: tl.tensor,
+    v_head: tl.tensor,
+    out_row: tl.tensor,
+    out_head: tl.tensor,
+    slots_row: tl.tensor,
+    rows: tl.tensor,
+    splits: tl.tensor,
+    heads: tl.constexpr,
+    group: tl.constexpr,
+    head_dim: tl.constexpr,
+    block_dim: tl.constexpr,
+    precision: tl.constexpr,
+    is_split: tl.constexpr,
+    block_queries: tl.constexpr,
+    block_keys: tl.constexpr,
+) -> None:
+    """One program: the queries of one KV head's group over one share of one request's keys.
+
+    Where keys are split, ``out`` is float32 [splits, rows, heads, block_dim] and ``tops`` float32 [splits,
+    rows, heads] holds log2 of each part's weight.
+    """
+    kv_head = tl.program_id(0)
+    request = tl.program_id(1)
+    split = tl.program_id(2) % splits
+    folded = tl.program_id(2) // splits * block_queries + tl.arange(0, block_queries)
+    length = tl.load(lengths + request)
+    if tl.program_id(2) // splits * block_queries >= length * group:
+        return
+    row = tl.load(offsets + request).to(tl.int64) + folded // group
+    head = kv_head * group + folded % group
+    is_query = folded < length * group
+    dim = tl.arange(0, block_dim)
+    is_dim = dim < head_dim
+    mask = is_query[:, None] & is_dim[None, :]
+    queries = tl.load(q + row[:, None] * q_row + head[:, None] * q_head + dim[None, :], mask=mask, other=0.0)
+    count = tl.load(counts + request)
+    share = tl.cdiv(tl.cdiv(count, splits), block_keys) * block_keys
+    first = split * share
+    last = tl.minimum(first + share, count)
+    slots += request.to(tl.int64) * slots_row
+    k_place = k_pool + kv_head * k_head + dim[None, :]
+    v_place = v_pool + kv_head * v_head + dim[None, :]
+    top = tl.full((block_queries,), float("-inf"), tl.float32)
+    total = tl.zeros((block_queries,), tl.float32)
+    mean = tl.zeros((block_queries, block_dim), tl.float32)
+    for start in range(first, last, block_keys):
+        key = start + tl.arange(0, block_keys)
+        is_key = key < last
+        slot = tl.load(slots + key, mask=is_key, other=0).to(tl.int64)
+        key_mask = is_key[:, None] & is_dim[None, :]
+        keys = tl.load(k_place + slot[:, None] * k_slot, mask=key_mask, other=0.0)
+        values = tl.load(v_place + slot[:, None] * v_slot, mask=key_mask, other=0.0)
+        scores = tl.dot(queries, keys.T, input_precision=precision) * scale
+        scores = tl.where(is_key[None, :], scores, float("-inf"))
+        top, total, mean = absorb_keys(scores, values, top, total, mean, precision)
+    if is_split:
+        mean = tl.where(total[:, None] > 0, mean / total[:, None], 0.0)
+        part = (split.to(tl.int64) * rows + row) * heads + head
+        tl.store(out + part[:, None] * block_dim + dim[None, :], mean, mask=is_query[:, None])
+        tl.store(tops + part, tl.where(total > 0, top + tl.log2(total), float("-inf")), mask=is_query)
+    else:
+        place = out + row[:, None] * out_row + head[:, None] * out_head + dim[None, :]
+        tl.store(place, (mean / total[:, None]).to(out.dtype.element_ty), mask=mask)
+
+
+@jit("offsets", "lengths", "rows", "splits")
+def _combine(
+    parts: tl.tensor,
+    tops: tl.tensor,
+    offsets: tl.tensor,
+    lengths: tl.tensor,
+    out: tl.tensor,
+    out_row: tl.tensor,
+    out_head: tl.tensor,
+    rows: tl.tensor,
+    splits: tl.tensor,
+    heads: tl.constexpr,
+    head_dim: tl.constexpr,
+    block_dim: tl.constexpr,
+    block_splits: tl.constexpr,
+) -> None:
+    """One program: one head of one query over all splits."""
+    query = tl.program_id(0)
+    request = tl.program_id(1)
+    if query >= tl.load(lengths + request):
+        return
+    head = tl.program_id(2)
+    row = tl.load(offsets + request).to(tl.int64) + query
+    split = tl.arange(0, block_splits)
+    dim = tl.arange(0, block_dim)
+    is_part = split < splits
+    part = (split.to(tl.int64) * rows + row) * heads + head
+    top = tl.load(tops + part, mask=is_part, other=float("-inf"))
+    mean = tl.load(parts + part[:, None] * block_dim + dim[None, :], mask=is_part[:, None], other=0.0)
+    weight = tl.exp2(top - tl.max(top, 0))
+    result = tl.sum(weight[:, None] * mean, 0) / tl.sum(weight, 0)
+    place = out + row * out_row + head * out_head + dim
+    tl.store(place, result.to(out.dtype.element_ty), mask=dim < head_dim)
+
+
+def split_count(programs: int, most_keys: int, block_keys: int, processors: int) -> int:
+    """Parts the keys fall into so that ``programs`` times parts fill the device; a part has a tile at
+    least."""
+    wanted = processors * PROGRAMS_A_MULTIPROCESSOR // max(programs, 1)
+    return max(1, min(wanted, cdiv(most_keys, block_keys), MOST_SPLITS))
+
+
+def key_of(q: Tensor, k_pool: Tensor, spans: RowSpans, keys: PagedKeys) -> Key:
+    requests, most = keys.slots.shape
+    dtype = str(q.dtype).removeprefix("torch.")
+    sizes = bucket(requests), bucket(spans.longest), bucket(most)
+    return *sizes, q.shape[1], k_pool.shape[1], q.shape[2], dtype
+
+
+def paged_attention(
+    q: Tensor,
+    k_pool: Tensor,
+    v_pool: Tensor,
+    groups: Sequence[tuple[RowSpans, PagedKeys]],
+    out: Tensor,
+    *,
+    table: ConfigurationTable,
+) -> None:
+    """Twin of ``dllm_kernels.attention.paged_attention``; needs no padded index of rows."""
+    for spans, keys in groups:
+        attend(q, k_pool, v_pool, spans, keys, out, table.get(KERNEL, key_of(q, k_pool, spans, keys)))
+
+
+def attend(
+    q: Tensor,
+    k_pool: Tensor,
+    v_pool: Tensor,
+    spans: RowSpans,
+    keys: PagedKeys,
+    out: Tensor,
+    configuration: Configuration,
+) -> None:
+    """One group."""
+    require_last_contiguous(q=q, k_pool=k_pool, v_pool=v_pool, slots=keys.slots, out=out)
+    rows, heads, dim = q.shape
+    kv_heads, (requests, most) = k_pool.shape[1], keys.slots.shape
+    group, width = heads // kv_heads, block_dim(dim)
+    blocks = configuration.blocks
+    tiles = cdiv(spans.longest * group, blocks["block_queries"])
+    programs = requests * kv_heads * tiles
+    splits = configuration.splits or split_count(programs, most, blocks["block_keys"], multiprocessors(q))
+    is_split = splits > 1
+    parts, tops = out, out
+    if is_split:
+        parts = torch.empty(splits, rows, heads, width, dtype=torch.float32, device=q.device)
+        tops = parts.new_empty(splits, rows, heads)
+    _attend[(kv_heads, requests, tiles * splits)](
+        q,
+        k_pool,
+        v_pool,
+        keys.slots,
+        key_counts(keys),
+        spans.offsets,
+        spans.lengths,
+        parts,
+        tops,
+        math.log2(math.e) / math.sqrt(dim),
+        *q.stride()[:2],
+        *k_pool.stride()[:2],
+        *v_pool.stride()[:2],
+        *out.stride()[:2],
+        keys.slots.stride(0),
+        rows,
+        splits,
+        heads=heads,
+        group=group,
+        head_dim=dim,
+        block_dim=width,
+        precision=dot_precision(q),
+        is_split=is_split,
+        **configuration.launch,
+    )
+    if is_split:
+        _combine[(spans.longest, requests, heads)](
+            parts,
+            tops,
+            spans.offsets,
+            spans.lengths,
+            out,
+            *out.stride()[:2],
+            rows,
+            splits,
+            heads=heads,
+            head_dim=dim,
+            block_dim=width,
+            block_splits=power_of_two(splits),
+            num_warps=1,
+        )
+
+
+def key_counts(keys: PagedKeys) -> Tensor:
+    """int32 ``[requests]``; on the device, without a synchronisation."""
+    if keys.counts is not None:
+        return keys.counts
+    if keys.is_valid is not None:
+        return keys.is_valid.sum(dim=1, dtype=torch.int32)
+    return torch.full(
+        (keys.slots.shape[0],), keys.slots.shape[1], dtype=torch.int32, device=keys.slots.device
+    )

@@ -1,0 +1,183 @@
+"""Compile and measure before serving: the best configuration of every kernel at the shapes to come.
+
+Nothing here runs while requests are served; a size whose bucket was not warmed up takes the first candidate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from triton.runtime.errors import OutOfResources
+
+from dllm_kernels.gpu import (
+    kv_select,
+    lm_head,
+    paged_attention,
+    rms_norm,
+    rope,
+    swiglu,
+    varlen_attention,
+)
+from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable, Key, candidates
+from dllm_kernels.gpu.example_inputs import ModelShape, refresh_inputs, reuse_inputs
+from dllm_kernels.gpu.projection import can_project
+from dllm_kernels.gpu.timing import median_seconds
+from dllm_kernels.lm_head import Sampling
+
+REPEATS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes to measure.
+
+    Attributes:
+        head_rows: rows of the LM head.
+        token_rows: rows of a step, for the kernels that work row by row.
+        refresh: requests, tokens a request, block and kept tokens.
+        reuse: requests, block and keys a request.
+        is_sampled: also the LM head at a temperature above 0.
+    """
+
+    head_rows: tuple[int, ...] = ()
+    token_rows: tuple[int, ...] = ()
+    refresh: tuple[tuple[int, int, int, int], ...] = ()
+    reuse: tuple[tuple[int, int, int], ...] = ()
+    is_sampled: bool = False
+
+
+def warm_up(shape: ModelShape, sizes: Sizes, table: ConfigurationTable) -> None:
+    """Measure every candidate at ``sizes`` and put the best into ``table``."""
+    for rows in sizes.head_rows:
+        for is_sampled in (False, True) if sizes.is_sampled else (False,):
+            _lm_head(shape, rows, table, is_sampled=is_sampled)
+    for rows in sizes.token_rows:
+        _row_kernels(shape, rows, table)
+    for requests, length, block, kept in sizes.refresh:
+        _refresh(shape, (requests, length, block, kept), table)
+    for requests, block, keys in sizes.reuse:
+        _reuse(shape, (requests, block, keys), table)
+
+
+def best(
+    kernel: str,
+    key: Key,
+    table: ConfigurationTable,
+    device: torch.device,
+    run: Callable[[Configuration], object],
+) -> float:
+    """Put the fastest candidate into the table; its seconds. A candidate too large for the device is left
+    out."""
+    fastest, chosen = math.inf, candidates(kernel, key)[0]
+    for candidate in candidates(kernel, key):
+        try:
+            seconds = median_seconds(lambda c=candidate: run(c), device, repeats=REPEATS)  # type: ignore[misc]
+        except OutOfResources:
+            continue
+        if seconds < fastest:
+            fastest, chosen = seconds, candidate
+    table.put(kernel, key, chosen)
+    return fastest
+
+
+def _lm_head(shape: ModelShape, rows: int, table: ConfigurationTable, *, is_sampled: bool) -> None:
+    hidden, weight = shape.random(rows, shape.d_model), shape.random(shape.vocabulary, shape.d_model)
+    banned = torch.zeros(1, dtype=torch.int64, device=shape.device)
+    ones = torch.ones(rows, device=shape.device)
+    keys = torch.arange(rows, device=shape.device)
+    sampling = Sampling(ones, keys, ones, torch.zeros_like(keys), is_filtered=False) if is_sampled else None
+    key = lm_head.key_of(hidden, weight, is_sampled=is_sampled)
+    seconds = {}
+    for variant in lm_head.Variant:
+        if variant is lm_head.Variant.FUSED and not can_project(hidden, weight):
+            continue
+        kernel = lm_head.kernel_of(variant, rows, is_sampled=is_sampled)
+
+        def run(configuration: Configuration, variant: lm_head.Variant = variant) -> object:
+            return lm_head.choose_with(variant, hidden, weight, banned, sampling, configuration)
+
+        seconds[variant] = best(kernel, key, table, shape.device, run)
+    table.put_variant("lm_head", key, min(seconds, key=seconds.__getitem__))
+
+
+def _row_kernels(shape: ModelShape, rows: int, table: ConfigurationTable) -> None:
+    """Each runs through its own entry, on a table of the one candidate."""
+    x, residual, gain = shape.random(rows, shape.d_model), shape.random(rows, shape.d_model), shape.random(1)
+    weight = gain.expand(shape.d_model).contiguous()
+    gate_up = shape.random(rows, 2 * shape.mlp_width)
+    qkv = shape.random(rows, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
+    cos, sin = (torch.ones(rows, shape.head_dim, device=shape.device) for _ in range(2))
+    k_pool, v_pool = (shape.random(16 + rows, shape.kv_heads, shape.head_dim) for _ in range(2))
+    slots = torch.arange(16, 16 + rows, device=shape.device)
+    heads = (shape.heads, shape.kv_heads)
+    dtype = str(shape.dtype).removeprefix("torch.")
+    runs: dict[str, tuple[Key, Callable[[ConfigurationTable], object]]] = {
+        rms_norm.KERNEL: (
+            rms_norm.key_of(x),
+            lambda only: rms_norm.add_rms_norm(x, residual, weight, 1e-5, table=only),
+        ),
+        rope.KERNEL: (
+            rope.key_of(rows, *heads, shape.head_dim, dtype),
+            lambda only: rope.rope_to_pages(qkv, cos, sin, *heads, k_pool, v_pool, slots, table=only),
+        ),
+        swiglu.KERNEL: (
+            swiglu.key_of(gate_up),
+            lambda only: swiglu.silu_and_multiply(gate_up, table=only),
+        ),
+    }
+    for kernel, (key, run) in runs.items():
+        name = ConfigurationTable.name_of(kernel, key)
+        best(
+            kernel,
+            key,
+            table,
+            shape.device,
+            lambda c, name=name, run=run: run(ConfigurationTable({name: c})),  # type: ignore[misc]
+        )
+    rms_norm.rms_norm(x, weight, 1e-5, table=table)
+
+
+def _refresh(shape: ModelShape, size: tuple[int, int, int, int], table: ConfigurationTable) -> None:
+    inputs = refresh_inputs(shape, *size)
+    q, k, v, spans, pack, out = inputs.q, inputs.k, inputs.v, inputs.spans, inputs.pack, inputs.out
+    pools = inputs.k_pool, inputs.v_pool
+    key = varlen_attention.key_of(q, k, spans.longest)
+    own = best(
+        varlen_attention.KERNEL,
+        key,
+        table,
+        shape.device,
+        lambda c: varlen_attention.attend(q, k, v, spans, out, c),
+    )
+    if q.is_cuda and q.element_size() == 2:
+        library = median_seconds(
+            lambda: varlen_attention.attend_by_library(q, k, v, spans, out), shape.device, repeats=REPEATS
+        )
+        variant = varlen_attention.Variant.LIBRARY if library < own else varlen_attention.Variant.TRITON
+        table.put_variant(varlen_attention.KERNEL, key, variant)
+    key = kv_select.key_of(q, k, pack)
+    best(kv_select.SCORE, key, table, shape.device, lambda c: kv_select.score(q, k, pack, c))
+    scores = kv_select.score(q, k, pack, table.get(kv_select.SCORE, key))
+
+    def select(configuration: Configuration) -> torch.Tensor:
+        return kv_select.select(scores, shape.kv_heads, pack, configuration, shares_indices=False)
+
+    best(kv_select.SELECT, key, table, shape.device, select)
+    kept = select(table.get(kv_select.SELECT, key))
+    best(kv_select.PACK, key, table, shape.device, lambda c: kv_select.pack(k, v, kept, pack, *pools, c))
+
+
+def _reuse(shape: ModelShape, size: tuple[int, int, int], table: ConfigurationTable) -> None:
+    inputs = reuse_inputs(shape, *size)
+    spans, keys = inputs.spans, inputs.keys
+    pools = inputs.k_pool, inputs.v_pool
+    best(
+        paged_attention.KERNEL,
+        paged_attention.key_of(inputs.q, inputs.k_pool, spans, keys),
+        table,
+        shape.device,
+        lambda c: paged_attention.attend(inputs.q, *pools, spans, keys, inputs.out, c),
+    )

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.kernels.implementations import CPU, needs_triton
+
+pytestmark = needs_triton
+
+
+def test_a_table_survives_its_file_and_keeps_other_devices_entries(tmp_path: Path) -> None:
+    from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable
+
+    path = tmp_path / "cache" / "table.json"
+    first, second = ConfigurationTable(), ConfigurationTable()
+    first.put("paged_attention", (64, 32), Configuration({"block_keys": 32}, 8, 5, 2))
+    first.put_variant("lm_head", (2048,), "fused")
+    second.put("rms_norm", (1,), Configuration({}, 4, 1))
+
+    first.save(path, "one card")
+    second.save(path, "another card")
+
+    assert ConfigurationTable.load(path, "one card") == first
+    assert ConfigurationTable.load(path, "another card") == second
+    assert ConfigurationTable.load(path, "a third card") == ConfigurationTable()
+
+
+def test_a_size_that_was_not_measured_takes_the_first_candidate() -> None:
+    from dllm_kernels.gpu.configurations import CANDIDATES, ConfigurationTable
+
+    assert ConfigurationTable().get("paged_attention", (3,)) == CANDIDATES["paged_attention"][0]
+
+
+def test_warm_up_fills_the_table_for_the_keys_that_serving_asks() -> None:
+    from dllm_kernels.gpu.configurations import CANDIDATES, ConfigurationTable
+    from dllm_kernels.gpu.example_inputs import ModelShape
+    from dllm_kernels.gpu.operations import TritonOperations
+    from dllm_kernels.gpu.warm_up import Sizes, warm_up
+
+    asked: list[str] = []
+
+    class Recorder(ConfigurationTable):
+        def get(self, kernel: str, key: tuple[object, ...]) -> object:
+            asked.append(self.name_of(kernel, key))
+            return super().get(kernel, key)
+
+    table = Recorder()
+    shape = ModelShape(4, 2, 16, 32, 24, 70, torch.float32, CPU)
+    warm_up(shape, Sizes((3,), (4,), ((1, 9, 2, 3),), ((2, 2, 9),)), table)
+    asked.clear()
+
+    run = TritonOperations(table)
+    run.rms_norm(shape.random(3, 32), shape.random(32), 1e-5)
+    run.silu_and_multiply(shape.random(4, 48))
+    banned = torch.zeros(1, dtype=torch.int64)
+    run.lm_head_choose(shape.random(4, 32), shape.random(70, 32), banned, None, 2048)
+
+    assert len(asked) == 3
+    assert set(asked) <= set(table.entries)
+    assert {name.split()[0] for name in table.entries} >= set(CANDIDATES) - {
+        name for name in CANDIDATES if name.startswith("lm_head_many") or name.endswith("sampled")
+    }
+
+
+@given(st.integers(1, 4096), st.integers(1, 4096), st.sampled_from([16, 32, 64, 128]))
+def test_splits_of_keys_fill_the_device_and_are_never_empty_by_a_whole_tile(
+    programs: int, keys: int, block: int
+) -> None:
+    from dllm_kernels.gpu.paged_attention import MOST_SPLITS, split_count
+
+    splits = split_count(programs, keys, block, 132)
+
+    assert 1 <= splits <= min(MOST_SPLITS, -(-keys // block))
+    if splits > 1:
+        assert programs * splits <= 2 * 132
+
+
+@given(st.integers(1, 5000), st.integers(1, 200000), st.sampled_from([1024, 4096]))
+def test_a_chunk_of_logits_is_whole_blocks_within_the_buffer(rows: int, vocabulary: int, block: int) -> None:
+    from dllm_kernels.gpu.logits_chunk import BUFFER_BYTES, chunk_columns
+
+    columns = chunk_columns(rows, vocabulary, block)
+
+    assert columns % block == 0
+    assert columns == block or 4 * rows * columns <= BUFFER_BYTES
+    assert columns < vocabulary + block
+
+
+def test_a_head_wider_than_the_kernels_hold_names_the_remedy() -> None:
+    from dllm_kernels.gpu.jit import block_dim
+
+    with pytest.raises(ValueError, match="head_dim 256 exceeds 128: use the torch backend"):
+        block_dim(256)
