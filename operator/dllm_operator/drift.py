@@ -70,5 +70,5 @@ def _is_same_quantity(live: Any, wanted: Any) -> bool:
         return False
     try:
         return bool(parse_quantity(live) == parse_quantity(wanted))  # type: ignore[no-untyped-call]
-    except ValueError:
+    except (ValueError, ArithmeticError):  # some texts are numbers that compare with none
         return False

@@ -179,7 +179,14 @@ def _unschedulable(status: dict[str, Any]) -> Found:
 
 
 def _containers(status: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    """Those that may hold the pod back; an init container that has ended well, however late, does not."""
+    init = [container for container in status.get("initContainerStatuses", ()) if not _is_done(container)]
+    return [*init, *status.get("containerStatuses", ())]
+
+
+def _is_done(container: dict[str, Any]) -> bool:
+    ended: dict[str, Any] = container.get("state", {}).get("terminated", {})
+    return ended.get("exitCode") == 0
 
 
 def _ends(status: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

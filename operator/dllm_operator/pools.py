@@ -47,9 +47,14 @@ class GpuType:
     shares: int = 1
 
     @property
+    def memory_mib_per_pod(self) -> int | None:
+        """What one pod may take of one GPU; None where no label tells the memory."""
+        return self.memory_mib // self.shares if self.memory_mib else None
+
+    @property
     def memory_limit_mib(self) -> int | None:
         """What one of the pods that share a GPU may take; None where the device itself says."""
-        return self.memory_mib // self.shares if self.memory_mib and self.shares > 1 else None
+        return self.memory_mib_per_pod if self.shares > 1 else None
 
 
 def normalise_product(text: str) -> str:
@@ -77,7 +82,8 @@ def gpu_types(nodes: Iterable[Node]) -> tuple[GpuType, ...]:
     for node in sorted(nodes, key=lambda node: node.name):
         for gpu in _types_of(node):
             known = found.setdefault(gpu.product, gpu)
-            if gpu.memory_mib and (known.memory_mib is None or gpu.memory_mib < known.memory_mib):
+            room = gpu.memory_mib_per_pod
+            if room and (known.memory_mib_per_pod is None or room < known.memory_mib_per_pod):
                 found[gpu.product] = gpu  # nodes that disagree: what fits the smallest fits all
     return tuple(found[product] for product in sorted(found))
 
