@@ -8,11 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from dllm_operator.kinds import CHILDREN, INTEGRATION_CHILDREN, definition_name
 from dllm_operator.labels import INSTANCE
-from dllm_operator.observe import ChildKey, Integration, Manifest, Observed
+from dllm_operator.observe import ChildKey, Integration, Manifest, Observed, holds
 from dllm_operator.pools import GpuType, Node, gpu_types
 from dllm_operator.resource import Resource
 
@@ -40,7 +39,7 @@ class Table:
             self._unlink(key, known)
         kept = self.trim(body)
         self.objects[key] = kept
-        owner = _owner(kept)
+        owner = owner_of(kept)
         if owner is not None:
             self.by_owner.setdefault(owner, {})[key[1]] = kept
         return True
@@ -61,7 +60,7 @@ class Table:
         return {_uid(body): _version(body) for body in self.objects.values()}
 
     def _unlink(self, key: ResourceKey, body: Manifest) -> None:
-        owner = _owner(body)
+        owner = owner_of(body)
         if owner is not None and owner in self.by_owner:
             self.by_owner[owner].pop(key[1], None)
             if not self.by_owner[owner]:
@@ -84,7 +83,7 @@ class ClusterView:
 
     def put_node(self, body: Manifest) -> bool:
         """Whether the node's GPUs have changed, or whether it is ready; heartbeats are no news."""
-        node, is_ready = _node(body), _is_ready(body)
+        node, is_ready = _node(body), holds(body, "Ready")
         is_news = self.nodes.get(node.name) != node
         if is_news:
             self.nodes[node.name] = node
@@ -120,8 +119,7 @@ class ClusterView:
     def put_definition(self, body: Manifest) -> bool:
         """Whether the CRD has become usable, or ceased to be."""
         name, was_known = body["metadata"]["name"], body["metadata"]["name"] in self.definitions
-        conditions: list[dict[str, Any]] = body.get("status", {}).get("conditions", [])
-        if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
+        if holds(body, "Established"):
             self.definitions.add(name)
         else:
             self.definitions.discard(name)
@@ -159,16 +157,12 @@ class ClusterView:
         return iter(tuple(self.resources.objects))
 
 
-def owner_of(body: Manifest) -> ResourceKey | None:
-    """The resource a labelled child belongs to."""
-    return _owner(body)
-
-
 def _key(body: Manifest) -> ResourceKey:
     return body["metadata"].get("namespace", ""), body["metadata"]["name"]
 
 
-def _owner(body: Manifest) -> ResourceKey | None:
+def owner_of(body: Manifest) -> ResourceKey | None:
+    """The resource a labelled child belongs to."""
     instance = body["metadata"].get("labels", {}).get(INSTANCE)
     return (body["metadata"].get("namespace", ""), instance) if instance else None
 
@@ -208,8 +202,3 @@ def _node(body: Manifest) -> Node:
         labels={k: v for k, v in metadata.get("labels", {}).items() if k.startswith("nvidia.com/")},
         allocatable={k: v for k, v in status.get("allocatable", {}).items() if k.startswith("nvidia.com/")},
     )
-
-
-def _is_ready(body: Manifest) -> bool:
-    conditions: list[dict[str, Any]] = body.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

@@ -14,7 +14,7 @@ from typing import Any
 from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE, Termination, TerminationReason
 
 from dllm_operator.labels import POOL
-from dllm_operator.observe import Manifest
+from dllm_operator.observe import Manifest, holds
 
 MAX_MESSAGE = 512
 
@@ -85,9 +85,8 @@ def classify(pod: Manifest, lost_nodes: frozenset[str] = frozenset()) -> Failure
 def is_serving(pod: Manifest) -> bool:
     """Ready by its condition and by its containers, and not on its way out."""
     status: dict[str, Any] = pod.get("status", {})
-    is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
     are_running = all(container.get("ready", False) for container in status.get("containerStatuses", ()))
-    return is_ready and are_running and "deletionTimestamp" not in pod["metadata"]
+    return holds(pod, "Ready") and are_running and "deletionTimestamp" not in pod["metadata"]
 
 
 def _is_replaced(pod: Manifest, pods: Iterable[Manifest]) -> bool:

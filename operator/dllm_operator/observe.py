@@ -20,6 +20,12 @@ class Integration(StrEnum):
     INFERENCE_POOL = "InferencePool"
 
 
+def holds(body: Manifest, condition: str) -> bool:
+    """Whether that condition of a live object is True."""
+    conditions: list[dict[str, Any]] = body.get("status", {}).get("conditions", [])
+    return any(c["type"] == condition and c["status"] == "True" for c in conditions)
+
+
 @dataclass(frozen=True, slots=True)
 class ChildKey:
     """A child's kind and name; all live in the resource's namespace."""
