@@ -15,17 +15,18 @@ from pathlib import Path
 import structlog
 import torch
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.messages import Diffusion, Generate, Sampling
+from dllm_server.engine.messages import Generate
 from dllm_server.engine.offline import complete
 from dllm_server.engine.startup import start
 from dllm_server.models.source import EMBEDDED_DIRECTORY
 from dllm_server.models.tokenizer import load_tokenizer
-from dllm_server.settings import DiffusionSettings, EngineSettings, Strategy, UnmaskingSettings
+from dllm_server.settings import EngineSettings
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.baselines import decode_static_batch, decode_without_cache
-from benchmarks.workload import BLOCK, Job, mixed_jobs
+from benchmarks.job import BLOCK, Job
+from benchmarks.workload import mixed_jobs
 
 RESULT = Path(__file__).parent / "results" / "cpu.json"
 
@@ -58,11 +59,8 @@ class Overhead:
 def requests_of(
     jobs: Sequence[Job], quota: int, *, ignore_eos: bool = False, name: str = ""
 ) -> list[Generate]:
-    unmasking = UnmaskingSettings(strategy=Strategy.QUOTA, value=quota)
-    diffusion = Diffusion.of(DiffusionSettings(block_length=BLOCK, unmasking=unmasking))
     return [
-        Generate(f"{name}{index}", job.prompt, job.max_tokens, Sampling(), diffusion, ignore_eos=ignore_eos)
-        for index, job in enumerate(jobs)
+        job.request(f"{name}{index}", quota, ignore_eos=ignore_eos) for index, job in enumerate(jobs)
     ]
 
 

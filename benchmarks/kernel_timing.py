@@ -14,6 +14,7 @@ class Timing:
     seconds: float
     floor_seconds: float
     note: str = ""
+    peak_mib: float | None = None  # above the inputs
 
     @property
     def ratio(self) -> float:

@@ -19,6 +19,10 @@ from torch import Tensor
 
 from benchmarks.kernel_timing import Timing
 
+HEAD = "lm_head"
+SERVED = "as served"  # the variant that the table of measurements picks
+PAGED = "paged_attention"
+
 
 @dataclass(frozen=True, slots=True)
 class Cases:
@@ -83,16 +87,18 @@ def _lm_head(
     sampled = Sampling(ones, keys, ones, torch.zeros_like(keys), is_filtered=False)
     for sampling in (None, sampled) if is_sampled else (None,):
         way = "greedy" if sampling is None else "sampled"
-        for variant in lm_head.Variant:
+        for variant in (None, *lm_head.Variant):
 
-            def run(variant: lm_head.Variant = variant, sampling: Sampling | None = sampling) -> object:
+            def run(variant: lm_head.Variant | None = variant, sampling: Sampling | None = sampling) -> object:
                 return lm_head.lm_head_choose(
                     hidden, weight, banned, sampling, 2048, table=table, variant=variant
                 )
 
             seconds = median_seconds(run, shape.device)
-            note = f"{peak_mebibytes(run, shape.device):.1f} MiB above its inputs"
-            yield Timing(f"lm_head {variant} {way}", f"{rows} rows", seconds, floor, note)
+            peak = peak_mebibytes(run, shape.device)
+            label = f"{HEAD} {variant or SERVED} {way}"
+            note = f"{peak:.1f} MiB above its inputs"
+            yield Timing(label, f"{rows} rows", seconds, floor, note, peak)
 
 
 def peak_mebibytes(run: Callable[[], object], device: torch.device) -> float:
@@ -122,7 +128,7 @@ def _paged(
     note = f"{moved / seconds / bandwidth:.0%} of the copy bandwidth"
     requests, block, keys = size
     label = f"{requests} x {block} queries, {keys} keys"
-    return Timing("paged_attention", label, seconds, moved / bandwidth, note)
+    return Timing(PAGED, label, seconds, moved / bandwidth, note)
 
 
 def _refresh(

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
 from dllm_server.evaluation.tasks import Family, make_items
 from dllm_server.models.tokenizer import Tokenizer
 
+from benchmarks.job import Job
+
 SEED = 7_654_321
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A prompt and the canvas asked for; every system decodes it in blocks of ``BLOCK`` at one quota."""
-
-    prompt: list[int]
-    max_tokens: int
-
-
-BLOCK = 32
 
 
 def mixed_jobs(tokenizer: Tokenizer, count: int, seed: int = SEED) -> list[Job]:

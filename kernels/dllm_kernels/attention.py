@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dllm_kernels.layout import PaddedRows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PagedKeys:
     """Where the K/V of a group of reuse requests lie.
 
     ``slots`` int64 ``[requests, keys]`` indexes the pool's flat slots (page * page_size + offset): the
-    packed context, then the block's own slots, then padding. ``is_valid`` bool of the same shape is None when
-    nothing is padded. ``counts`` int32 ``[requests]`` says how many slots come before the padding; without it
-    a compiled kernel's caller counts ``is_valid`` on the device at every call.
+    packed context, then the block's own slots, then padding. ``counts`` int32 ``[requests]`` says how many
+    slots come before the padding; ``is_padded`` whether any is.
     """
 
     slots: Tensor
-    is_valid: Tensor | None
-    counts: Tensor | None = None
+    counts: Tensor
+    is_padded: bool
+
+    @cached_property
+    def is_valid(self) -> Tensor | None:
+        """Bool like ``slots``; None when nothing is padded."""
+        if not self.is_padded:
+            return None
+        return torch.arange(self.slots.shape[1], device=self.slots.device) < self.counts[:, None]
 
 
 def varlen_attention(q: Tensor, k: Tensor, v: Tensor, groups: Sequence[PaddedRows], out: Tensor) -> None:
@@ -65,4 +73,4 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, is_valid_key: Tensor | None) -> Ten
     folded = q.view(count, length, kv_heads, heads // kv_heads, dim).permute(0, 2, 3, 1, 4).flatten(2, 3)
     mask = None if is_valid_key is None else is_valid_key[:, None, None, :]
     result = F.scaled_dot_product_attention(folded, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
-    return result.view(count, heads, length, dim).transpose(1, 2)
+    return result.reshape(count, heads, length, dim).transpose(1, 2)

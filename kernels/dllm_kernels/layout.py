@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 IntArray = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RowSpans:
     """Flat rows of some requests by their ends, which is all that a compiled kernel needs.
 
@@ -35,34 +36,66 @@ class RowSpans:
     is_contiguous: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PaddedRows(RowSpans):
-    """Flat rows of some requests, also as a dense index.
+    """Flat rows of some requests, also as a dense index that is built when it is first read.
 
-    ``rows`` int64 ``[requests, length]`` is 0 where padded; ``is_valid`` bool of the same shape is None when
-    nothing is padded. ``valid_cells`` and ``valid_rows`` int64 ``[valid]`` pair the cells of the dense index
-    with their flat rows. ``start`` is the first row when the group is one contiguous run without padding, so
-    that a view replaces the gather.
+    ``host_starts`` and ``host_lengths`` int64 ``[requests]`` say on the host what ``offsets`` and ``lengths``
+    say on the device.
     """
 
-    rows: Tensor
-    is_valid: Tensor | None
-    valid_cells: Tensor
-    valid_rows: Tensor
-    start: int | None
+    host_starts: IntArray
+    host_lengths: IntArray
+
+    @cached_property
+    def start(self) -> int | None:
+        """The first row when the group is one contiguous run without padding, so that a view replaces the
+        gather."""
+        is_run = bool((np.diff(self.host_starts) == self.longest).all())
+        return int(self.host_starts[0]) if self.is_valid is None and is_run else None
+
+    @cached_property
+    def is_valid(self) -> Tensor | None:
+        """Bool ``[requests, length]``, None when nothing is padded."""
+        if (self.host_lengths == self.longest).all():
+            return None
+        return torch.from_numpy(self._is_inside).to(self.offsets.device)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """int64 ``[requests, length]``, 0 where padded."""
+        return torch.from_numpy(self._host_rows).to(self.offsets.device)
 
     def gather(self, flat: Tensor) -> Tensor:
         """``[rows, ...]`` -> ``[requests, length, ...]``; padded cells hold some row's values."""
         if self.start is not None:
-            return flat[self.start : self.start + self.rows.numel()].view(*self.rows.shape, *flat.shape[1:])
+            dense = (len(self.host_starts), self.longest)
+            return flat[self.start : self.start + self.total].view(*dense, *flat.shape[1:])
         return flat[self.rows]
 
     def scatter(self, dense: Tensor, flat: Tensor) -> None:
         """Write the valid cells of ``[requests, length, ...]`` to their rows of ``flat``."""
         if self.start is not None:
-            flat[self.start : self.start + self.rows.numel()] = dense.flatten(0, 1)
+            flat[self.start : self.start + self.total] = dense.flatten(0, 1)
         else:
-            flat[self.valid_rows] = dense.flatten(0, 1)[self.valid_cells]
+            cells, rows = self._valid
+            flat[rows] = dense.flatten(0, 1)[cells]
+
+    @cached_property
+    def _valid(self) -> tuple[Tensor, Tensor]:
+        """Pairs of cells of the dense index and their flat rows, int64 ``[valid]`` each."""
+        cells = np.flatnonzero(self._is_inside)
+        pair = torch.from_numpy(np.stack((cells, self._host_rows.reshape(-1)[cells])))
+        cells_of, rows_of = pair.to(self.offsets.device)
+        return cells_of, rows_of
+
+    @cached_property
+    def _is_inside(self) -> NDArray[np.bool_]:
+        return np.arange(self.longest) < self.host_lengths[:, None]
+
+    @cached_property
+    def _host_rows(self) -> IntArray:
+        return np.where(self._is_inside, self.host_starts[:, None] + np.arange(self.longest), 0)
 
 
 def length_groups(lengths: IntArray, ratio: float = 1.5) -> IntArray:
@@ -70,53 +103,27 @@ def length_groups(lengths: IntArray, ratio: float = 1.5) -> IntArray:
     return np.floor(np.log(np.maximum(lengths, 1)) / math.log(ratio)).astype(np.int64)
 
 
-def row_spans(starts: IntArray, lengths: IntArray, device: torch.device) -> RowSpans:
-    """Spans of requests whose flat rows are ``starts[i] ... starts[i] + lengths[i]``."""
-    ends = starts + lengths
-    numbers = np.concatenate((starts, ends[-1:], lengths)).astype(np.int32)
-    both = torch.from_numpy(numbers).to(device, non_blocking=True)
-    return RowSpans(
-        offsets=both[: len(starts) + 1],
-        lengths=both[len(starts) + 1 :],
+def span_ends(starts: IntArray, lengths: IntArray) -> NDArray[np.int32]:
+    """The numbers of ``padded_rows`` that the device needs, int32 ``[2 * requests + 1]``."""
+    return np.concatenate((starts, starts[-1:] + lengths[-1:], lengths)).astype(np.int32)
+
+
+def padded_rows(
+    starts: IntArray, lengths: IntArray, device: torch.device, ends: Tensor | None = None
+) -> PaddedRows:
+    """Requests whose flat rows are ``starts[i] ... starts[i] + lengths[i]``; at least one.
+
+    Args:
+        ends: ``span_ends`` of the same requests where they are on the device already.
+    """
+    if ends is None:
+        ends = torch.from_numpy(span_ends(starts, lengths)).to(device)
+    return PaddedRows(
+        offsets=ends[: len(starts) + 1],
+        lengths=ends[len(starts) + 1 :],
         longest=int(lengths.max()),
         total=int(lengths.sum()),
-        is_contiguous=bool((ends[:-1] == starts[1:]).all()),
-    )
-
-
-def padded_rows(starts: IntArray, lengths: IntArray, device: torch.device) -> PaddedRows:
-    """Dense index of requests whose flat rows are ``starts[i] ... starts[i] + lengths[i]``."""
-    spans = row_spans(starts, lengths, device)
-    longest = spans.longest
-    column = np.arange(longest)
-    is_full = bool((lengths == longest).all())
-    if is_full and bool((np.diff(starts) == longest).all()):
-        dense = torch.from_numpy(starts[:, None] + column).to(device)
-        nothing = torch.empty(0, dtype=torch.int64, device=device)
-        return PaddedRows(
-            offsets=spans.offsets,
-            lengths=spans.lengths,
-            longest=longest,
-            total=spans.total,
-            is_contiguous=spans.is_contiguous,
-            rows=dense,
-            is_valid=None,
-            valid_cells=nothing,
-            valid_rows=nothing,
-            start=int(starts[0]),
-        )
-    is_valid = column < lengths[:, None]
-    rows = np.where(is_valid, starts[:, None] + column, 0)
-    cells = np.flatnonzero(is_valid)
-    return PaddedRows(
-        offsets=spans.offsets,
-        lengths=spans.lengths,
-        longest=longest,
-        total=spans.total,
-        is_contiguous=spans.is_contiguous,
-        rows=torch.from_numpy(rows).to(device),
-        is_valid=None if is_full else torch.from_numpy(is_valid).to(device),
-        valid_cells=torch.from_numpy(cells).to(device),
-        valid_rows=torch.from_numpy(rows.reshape(-1)[cells]).to(device),
-        start=None,
+        is_contiguous=bool((starts[:-1] + lengths[:-1] == starts[1:]).all()),
+        host_starts=starts,
+        host_lengths=lengths,
     )

@@ -35,6 +35,12 @@ class Dtype(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
+class KernelBackend(StrEnum):
+    AUTO = "auto"
+    TORCH = "torch"
+    TRITON = "triton"
+
+
 class LoadFormat(StrEnum):
     AUTO = "auto"
     DUMMY = "dummy"
@@ -189,6 +195,15 @@ class EngineSettings(LiveSettings):
     )
     load_format: LoadFormat = Field(
         LoadFormat.AUTO, description="dummy fills random weights at the model's shapes."
+    )
+    kernel_backend: KernelBackend = Field(
+        KernelBackend.AUTO, description="Operations of a step; auto is triton on CUDA, torch elsewhere."
+    )
+    cuda_graph_max_requests: int = Field(
+        16,
+        ge=0,
+        le=4096,
+        description="Reuse steps of up to so many requests replay a CUDA graph; 0 captures none. For triton.",
     )
     max_model_len: int | None = Field(
         None, ge=1, description="Prompt + generated tokens; the model's own by default."

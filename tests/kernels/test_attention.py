@@ -73,10 +73,10 @@ def test_paged_attention_equals_each_request_over_its_own_slots(
     padded = torch.zeros(len(sizes), int(counts.max()), dtype=torch.int64)
     for index, mine in enumerate(owned):
         padded[index, : len(mine)] = mine
-    is_valid = None if len(set(counts.tolist())) == 1 else padded > 0
+    is_padded = len(set(counts.tolist())) > 1
     device = implementation.device
     out = torch.full_like(q, torch.nan, device=device)
-    keys = PagedKeys(padded.to(device), None if is_valid is None else is_valid.to(device))
+    keys = PagedKeys(padded.to(device), torch.from_numpy(counts).int().to(device), is_padded)
 
     implementation.run.paged_attention(
         q.to(device), k_pool.to(device), v_pool.to(device), [(padded_rows(starts, sizes, device), keys)], out
@@ -108,7 +108,7 @@ def test_16_bit_attention_is_within_a_hundredth_of_float64(implementation: Imple
     ]
 
     implementation.run.varlen_attention(q, k, v, [spans], out[0])
-    keys = PagedKeys(slots.to(device), None)
+    keys = PagedKeys(slots.to(device), torch.full((2,), kept, dtype=torch.int32, device=device), False)
     implementation.run.paged_attention(q, pools[0].to(device), pools[1].to(device), [(spans, keys)], out[1])
 
     for own, part in enumerate((slice(0, 33), slice(33, 38))):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from dllm_server.engine.batch import StepBatch
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.model_runner import ModelRunner, StepResult
+from dllm_server.engine.model_runner import ModelRunner, PendingStep
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -22,13 +22,13 @@ class FaultyRunner:
     kinds: list[str] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
 
-    def run(self, batch: StepBatch, max_num_logits: int) -> StepResult:
+    def launch(self, batch: StepBatch, max_num_logits: int) -> PendingStep:
         number = len(self.kinds)
         self.kinds.append(batch.kind)
         self.rows.append(batch.rows)
         if number in self.refuse:
             raise torch.OutOfMemoryError("injected")
-        return self.inner.run(batch, max_num_logits)
+        return self.inner.launch(batch, max_num_logits)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)

@@ -8,10 +8,12 @@ from pathlib import Path
 from tempfile import mkdtemp
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from checkpoints import MASK, Size, make_checkpoint
 from dllm_kernels import lm_head
+from dllm_server.engine.device_table import MASKED
 from dllm_server.engine.engine import Engine
 from dllm_server.engine.messages import FailureReason, Generate
 from engines import Outcome, collect, make_engine, run_all, used_pages
@@ -84,8 +86,9 @@ class Checks:
                 assert (table.is_masked[slot, part] == self.masked[slot, part]).all()
             changed = table.token_ids[slot, :end] != self.canvas[slot, :end]
             assert not (changed & ~self.masked[slot, :end]).any()
-        device = self.engine.runner._canvas.view(table.slots, -1)[slot, :end]
-        assert device.tolist() == table.token_ids[slot, :end].tolist()
+        device = self.engine.runner.on_device.canvas.view(table.slots + 1, -1)[slot, :end]
+        canvas = np.where(table.is_masked[slot, :end], MASKED, table.token_ids[slot, :end])
+        assert device.tolist() == canvas.tolist()
         committed = table.token_ids[slot, prompt:end][~table.is_masked[slot, prompt:end]]
         assert MASK not in committed.tolist()
 

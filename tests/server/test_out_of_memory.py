@@ -139,7 +139,7 @@ def test_another_error_is_not_taken_for_out_of_memory() -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    engine.runner.run = broken  # type: ignore[method-assign,assignment]
+    engine.runner.launch = broken  # type: ignore[method-assign,assignment]
     engine.submit(make_request())
 
     with pytest.raises(RuntimeError, match="a bug"):

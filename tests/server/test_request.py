@@ -13,6 +13,9 @@ LEGAL = {
     (Phase.REUSE, Phase.REFRESH),
     (Phase.REUSE, Phase.REUSE),
     (Phase.REUSE, Phase.FINISHED),
+    (Phase.REFRESH, Phase.DRAINING),
+    (Phase.REUSE, Phase.DRAINING),
+    (Phase.DRAINING, Phase.FINISHED),
 }
 
 

@@ -98,12 +98,8 @@ CANDIDATES: Mapping[str, tuple[Configuration, ...]] = {
         _attend(32, 64, 4, 5),
         _attend(32, 32, 4, 5),
         _attend(32, 32, 4, 7),
-        _attend(32, 32, 2, 5),
-        _attend(32, 64, 8, 5),
         _attend(32, 128, 8, 3),
         _attend(64, 64, 4, 5),
-        _attend(16, 64, 4, 5),
-        _attend(32, 32, 4, 5, splits=1),
         _attend(32, 64, 4, 5, splits=1),
     ),
     "kv_score": (
@@ -111,7 +107,7 @@ CANDIDATES: Mapping[str, tuple[Configuration, ...]] = {
         Configuration({"block_keys": 128, "block_window": 32}, 8, 2),
         Configuration({"block_keys": 32, "block_window": 16}, 4, 2),
     ),
-    "kv_select": tuple(Configuration({}, warps, 1) for warps in (4, 1, 2, 8)),
+    "kv_select": tuple(Configuration({}, warps, 1) for warps in (4, 8)),
     "kv_pack": (
         Configuration({"block_keys": 32}, 4, 1),
         Configuration({"block_keys": 64}, 4, 1),
@@ -173,6 +169,9 @@ class ConfigurationTable:
 
     def get(self, kernel: str, key: Key) -> Configuration:
         return self.entries.get(self.name_of(kernel, key), candidates(kernel, key)[0])
+
+    def holds(self, kernel: str, key: Key) -> bool:
+        return self.name_of(kernel, key) in self.entries
 
     def variant(self, operation: str, key: Key) -> str | None:
         """The variant of an operation that measured best, None without a measurement."""

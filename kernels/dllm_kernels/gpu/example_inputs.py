@@ -87,7 +87,9 @@ def reuse_inputs(shape: ModelShape, requests: int, block: int, keys: int) -> Reu
     k_pool, v_pool = shape.random(*pool), shape.random(*pool)
     q = shape.random(rows, shape.heads, shape.head_dim)
     spans = padded_rows(starts, lengths, shape.device)
-    return ReuseInputs(q, k_pool, v_pool, spans, PagedKeys(slots, None, counts), torch.empty_like(q))
+    return ReuseInputs(
+        q, k_pool, v_pool, spans, PagedKeys(slots, counts, is_padded=False), torch.empty_like(q)
+    )
 
 
 def _spans(requests: int, length: int) -> tuple[IntArray, IntArray]:

@@ -105,7 +105,6 @@ def _select(
     keeps_all: tl.constexpr,
     shares_indices: tl.constexpr,
     block_length: tl.constexpr,
-    block_kept: tl.constexpr,
 ) -> None:
     """One program: the kept positions of one KV head of one request in ascending order, then -1, to
     ``positions`` int32 [requests, kv_heads, kept].
@@ -117,7 +116,7 @@ def _select(
     length = tl.load(lengths + request)
     position = tl.arange(0, block_length)
     inside = tl.load(is_context + request * longest + position, mask=position < length, other=0) != 0
-    slot = tl.arange(0, block_kept)
+    slot = tl.arange(0, block_length)
     wanted = tl.sum((tl.load(slots + request * kept + slot, mask=slot < kept, other=0) != 0).to(tl.int32), 0)
     wanted = tl.minimum(wanted, tl.sum(inside.to(tl.int32), 0))
     is_kept = inside
@@ -144,7 +143,7 @@ def _select(
     place = tl.cumsum(is_kept.to(tl.int32), 0) - 1
     target = positions + (request * kv_heads + kv_head) * kept
     tl.store(target + place, position, mask=is_kept & (place < wanted))
-    tl.store(target + slot, tl.full((block_kept,), -1, tl.int32), mask=(slot >= wanted) & (slot < kept))
+    tl.store(target + slot, tl.full((block_length,), -1, tl.int32), mask=(slot >= wanted) & (slot < kept))
 
 
 @jit("offsets", "slots", "positions", "kept")
@@ -187,10 +186,8 @@ def _pack(
 
 
 def key_of(q: Tensor, k: Tensor, group: PackGroup) -> Key:
-    requests, kept = group.slots.shape
     dtype = str(q.dtype).removeprefix("torch.")
-    sizes = bucket(requests), bucket(group.rows.longest), bucket(kept)
-    return *sizes, q.shape[1], k.shape[1], q.shape[2], dtype
+    return bucket(group.rows.longest), q.shape[1], k.shape[1], q.shape[2], dtype
 
 
 def select_and_pack(
@@ -260,7 +257,6 @@ def select(
         keeps_all=group.keeps_all,
         shares_indices=shares_indices,
         block_length=max(16, power_of_two(longest)),
-        block_kept=max(16, power_of_two(kept)),
         **configuration.launch,
     )
     return positions

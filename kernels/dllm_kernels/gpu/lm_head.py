@@ -14,6 +14,7 @@ from dllm_kernels.gpu.projection import can_project, project_and_choose
 from dllm_kernels.lm_head import Choice, Sampling
 
 FEW_ROWS = 64  # below, the weight's read is the floor
+MOST_WHOLE_ROWS = 64  # rows whose logits exist whole at once, for top_p and top_k
 
 
 class Variant(StrEnum):
@@ -68,10 +69,11 @@ def lm_head_choose(
 
     No more than ``max_num_logits`` rows are worked on at a time, and their logits take at most
     ``logits_chunk.BUFFER_BYTES``. Exact top_p and top_k need a row's logits whole: a batch with such a row
-    takes the PyTorch path, which ``max_num_logits`` bounds.
+    takes the PyTorch path, ``MOST_WHOLE_ROWS`` rows at a time.
     """
     if not hidden.shape[0] or (sampling is not None and sampling.is_filtered):
-        return lm_head.lm_head_choose(hidden, weight, banned, sampling, max_num_logits)
+        whole = min(max_num_logits, MOST_WHOLE_ROWS)
+        return lm_head.lm_head_choose(hidden, weight, banned, sampling, whole)
     choices = []
     for start in range(0, hidden.shape[0], max_num_logits):
         end = min(start + max_num_logits, hidden.shape[0])

@@ -205,7 +205,7 @@ def attend(
         k_pool,
         v_pool,
         keys.slots,
-        key_counts(keys),
+        keys.counts,
         spans.offsets,
         spans.lengths,
         parts,
@@ -242,14 +242,3 @@ def attend(
             block_splits=power_of_two(splits),
             num_warps=1,
         )
-
-
-def key_counts(keys: PagedKeys) -> Tensor:
-    """int32 ``[requests]``; on the device, without a synchronisation."""
-    if keys.counts is not None:
-        return keys.counts
-    if keys.is_valid is not None:
-        return keys.is_valid.sum(dim=1, dtype=torch.int32)
-    return torch.full(
-        (keys.slots.shape[0],), keys.slots.shape[1], dtype=torch.int32, device=keys.slots.device
-    )

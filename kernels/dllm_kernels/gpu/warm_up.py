@@ -50,7 +50,8 @@ class Sizes:
 
 
 def warm_up(shape: ModelShape, sizes: Sizes, table: ConfigurationTable) -> None:
-    """Measure every candidate at ``sizes`` and put the best into ``table``."""
+    """Measure every candidate at ``sizes`` and put the best into ``table``; what it holds already is not
+    measured again."""
     for rows in sizes.head_rows:
         for is_sampled in (False, True) if sizes.is_sampled else (False,):
             _lm_head(shape, rows, table, is_sampled=is_sampled)
@@ -69,8 +70,10 @@ def best(
     device: torch.device,
     run: Callable[[Configuration], object],
 ) -> float:
-    """Put the fastest candidate into the table; its seconds. A candidate too large for the device is left
-    out."""
+    """Put the fastest candidate into the table; its seconds, 0 where the table holds one already. A candidate
+    too large for the device is left out."""
+    if table.holds(kernel, key):
+        return 0.0
     fastest, chosen = math.inf, candidates(kernel, key)[0]
     for candidate in candidates(kernel, key):
         try:
@@ -84,12 +87,17 @@ def best(
 
 
 def _lm_head(shape: ModelShape, rows: int, table: ConfigurationTable, *, is_sampled: bool) -> None:
-    hidden, weight = shape.random(rows, shape.d_model), shape.random(shape.vocabulary, shape.d_model)
+    sizes = (rows, shape.d_model), (shape.vocabulary, shape.d_model)
+    key = lm_head.key_of(
+        *(torch.empty(size, dtype=shape.dtype, device="meta") for size in sizes), is_sampled=is_sampled
+    )
+    if table.variant("lm_head", key):
+        return
+    hidden, weight = (shape.random(*size) for size in sizes)
     banned = torch.zeros(1, dtype=torch.int64, device=shape.device)
     ones = torch.ones(rows, device=shape.device)
     keys = torch.arange(rows, device=shape.device)
     sampling = Sampling(ones, keys, ones, torch.zeros_like(keys), is_filtered=False) if is_sampled else None
-    key = lm_head.key_of(hidden, weight, is_sampled=is_sampled)
     seconds = {}
     for variant in lm_head.Variant:
         if variant is lm_head.Variant.FUSED and not can_project(hidden, weight):
@@ -152,7 +160,7 @@ def _refresh(shape: ModelShape, size: tuple[int, int, int, int], table: Configur
         shape.device,
         lambda c: varlen_attention.attend(q, k, v, spans, out, c),
     )
-    if q.is_cuda and q.element_size() == 2:
+    if q.is_cuda and q.element_size() == 2 and not table.variant(varlen_attention.KERNEL, key):
         library = median_seconds(
             lambda: varlen_attention.attend_by_library(q, k, v, spans, out), shape.device, repeats=REPEATS
         )

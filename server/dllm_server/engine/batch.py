@@ -1,17 +1,12 @@
-"""A step's plan -> one flat variable-length batch of index tensors, by array operations over all requests."""
+"""A step's plan -> one flat variable-length batch: which row is which token of which request. Host arrays,
+by array operations over all requests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from dllm_kernels.attention import PagedKeys
-from dllm_kernels.kv_select import PackGroup
-from dllm_kernels.layout import IntArray, PaddedRows, length_groups, padded_rows
-from numpy.typing import NDArray
-from torch import Tensor
+from dllm_kernels.layout import IntArray
 
 from dllm_server.engine.slots import SlotTable
 
@@ -19,48 +14,48 @@ from dllm_server.engine.slots import SlotTable
 @dataclass(frozen=True, slots=True)
 class HeadRows:
     """The masked positions of the current blocks, the only rows that need logits; all ``[masked]`` int64.
+    Of a block that an earlier step is still committing to, also those that it may commit.
 
     ``row`` is the flat row whose logits predict the position, ``request`` its row in the
     ``[requests, block]`` grid and ``cell`` its index in that grid flattened, ``position`` its place in the
     sequence, ``canvas`` its index in the flattened device canvas.
     """
 
-    row: Tensor
-    request: Tensor
-    cell: Tensor
-    position: Tensor
-    canvas: Tensor
+    row: IntArray
+    request: IntArray
+    cell: IntArray
+    position: IntArray
+    canvas: IntArray
 
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """Everything a forward pass needs. Refresh rows come first, then reuse rows.
+    """Refresh requests and their rows come first, then reuse requests.
 
     Attributes:
-        slots: int64 ``[requests]`` on the host, refresh requests first.
+        slots: int64 ``[requests]``.
+        starts, lengths: int64 ``[requests]``, each request's flat rows.
+        block_starts, block_lengths: int64 ``[requests]``, positions of the current blocks.
+        key_counts: int64 ``[reuse requests]``, keys each attends to: kept context and its own window.
         canvas: int64 ``[rows]``, index of each row's token in the flattened device canvas.
         positions: int64 ``[rows]``.
-        refresh_groups, pack_groups, reuse_groups: see ``dllm_kernels``.
         tail_slots: int64 ``[reuse rows]``, pool slots of the blocks' own K/V.
-        head: rows to project.
         block: longest current block, the width of the ``[requests, block]`` grid.
     """
 
     slots: IntArray
     refresh_requests: int
     refresh_rows: int
-    canvas: Tensor
-    positions: Tensor
-    refresh_groups: list[PaddedRows]
-    pack_groups: list[PackGroup]
-    reuse_groups: list[tuple[PaddedRows, PagedKeys]]
-    tail_slots: Tensor
+    starts: IntArray
+    lengths: IntArray
+    block_starts: IntArray
+    block_lengths: IntArray
+    key_counts: IntArray
+    canvas: IntArray
+    positions: IntArray
+    tail_slots: IntArray
     head: HeadRows
     block: int
-
-    @property
-    def rows(self) -> int:
-        return self.positions.shape[0]
 
     @property
     def requests(self) -> int:
@@ -70,6 +65,10 @@ class StepBatch:
     def kind(self) -> str:
         return step_kind(self.refresh_requests, self.requests - self.refresh_requests)
 
+    @property
+    def rows(self) -> int:
+        return len(self.positions)
+
 
 def step_kind(refresh_requests: int, reuse_requests: int) -> str:
     """refresh | reuse | mixed."""
@@ -78,10 +77,7 @@ def step_kind(refresh_requests: int, reuse_requests: int) -> str:
     return "refresh" if refresh_requests else "reuse"
 
 
-ToDevice = Callable[[NDArray[np.generic]], Tensor]
-
-
-def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable, device: torch.device) -> StepBatch:
+def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable) -> StepBatch:
     """Flatten the requests in slots ``refresh`` and ``reuse``; requests of similar length lie side by
     side."""
     refresh = refresh[np.argsort(-table.sequence_len[refresh], kind="stable")]
@@ -95,104 +91,30 @@ def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable, device: to
     request = np.repeat(np.arange(len(slots)), lengths)
     positions = np.arange(int(lengths.sum())) - starts[request] + first[request]
     refresh_rows = int(lengths[: len(refresh)].sum())
-
-    def to_device(array: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
-
+    reuse_of_row = slots[request[refresh_rows:]]
+    tail = table.kept[reuse_of_row] + positions[refresh_rows:] - first[request[refresh_rows:]]
     return StepBatch(
         slots=slots,
         refresh_requests=len(refresh),
         refresh_rows=refresh_rows,
-        canvas=to_device(slots[request] * table.max_model_len + positions),
-        positions=to_device(positions),
-        refresh_groups=_refresh_groups(starts[: len(refresh)], lengths[: len(refresh)], device),
-        pack_groups=_pack_groups(refresh, starts[: len(refresh)], table, device),
-        reuse_groups=_reuse_groups(
-            reuse, starts[len(refresh) :] - refresh_rows, lengths[len(refresh) :], table, device
-        ),
-        tail_slots=to_device(_tail_slots(reuse, lengths[len(refresh) :], table)),
-        head=_head_rows(slots, starts - first - table.shift, table, to_device),
+        starts=starts,
+        lengths=lengths,
+        block_starts=table.block_start[slots],
+        block_lengths=table.block_end[slots] - table.block_start[slots],
+        key_counts=_key_counts(table, reuse),
+        canvas=slots[request] * table.max_model_len + positions,
+        positions=positions,
+        tail_slots=table.pool_slots[reuse_of_row, tail],
+        head=_head(slots, starts - first - table.shift, table),
         block=int((table.block_end[slots] - table.block_start[slots]).max()),
     )
 
 
 def _key_counts(table: SlotTable, slots: IntArray) -> IntArray:
-    """Keys a reuse request attends to: kept context and its own window."""
     return table.kept[slots] + table.block_end[slots] - table.block_start[slots] + table.shift
 
 
-def _refresh_groups(starts: IntArray, lengths: IntArray, device: torch.device) -> list[PaddedRows]:
-    groups = length_groups(lengths)
-    return [padded_rows(starts[groups == g], lengths[groups == g], device) for g in np.unique(groups)[::-1]]
-
-
-def _pack_groups(
-    refresh: IntArray, starts: IntArray, table: SlotTable, device: torch.device
-) -> list[PackGroup]:
-    packing = table.packs[refresh] & (table.kept[refresh] > 0)
-    slots, starts = refresh[packing], starts[packing]
-    lengths = table.sequence_len[slots]
-    groups = length_groups(lengths)
-    result = []
-    for group in np.unique(groups)[::-1]:
-        members = slots[groups == group]
-        rows = padded_rows(starts[groups == group], lengths[groups == group], device)
-        position = np.arange(int(lengths[groups == group].max()))
-        window_start = (table.block_start[members] - table.shift)[:, None]
-        block_end = table.block_end[members][:, None]
-        in_window = (position >= window_start) & (position < block_end)
-        in_sequence = position < table.sequence_len[members][:, None]
-        kept = table.kept[members]
-        most = int(kept.max())
-        is_kept = np.arange(most) < kept[:, None]
-        target = np.where(is_kept, table.pool_slots[members, :most], 0)
-        context = table.sequence_len[members] - (block_end - window_start)[:, 0]
-        result.append(
-            PackGroup(
-                rows=rows,
-                is_context=torch.from_numpy(in_sequence & ~in_window).to(device),
-                query_weight=torch.from_numpy((in_window / (block_end - window_start)).astype(np.float32)).to(
-                    device
-                ),
-                slots=torch.from_numpy(target).to(device),
-                keeps_all=bool((kept == context).all()),
-            )
-        )
-    return result
-
-
-def _reuse_groups(
-    reuse: IntArray,
-    starts: IntArray,
-    lengths: IntArray,
-    table: SlotTable,
-    device: torch.device,
-) -> list[tuple[PaddedRows, PagedKeys]]:
-    counts = _key_counts(table, reuse)
-    groups = length_groups(counts, ratio=2.0)  # padded keys cost a block little: fewer groups
-    result = []
-    for group in np.unique(groups)[::-1]:
-        chosen = groups == group
-        most = int(counts[chosen].max())
-        is_valid = np.arange(most) < counts[chosen][:, None]
-        slots = table.pool_slots[reuse[chosen], :most]
-        keys = PagedKeys(
-            slots=torch.from_numpy(slots).to(device),
-            is_valid=None if is_valid.all() else torch.from_numpy(is_valid).to(device),
-        )
-        result.append((padded_rows(starts[chosen], lengths[chosen], device), keys))
-    return result
-
-
-def _tail_slots(reuse: IntArray, lengths: IntArray, table: SlotTable) -> IntArray:
-    request = np.repeat(np.arange(len(reuse)), lengths)
-    within = np.arange(int(lengths.sum())) - (np.cumsum(lengths) - lengths)[request]
-    return table.pool_slots[reuse[request], table.kept[reuse][request] + within]
-
-
-def _head_rows(
-    slots: IntArray, row_of_position_zero: IntArray, table: SlotTable, to_device: ToDevice
-) -> HeadRows:
+def _head(slots: IntArray, row_of_position_zero: IntArray, table: SlotTable) -> HeadRows:
     """``row_of_position_zero``: flat row that would predict position 0 of each request."""
     length = table.block_end[slots] - table.block_start[slots]
     column = np.arange(int(length.max()))
@@ -201,9 +123,9 @@ def _head_rows(
     request, columns = np.nonzero(is_masked)
     positions = position[request, columns]
     return HeadRows(
-        row=to_device(row_of_position_zero[request] + positions),
-        request=to_device(request),
-        cell=to_device(request * len(column) + columns),
-        position=to_device(positions),
-        canvas=to_device(slots[request] * table.max_model_len + positions),
+        row=row_of_position_zero[request] + positions,
+        request=request,
+        cell=request * len(column) + columns,
+        position=positions,
+        canvas=slots[request] * table.max_model_len + positions,
     )

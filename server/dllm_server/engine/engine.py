@@ -10,8 +10,9 @@ import numpy as np
 import structlog
 
 from dllm_server.engine.admission import Capacity
-from dllm_server.engine.batch import StepBatch, build_batch, step_kind
+from dllm_server.engine.batch import build_batch, step_kind
 from dllm_server.engine.device_memory import is_out_of_memory
+from dllm_server.engine.launched import Launched
 from dllm_server.engine.messages import (
     BlockCommitted,
     CanvasUpdate,
@@ -39,7 +40,12 @@ class Engine:
     """Requests in, messages out.
 
     ``submit`` and ``cancel`` act between steps; ``step`` runs one. Each returns the messages to send.
-    Whatever ends a request gives its slot and pages back before the message is returned.
+    Whatever ends a request gives its slot and pages back before the message is returned. The device runs
+    steps in the order of their launches, so that a step on its way disturbs nobody who gets them next.
+
+    ``runs_ahead``: launch a step before the result of the one before it is read, wherever that result cannot
+    change the plan, so that the device does not wait for the host. An EOS it could not know of costs its
+    request's rows of one step.
     """
 
     runner: ModelRunner
@@ -50,20 +56,24 @@ class Engine:
     clock: Callable[[], float]
     stats: EngineStats = field(default_factory=EngineStats)
     throttle: Throttle = field(default_factory=Throttle)
-    last_step: StepRecord | None = None  # None: the last call of ``step`` ran nothing
+    runs_ahead: bool = False
+    last_step: StepRecord | None = None  # None: the last call of ``step`` launched nothing
     _waiting: deque[Request] = field(default_factory=deque)
     _running: dict[int, Request] = field(default_factory=dict)  # by slot, in order of admission
     _by_id: dict[str, Request] = field(default_factory=dict)
     _free_slots: list[int] = field(default_factory=list)
     _deficit: float = 0.0
     _step: int = 0
+    _launched: Launched | None = None  # its result is still to be read
+    _collected_seconds: float = 0.0
+    _recorded_tokens: int = 0
 
     def __post_init__(self) -> None:
         self._free_slots = list(range(self.table.slots - 1, -1, -1))
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting or self._running)
+        return bool(self._waiting or self._running or self._launched)
 
     @property
     def requests_waiting(self) -> int:
@@ -119,38 +129,45 @@ class Engine:
         return [Finished(request_id, FinishReason.CANCELLED, request.stats())]
 
     def step(self) -> list[FromEngine]:
-        """Plan and run one step; an out-of-memory error puts its requests back unchanged and shrinks the
-        budget."""
-        started = self.clock()
+        """Plan and launch one step; collect the one before it, and this one too where the next plan depends
+        on it.
+
+        An out-of-memory error puts the step's requests back unchanged and shrinks the budget.
+        """
         self.last_step = None
         budget = self.token_budget
         plan = self._plan(budget)
         if plan.is_empty:
-            return []
+            return self._collect_last()
         self._step += 1
         self._deficit = plan.deficit
         refresh = np.array([*plan.refresh, *self._admit(plan.admitted)], np.int64)
         reuse = np.array(plan.reuse, np.int64)
         slots, kind = np.concatenate((refresh, reuse)).tolist(), step_kind(len(refresh), len(reuse))
+        started = self.clock()
         try:
-            batch = build_batch(refresh, reuse, self.table, self.runner.model.device)
-            result = self.runner.run(batch, self.live.max_num_logits)
+            batch = build_batch(refresh, reuse, self.table)
+            pending = self.runner.launch(batch, self.live.max_num_logits)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            result = None
-        if result is None:  # outside the handler: the exception holds the step's tensors
-            return self._contain_oom(slots, plan.tokens, kind)
-        committed = self.stats.committed_tokens
-        outgoing = self._apply(batch, result)
-        self.throttle.count_quiet_step(self.live.max_num_batched_tokens)
-        self.stats.count_step(batch, budget, self.clock() - started, self.runner.forward_seconds)
+            batch = None
+        if batch is None:  # outside the handler: the exception holds the step's tensors
+            return self._collect_last() + self._contain_oom(slots, plan.tokens, kind)
+        requests = [self._running[slot] for slot in batch.slots.tolist()]
+        launched = Launched(pending, batch, requests, budget, started, self.runner.forward_seconds)
+        self._advance(launched)
+        outgoing = self._collect_last()
+        self._launched = launched
+        if not (self.runs_ahead and launched.is_predictable):
+            outgoing += self._collect_last()
         self.last_step = StepRecord(
             tokens=batch.rows,
-            logits_rows=min(self.stats.logits_rows, self.live.max_num_logits),
-            committed_tokens=self.stats.committed_tokens - committed,
-            batch_fill=self.stats.batch_fill,
+            logits_rows=min(len(batch.head.row), self.live.max_num_logits),
+            committed_tokens=self.stats.committed_tokens - self._recorded_tokens,
+            batch_fill=batch.rows / budget,
         )
+        self._recorded_tokens = self.stats.committed_tokens
         return outgoing
 
     def _plan(self, budget: int) -> StepPlan:
@@ -163,6 +180,7 @@ class Engine:
                 self._step - request.last_step,
             )
             for slot, request in self._running.items()
+            if request.phase is not Phase.DRAINING
         ]
         waiting = (Waiting(r.sequence_tokens, r.pages, self._step - r.last_step) for r in self._waiting)
         limits = Limits(
@@ -182,67 +200,100 @@ class Engine:
             slot = self._free_slots.pop()
             self.table.fill(slot, request, self.runner.pool.allocator.reserve(slot, request.pages))
             request.slot, request.admitted_seconds = slot, self.clock()
-            request.enter(Phase.REFRESH)
+            request.start_block(int(self.table.block_end[slot] - self.table.block_start[slot]))
             self._running[slot] = request
             self.runner.start(slot)
             slots.append(slot)
         return slots
 
-    def _apply(self, batch: StepBatch, result: StepResult) -> list[FromEngine]:
-        """Bring the host's table up to date, then let every request of the batch go on."""
-        table, slots = self.table, batch.slots
-        self.stats.committed_tokens += table.commit(slots, result.tokens, result.logprobs)
-        masks_left, ended_at = table.block_state(slots, self.runner.model.config.eos_token_id)
-        outgoing: list[FromEngine] = []
-        for index, (slot, masks, end) in enumerate(
-            zip(slots.tolist(), masks_left.tolist(), ended_at.tolist(), strict=True)
-        ):
-            request = self._running[slot]
-            request.count_step(self._step, is_refresh=index < batch.refresh_requests)
-            if request.message.wants_canvas:
-                outgoing.append(self._canvas_update(request))
-            outgoing += self._go_on(request, masks, end)
-        return outgoing
+    def _advance(self, launched: Launched) -> None:
+        """Count the step for its requests, and let those whose outcome is known go on before it is there."""
+        batch = launched.batch
+        self.table.step[batch.slots] += 1
+        for request in launched.requests:
+            request.count_launch(self._step)
+            if launched.is_predictable and request.quota is not None:
+                self._go_on(request, request.masks_left - request.quota)
 
-    def _go_on(self, request: Request, masks_left: int, ended_at: int) -> list[FromEngine]:
-        """The phase after a step: the same block, the next one, or the end."""
+    def _go_on(self, request: Request, masks_left: int) -> None:
+        """The phase after a step: the same block, the next one, or none."""
         table, slot = self.table, request.slot
-        if ended_at >= 0:
-            return self._finish(request, ended_at, FinishReason.STOP)
-        if masks_left:
+        if masks_left > 0:
+            request.masks_left = masks_left
             request.enter(request.next_phase_in_block())
-            return []
+            return
         end = int(table.block_end[slot])
         if end == table.sequence_len[slot]:
-            return self._finish(request, end, FinishReason.LENGTH)
-        published = self._publish(request, end)
+            request.enter(Phase.DRAINING)
+            return
         table.start_block(slot, end)
-        request.steps_in_block = 0
-        request.enter(Phase.REFRESH)
-        return [published]
+        request.start_block(int(table.block_end[slot]) - end)
 
-    def _publish(self, request: Request, end: int) -> BlockCommitted:
-        start = int(self.table.block_start[request.slot])
+    def _collect_last(self) -> list[FromEngine]:
+        """Wait for the step that was launched last, if it is still to be read, and publish its commits."""
+        launched, self._launched = self._launched, None
+        if launched is None:
+            return []
+        result = launched.pending.result()
+        outgoing = self._apply(launched, result)
+        self.throttle.count_quiet_step(self.live.max_num_batched_tokens)
+        now = self.clock()
+        seconds = now - max(launched.started_seconds, self._collected_seconds)
+        self._collected_seconds = now
+        self.stats.count_step(launched.batch, launched.budget, seconds, launched.forward_seconds)
+        return outgoing
+
+    def _apply(self, launched: Launched, result: StepResult) -> list[FromEngine]:
+        """Bring the host's table up to date. Requests that ended since the launch are passed over: their
+        slots may be others' by now."""
+        batch, table = launched.batch, self.table
+        live = [i for i, request in enumerate(launched.requests) if request.phase is not Phase.FINISHED]
+        rows = np.array(live, np.int64)
+        slots, starts, lengths = batch.slots[rows], batch.block_starts[rows], batch.block_lengths[rows]
+        self.stats.committed_tokens += table.commit(slots, starts, result.tokens[rows], result.logprobs[rows])
+        masks_left, ended_at = table.block_state(
+            slots, starts, lengths, self.runner.model.config.eos_token_id
+        )
+        outgoing: list[FromEngine] = []
+        for index, start, length, masks, ended in zip(
+            live, starts.tolist(), lengths.tolist(), masks_left.tolist(), ended_at.tolist(), strict=True
+        ):
+            request = launched.requests[index]
+            request.count_result(is_refresh=index < batch.refresh_requests)
+            if request.message.wants_canvas:
+                outgoing.append(self._canvas_update(request, start, start + length))
+            if ended >= 0:
+                outgoing += self._finish(request, start, ended, FinishReason.STOP)
+                continue
+            if not masks and start + length == table.sequence_len[request.slot]:
+                outgoing += self._finish(request, start, start + length, FinishReason.LENGTH)
+                continue
+            if not masks:
+                outgoing.append(self._publish(request, start, start + length))
+            if not launched.is_predictable:
+                self._go_on(request, masks)
+        return outgoing
+
+    def _publish(self, request: Request, start: int, end: int) -> BlockCommitted:
         tokens = self.table.token_ids[request.slot, start:end].tolist()
         logprobs = self.table.logprobs[request.slot, start:end].tolist()
         return BlockCommitted(request.request_id, tokens, logprobs, request.stats())
 
-    def _finish(self, request: Request, end: int, reason: FinishReason) -> list[FromEngine]:
-        published = self._publish(request, end)
+    def _finish(self, request: Request, start: int, end: int, reason: FinishReason) -> list[FromEngine]:
+        published = self._publish(request, start, end)
         self._release(request)
         finished = Finished(request.request_id, reason, request.stats())
         return [published, finished] if published.token_ids else [finished]
 
-    def _canvas_update(self, request: Request) -> CanvasUpdate:
+    def _canvas_update(self, request: Request, start: int, end: int) -> CanvasUpdate:
         slot = request.slot
-        start, end = int(self.table.block_start[slot]), int(self.table.block_end[slot])
         shown = np.where(self.table.is_masked[slot, start:end], -1, self.table.token_ids[slot, start:end])
         offset = start - int(self.table.prompt_len[slot])
         return CanvasUpdate(request.request_id, offset, shown.tolist(), request.forward_passes)
 
     def _release(self, request: Request) -> None:
         """Give back what the request holds; the one way out."""
-        was_running = request.phase in (Phase.REFRESH, Phase.REUSE)
+        was_running = request.phase is not Phase.WAITING
         request.enter(Phase.FINISHED)
         del self._by_id[request.request_id]
         if was_running:
@@ -255,8 +306,11 @@ class Engine:
         fails with 503: the one that ran alone, or the largest, which holds the budget up."""
         self.runner.release_cached_memory()
         self.stats.oom[kind] += 1
+        slots = [slot for slot in slots if slot in self._running]  # not those that have ended meanwhile
         self.stats.step_times.warm_up()
         self.last_step = StepRecord(tokens, 0, 0, 0.0, is_out_of_memory=True)
+        if not slots:
+            return []
         largest = max(self._running.values(), key=lambda request: request.sequence_tokens)
         target = max(tokens // 2, largest.sequence_tokens)
         log.warning(

@@ -9,14 +9,22 @@ from dllm_server.memory import Budget
 class MemoryLedger:
     """Splits the device's readings by owner.
 
-    Weights and the KV pool are known exactly. ``other`` is what else is held between steps: on a device that
-    gives freed memory back at once it is read again after each step, so that a leak shows here; elsewhere it
-    is what was held when serving began. What a step holds above these is its transient: logits as the rows of
-    the step say, activations the rest.
+    Weights and the KV pool are known exactly. ``other`` is what else is held between steps, with what CUDA
+    graphs reserve: on a device that gives freed memory back at once it is read again after each step, so that
+    a leak shows here; elsewhere it is what was held when serving began. What a step holds above these is its
+    transient: logits as the rows of the step say, activations the rest.
     """
 
-    def __init__(self, memory: DeviceMemory, budget: Budget, *, weights_bytes: int, pool_bytes: int) -> None:
-        self._memory, self._budget = memory, budget
+    def __init__(
+        self,
+        memory: DeviceMemory,
+        budget: Budget,
+        *,
+        weights_bytes: int,
+        pool_bytes: int,
+        graphs_bytes: int = 0,
+    ) -> None:
+        self._memory, self._budget, self._graphs = memory, budget, graphs_bytes
         self._weights, self._pool = weights_bytes, pool_bytes
         self._other = self._read_other()
         self._recent = self._most = self._by_owner(0, 0)
@@ -28,8 +36,9 @@ class MemoryLedger:
         peak = self._memory.peak_bytes()
         if self._memory.gives_back_at_once:
             self._other = self._read_other()
-        transient = max(peak - self._weights - self._pool - self._other, 0)
-        logits = min(transient, logits_rows * self._budget.logits_bytes_per_row)
+        transient = max(peak + self._graphs - self._weights - self._pool - self._other, 0)
+        most = min(logits_rows * self._budget.logits_bytes_per_row, self._budget.logits_bytes)
+        logits = min(transient, most)
         owners = self._by_owner(transient - logits, logits)
         self._recent = owners
         self._most = {
@@ -60,7 +69,7 @@ class MemoryLedger:
         self._recent = self.held()
 
     def _read_other(self) -> int:
-        return max(self._memory.used_bytes() - self._weights - self._pool, 0)
+        return max(self._memory.used_bytes() - self._weights - self._pool, 0) + self._graphs
 
     def _by_owner(self, activations: int, logits: int) -> dict[str, int]:
         held = {

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from dllm_kernels.lm_head import lm_head_choose
+from dllm_kernels.backend import TorchOperations
+from dllm_kernels.lm_head import Sampling
 
+from dllm_server.engine import messages
 from dllm_server.engine.batch import build_batch
 from dllm_server.engine.device_memory import DeviceMemory, is_out_of_memory
 from dllm_server.engine.kv_pool import KvPool
-from dllm_server.engine.messages import Diffusion, Generate, Sampling
+from dllm_server.engine.messages import Diffusion, Generate
 from dllm_server.engine.model_runner import ModelRunner
 from dllm_server.engine.request import Request
 from dllm_server.engine.slots import SlotTable
@@ -93,11 +95,13 @@ def _refresh_peak(model: Transformer, memory: DeviceMemory, limits: EngineLimits
     )
     pool = KvPool.for_model(model, pages, limits.page_size)
     diffusion = Diffusion(block, None, Strategy.QUOTA, 1.0, Confidence.PROBABILITY, limits.retention_ratio)
-    message = Generate("profile", [model.config.eos_token_id] * prompt, block, Sampling(), diffusion)
+    message = Generate("profile", [model.config.eos_token_id] * prompt, block, messages.Sampling(), diffusion)
     for slot in range(count):
         table.fill(slot, Request(message, 0.0, pages), list(range(1, pages + 1)))  # all write the same pages
     runner = ModelRunner(model, pool, table)
-    batch = build_batch(np.arange(count), np.arange(0), table, model.device)
+    for slot in range(count):
+        runner.start(slot)
+    batch = build_batch(np.arange(count), np.arange(0), table)
     _release_cached()
     before = memory.used_bytes()
     memory.reset_peak()
@@ -107,12 +111,17 @@ def _refresh_peak(model: Transformer, memory: DeviceMemory, limits: EngineLimits
 
 @torch.inference_mode()
 def _head_peak(model: Transformer, memory: DeviceMemory, rows: int) -> int:
+    """Of rows with top_p where the operations treat those apart, as they take most."""
     hidden = torch.zeros(rows, model.config.d_model, dtype=model.dtype, device=model.device)
     banned = torch.tensor([model.config.mask_token_id], device=model.device)
+    sampling = None
+    if not isinstance(model.operations, TorchOperations):
+        ones, zeros = torch.ones(rows, device=model.device), torch.zeros_like(hidden[:, 0], dtype=torch.int64)
+        sampling = Sampling(ones, zeros, 0.5 * ones, zeros, is_filtered=True)
     _release_cached()
     before = memory.used_bytes()
     memory.reset_peak()
-    lm_head_choose(hidden, model.lm_head, banned, None, rows)
+    model.operations.lm_head_choose(hidden, model.lm_head, banned, sampling, rows)
     return max(memory.peak_bytes() - before, 0)
 
 

@@ -6,22 +6,25 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from dllm_server.engine.messages import Generate, RequestStats
+from dllm_server.settings import Strategy
 
 
 class Phase(StrEnum):
-    """WAITING has no slot; REFRESH queries the whole sequence, REUSE its block; FINISHED has given
-    everything back."""
+    """WAITING has no slot; REFRESH queries the whole sequence, REUSE its block; DRAINING waits for the result
+    of its last step; FINISHED has given everything back."""
 
     WAITING = "waiting"
     REFRESH = "refresh"
     REUSE = "reuse"
+    DRAINING = "draining"
     FINISHED = "finished"
 
 
 _NEXT = {
     Phase.WAITING: {Phase.REFRESH, Phase.FINISHED},
-    Phase.REFRESH: {Phase.REFRESH, Phase.REUSE, Phase.FINISHED},
-    Phase.REUSE: {Phase.REFRESH, Phase.REUSE, Phase.FINISHED},
+    Phase.REFRESH: {Phase.REFRESH, Phase.REUSE, Phase.DRAINING, Phase.FINISHED},
+    Phase.REUSE: {Phase.REFRESH, Phase.REUSE, Phase.DRAINING, Phase.FINISHED},
+    Phase.DRAINING: {Phase.FINISHED},
     Phase.FINISHED: set[Phase](),
 }
 
@@ -39,6 +42,7 @@ class Request:
     admitted_seconds: float = 0.0
     last_step: int = field(default=0)  # number of the step that last served it, or of its arrival
     steps_in_block: int = 0
+    masks_left: int = 0  # in the current block once all launched steps are done
     forward_passes: int = 0
     refresh_passes: int = 0
 
@@ -50,18 +54,32 @@ class Request:
     def sequence_tokens(self) -> int:
         return len(self.message.prompt) + self.message.max_tokens
 
+    @property
+    def quota(self) -> int | None:
+        """Tokens that every step commits while there are so many masks; None where a step's outcome tells."""
+        diffusion = self.message.diffusion
+        return int(diffusion.value) if diffusion.strategy is Strategy.QUOTA else None
+
+    def start_block(self, tokens: int) -> None:
+        """The next block, of ``tokens`` masks, begins with a refresh."""
+        self.masks_left, self.steps_in_block = tokens, 0
+        self.enter(Phase.REFRESH)
+
     def enter(self, phase: Phase) -> None:
         """The one transition function; an illegal transition raises ``ValueError``."""
         if phase not in _NEXT[self.phase]:
             raise ValueError(f"request {self.request_id} cannot go from {self.phase} to {phase}")
         self.phase = phase
 
-    def count_step(self, step: int, *, is_refresh: bool) -> None:
-        """Step number ``step`` has served this request."""
+    def count_launch(self, step: int) -> None:
+        """Step number ``step`` serves this request."""
         self.last_step = step
+        self.steps_in_block += 1
+
+    def count_result(self, *, is_refresh: bool) -> None:
+        """The result of a step is there."""
         self.forward_passes += 1
         self.refresh_passes += is_refresh
-        self.steps_in_block += 1
 
     def next_phase_in_block(self) -> Phase:
         """Phase of the next step while the block still has masks."""

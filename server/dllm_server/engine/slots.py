@@ -95,28 +95,30 @@ class SlotTable:
         """Positions a reuse step queries: the block, and the position before it where logits are shifted."""
         return int(self.block_end[slot] - self.block_start[slot]) + self.shift
 
-    def commit(self, slots: IntArray, tokens: NDArray[np.int32], logprobs: NDArray[np.float32]) -> int:
-        """Write a step's commits, ``[requests, block]`` with -1 where there is none; returns how many."""
+    def commit(
+        self, slots: IntArray, starts: IntArray, tokens: NDArray[np.int32], logprobs: NDArray[np.float32]
+    ) -> int:
+        """Write a step's commits to the blocks that begin at ``starts``, ``[requests, block]`` with -1 where
+        there is none; returns how many."""
         request, column = np.nonzero(tokens >= 0)
         slot = slots[request]
-        position = self.block_start[slot] + column
+        position = starts[request] + column
         self.token_ids[slot, position] = tokens[request, column]
         self.logprobs[slot, position] = logprobs[request, column]
         self.is_masked[slot, position] = False
-        self.step[slots] += 1
         return len(request)
 
-    def block_state(self, slots: IntArray, eos_token_id: int) -> tuple[IntArray, IntArray]:
-        """For each slot the masks left in its block, and the position of an EOS with everything before it
-        committed (or -1)."""
-        start, length = self.block_start[slots], self.block_end[slots] - self.block_start[slots]
-        block = int(length.max())
-        column = np.arange(block)
-        inside = column < length[:, None]
-        position = np.minimum(start[:, None] + column, self.max_model_len - 1)
+    def block_state(
+        self, slots: IntArray, starts: IntArray, lengths: IntArray, eos_token_id: int
+    ) -> tuple[IntArray, IntArray]:
+        """For each slot the masks left in the block at ``starts``, and the position of an EOS with everything
+        before it committed (or -1)."""
+        column = np.arange(int(lengths.max(initial=0)))
+        inside = column < lengths[:, None]
+        position = np.minimum(starts[:, None] + column, self.max_model_len - 1)
         is_masked = self.is_masked[slots[:, None], position] & inside
         is_eos = (self.token_ids[slots[:, None], position] == eos_token_id) & inside & ~is_masked
-        first_mask = np.where(is_masked.any(axis=1), is_masked.argmax(axis=1), block)
-        first_eos = np.where(is_eos.any(axis=1), is_eos.argmax(axis=1), block)
+        first_mask = np.where(is_masked.any(axis=1), is_masked.argmax(axis=1), len(column))
+        first_eos = np.where(is_eos.any(axis=1), is_eos.argmax(axis=1), len(column))
         is_ended = (first_eos < first_mask) & ~self.ignores_eos[slots]
-        return is_masked.sum(axis=1), np.where(is_ended, start + first_eos, -1)
+        return is_masked.sum(axis=1), np.where(is_ended, starts + first_eos, -1)

@@ -8,17 +8,21 @@ from dataclasses import dataclass
 
 import structlog
 import torch
+from dllm_kernels.backend import Backend
 
 from dllm_server.engine.admission import Capacity
 from dllm_server.engine.device_memory import DeviceMemory, open_device_memory
 from dllm_server.engine.engine import Engine
+from dllm_server.engine.kernel_choice import pick_backend, pick_operations
 from dllm_server.engine.kv_pool import KvPool
 from dllm_server.engine.ledger import MemoryLedger
 from dllm_server.engine.messages import ModelInfo
 from dllm_server.engine.model_runner import ModelRunner
 from dllm_server.engine.profiler import Profile, measure
+from dllm_server.engine.rehearsal import rehearse
 from dllm_server.engine.slots import SlotTable
 from dllm_server.memory import (
+    COMPILED_HEAD_ROWS,
     GIB,
     RESERVE_BYTES_CPU,
     RESERVE_BYTES_CUDA,
@@ -32,7 +36,7 @@ from dllm_server.models.loader import Progress, dummy_model, load_model, no_prog
 from dllm_server.models.registry import find_family
 from dllm_server.models.source import model_name, resolve_model
 from dllm_server.models.transformer import Transformer
-from dllm_server.settings import Device, Dtype, EngineSettings, KvSelection, LoadFormat
+from dllm_server.settings import Device, Dtype, EngineSettings, KernelBackend, KvSelection, LoadFormat
 
 log = structlog.get_logger(__name__)
 
@@ -99,11 +103,15 @@ def plan_for(
     measured: dict[str, int] | None = None,
 ) -> Budget:
     """The budget of these settings; ``measured`` replaces predictions (see ``memory.plan_budget``)."""
+    limits = engine_limits(settings, shape.max_model_len)
+    if measured is None and not is_cpu and settings.kernel_backend is not KernelBackend.TORCH:
+        rows = min(limits.max_num_logits, COMPILED_HEAD_ROWS)
+        measured = {"logits_bytes": rows * shape.logits_bytes_per_row}
     return plan_budget(
         shape,
         device_bytes,
         settings.gpu_memory_utilization,
-        engine_limits(settings, shape.max_model_len),
+        limits,
         reserve_bytes=RESERVE_BYTES_CPU if is_cpu else RESERVE_BYTES_CUDA,
         kv_pool_bytes=settings.kv_pool_bytes,
         kv_pool_cap_bytes=CPU_POOL_BYTES if is_cpu else None,
@@ -134,6 +142,8 @@ def start(
     else:
         model = load_model(directory, device, dtype, progress=progress)
     limits = engine_limits(settings, config.max_model_len)
+    backend = pick_backend(settings.kernel_backend, device, config.head_dim)
+    model.operations = pick_operations(backend, model, limits)
     profile = measure(model, memory, limits)
     measured = {
         "weights_bytes": model.weights_bytes,
@@ -146,12 +156,20 @@ def start(
     budget = plan_for(settings, shape, memory.total_bytes, is_cpu=is_cpu, measured=measured)
     engine = assemble(model, settings, limits, pages=budget.pages, clock=clock)
     engine.stats.oom["profile"] = profile.oom_events
+    graphs_bytes = prepare(engine, settings, limits, backend) if not is_cpu else 0
     pool_bytes = engine.runner.pool.size_bytes
-    ledger = MemoryLedger(memory, budget, weights_bytes=model.weights_bytes, pool_bytes=pool_bytes)
+    ledger = MemoryLedger(
+        memory,
+        budget,
+        weights_bytes=model.weights_bytes,
+        pool_bytes=pool_bytes,
+        graphs_bytes=graphs_bytes,
+    )
     log.info(
         "engine ready",
         model=name,
         device=str(device),
+        kernels=str(backend),
         kv_pages=budget.pages,
         measured=budget.owners(),
         predicted=predicted.owners(),
@@ -182,7 +200,29 @@ def assemble(
     )
     runner = ModelRunner(model, pool, table, shares_indices=settings.kv_selection is KvSelection.SHARED)
     capacity = Capacity(limits.max_model_len, pages, limits.page_size, config.vocab_size, config.shift)
-    return Engine(runner, table, capacity, settings.live_settings(), settings.aging_steps, clock)
+    return Engine(
+        runner,
+        table,
+        capacity,
+        settings.live_settings(),
+        settings.aging_steps,
+        clock,
+        runs_ahead=model.device.type == "cuda",
+    )
+
+
+def prepare(engine: Engine, settings: EngineSettings, limits: EngineLimits, backend: Backend) -> int:
+    """Compile, and capture graphs, on a CUDA device; the bytes that the graphs reserve."""
+    runner = engine.runner
+    rehearse(runner.model, runner.pool, limits)
+    requests = min(settings.cuda_graph_max_requests, limits.max_num_seqs)
+    if backend is Backend.TORCH or not requests:
+        return 0
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    runner.capture(requests, limits.block_length + runner.model.config.shift)
+    torch.cuda.empty_cache()
+    return max(torch.cuda.memory_reserved() - before, 0)
 
 
 def _model_info(

@@ -54,4 +54,4 @@ class EngineStats:
         self.batch_fill = batch.rows / budget
         self.seconds += seconds
         self.forward_seconds += forward_seconds
-        self.logits_rows = batch.head.row.shape[0]
+        self.logits_rows = len(batch.head.row)

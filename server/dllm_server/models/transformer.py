@@ -8,9 +8,8 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from dllm_kernels.rms_norm import rms_norm
-from dllm_kernels.rope import apply_rope, rope_tables
-from dllm_kernels.swiglu import silu_and_multiply
+from dllm_kernels.backend import Operations, TorchOperations
+from dllm_kernels.rope import rope_tables
 from torch import Tensor
 
 from dllm_server.models.config import ModelConfig
@@ -25,10 +24,33 @@ class Target:
     layer: int = -1
 
 
-class Attention(Protocol):
-    """A step's attention: ``q`` [rows, heads, dim], ``k, v`` [rows, kv_heads, dim] -> [rows, heads * dim]."""
+class StepAttention(Protocol):
+    """Attention of a step's rows, told apart by it alone.
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
+    ``tail_slots`` int64 are the pool slots of the last rows' K/V.
+    """
+
+    @property
+    def tail_slots(self) -> Tensor: ...
+
+    def pools(self, layer: int) -> tuple[Tensor, Tensor]:
+        """K and V of a layer, ``[slots, kv_heads, dim]``."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """``q`` [rows, heads, dim], ``k, v`` [rows, kv_heads, dim], after RoPE -> [rows, heads * dim]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Views of one layer's weights; ``next_norm`` is the norm of whatever follows."""
+
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    attention_out: Tensor
+    mlp_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+    next_norm: Tensor
 
 
 class Transformer:
@@ -62,7 +84,8 @@ class Transformer:
             "gate": (0, mlp),
             "up": (mlp, 2 * mlp),
         }
-        self._split = [query, key, key]
+        self._layers = [self._layer(number) for number in range(layers)]
+        self.operations: Operations = TorchOperations()
         self.cos, self.sin = rope_tables(config.max_model_len, config.head_dim, config.rope_theta, device)
 
     @property
@@ -85,32 +108,51 @@ class Transformer:
             tensor = tensor[start:end]
         return tensor
 
-    def forward(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        """Hidden states before the final norm.
+    def forward(
+        self, token_ids: Tensor, positions: Tensor, attention: StepAttention, rows: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states after the final norm.
 
         Args:
-            token_ids, positions: int64 ``[rows]``; rows of several requests, told apart by ``attention``
-            alone.
+            token_ids, positions: int64 ``[tokens]`` of several requests.
+            rows: int64 ``[rows]``, the tokens whose hidden states are wanted; all without it. The others
+                leave the last layer after its attention.
 
         Returns:
             ``[rows, d_model]`` in the model's dtype.
         """
-        config, weights = self.config, self.weights
-        bias = weights.get("qkv_bias")
+        config, run, eps = self.config, self.operations, self.config.rms_norm_eps
         cos, sin = self.cos[positions], self.sin[positions]
-        hidden = F.embedding(token_ids, weights["embedding"])
-        for layer in range(config.n_layers):
-            normed = rms_norm(hidden, weights["attention_norm"][layer], config.rms_norm_eps)
-            qkv = F.linear(normed, weights["qkv"][layer], None if bias is None else bias[layer])
-            q, k, v = torch.split(qkv, self._split, dim=1)
-            q = apply_rope(q.view(-1, config.n_heads, config.head_dim), cos, sin)
-            k = apply_rope(k.view(-1, config.n_kv_heads, config.head_dim), cos, sin)
-            attended = attention(layer, q, k, v.view(-1, config.n_kv_heads, config.head_dim))
-            hidden = hidden + F.linear(attended, weights["attention_out"][layer])
-            normed = rms_norm(hidden, weights["mlp_norm"][layer], config.rms_norm_eps)
-            gate_up = F.linear(normed, weights["gate_up"][layer])
-            hidden = hidden + F.linear(silu_and_multiply(gate_up), weights["down"][layer])
-        return hidden
+        residual = F.embedding(token_ids, self.weights["embedding"])
+        normed = run.rms_norm(residual, self.weights["attention_norm"][0], eps)
+        last = config.n_layers - 1
+        for number, layer in enumerate(self._layers):
+            q, k, v = run.rope_to_pages(
+                F.linear(normed, layer.qkv, layer.qkv_bias),
+                cos,
+                sin,
+                config.n_heads,
+                config.n_kv_heads,
+                *attention.pools(number),
+                attention.tail_slots,
+            )
+            attended = attention.attend(number, q, k, v)
+            if number == last and rows is not None:
+                attended, residual = attended[rows], residual[rows]
+            normed = run.add_rms_norm(F.linear(attended, layer.attention_out), residual, layer.mlp_norm, eps)
+            gated = run.silu_and_multiply(F.linear(normed, layer.gate_up))
+            normed = run.add_rms_norm(F.linear(gated, layer.down), residual, layer.next_norm, eps)
+        return normed
 
-    def final_norm(self, hidden: Tensor) -> Tensor:
-        return rms_norm(hidden, self.weights["final_norm"], self.config.rms_norm_eps)
+    def _layer(self, number: int) -> Layer:
+        weights, bias = self.weights, self.weights.get("qkv_bias")
+        is_last = number + 1 == self.config.n_layers
+        return Layer(
+            qkv=weights["qkv"][number],
+            qkv_bias=None if bias is None else bias[number],
+            attention_out=weights["attention_out"][number],
+            mlp_norm=weights["mlp_norm"][number],
+            gate_up=weights["gate_up"][number],
+            down=weights["down"][number],
+            next_norm=weights["final_norm"] if is_last else weights["attention_norm"][number + 1],
+        )

@@ -1,0 +1,66 @@
+"""Latencies of a session: percentiles over requests, with those that a cut left open counted as well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks.gpu.session import Served
+
+SHARES = (0.5, 0.95, 0.99)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile: the smallest value that ``share`` of all do not exceed; NaN of nothing."""
+    if not values:
+        return math.nan
+    return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """Seconds from arrival. A request still open at the cut counts with its wait so far, so that percentiles
+    with ``open_requests`` above 0 are lower bounds."""
+
+    requests: int
+    open_requests: int
+    failed_requests: int
+    p50: float
+    p95: float
+    p99: float
+    mean: float
+    first_block_p50: float
+    first_block_p95: float
+    first_block_p99: float
+    values: list[float]
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def latencies(served: Iterable[Served], cut_seconds: float) -> Latencies:
+    """Of all requests that arrived by ``cut_seconds``."""
+    arrived = [request for request in served if request.arrived <= cut_seconds]
+    whole = [_until(request.finished, request.arrived, cut_seconds) for request in arrived]
+    first = [_until(request.first_block, request.arrived, cut_seconds) for request in arrived]
+    p50, p95, p99 = (percentile(whole, share) for share in SHARES)
+    first_p50, first_p95, first_p99 = (percentile(first, share) for share in SHARES)
+    return Latencies(
+        requests=len(arrived),
+        open_requests=sum(request.finished is None for request in arrived),
+        failed_requests=sum(bool(request.failure) for request in arrived),
+        p50=p50,
+        p95=p95,
+        p99=p99,
+        mean=sum(whole) / len(whole) if whole else math.nan,
+        first_block_p50=first_p50,
+        first_block_p95=first_p95,
+        first_block_p99=first_p99,
+        values=sorted(whole),
+    )
+
+
+def _until(moment: float | None, arrived: float, cut: float) -> float:
+    return (cut if moment is None else moment) - arrived

@@ -1,0 +1,37 @@
+"""What the device keeps of each admitted request: its canvas and the slots of its pages."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dllm_server.engine.slots import SlotTable
+
+MASKED = -1
+
+
+class DeviceTable:
+    """``canvas`` int64 ``[(slots + 1) * max_model_len]`` holds token ids, ``MASKED`` where none is committed;
+    ``pool_slots`` int64 ``[slots + 1, entries]`` is the pool slot of a request's j-th packed entry. The last
+    row belongs to nobody: padding reads it."""
+
+    def __init__(self, table: SlotTable, device: torch.device, mask_token_id: int) -> None:
+        self._table, self.device, self._mask_token_id = table, device, mask_token_id
+        rows, length = table.slots + 1, table.max_model_len
+        self.canvas: Tensor = torch.zeros(rows * length, dtype=torch.int64, device=device)
+        self.pool_slots: Tensor = torch.zeros(
+            rows, table.pool_slots.shape[1], dtype=torch.int64, device=device
+        )
+
+    def start(self, slot: int) -> None:
+        """Copy a new request's row from the host's table."""
+        length, table = self._table.max_model_len, self._table
+        canvas = np.where(table.is_masked[slot], MASKED, table.token_ids[slot])
+        self.canvas[slot * length : (slot + 1) * length] = torch.from_numpy(canvas)
+        self.pool_slots[slot] = torch.from_numpy(table.pool_slots[slot])
+
+    def tokens(self, index: Tensor) -> Tensor:
+        """What the model reads at ``index`` of the canvas; a mask token in a prompt is just a token."""
+        tokens = self.canvas[index]
+        return torch.where(tokens == MASKED, self._mask_token_id, tokens)

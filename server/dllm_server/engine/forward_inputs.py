@@ -1,0 +1,133 @@
+"""A batch's rows on the device: what the forward pass reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from dllm_kernels.attention import PagedKeys
+from dllm_kernels.kv_select import PackGroup
+from dllm_kernels.layout import IntArray, PaddedRows, length_groups, padded_rows, span_ends
+from torch import Tensor
+
+from dllm_server.engine.batch import StepBatch
+from dllm_server.engine.device_table import DeviceTable
+from dllm_server.engine.slots import SlotTable
+from dllm_server.engine.upload import Upload
+
+_REFRESH_RATIO = 1.5
+_REUSE_RATIO = 2.0  # padded keys cost a block little: fewer groups
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardInputs:
+    """``canvas`` and ``positions`` int64 ``[rows]``, ``tail_slots`` int64 ``[reuse rows]``: see
+    ``StepBatch``; groups: see ``dllm_kernels``."""
+
+    canvas: Tensor
+    positions: Tensor
+    tail_slots: Tensor
+    refresh_groups: list[PaddedRows]
+    pack_groups: list[PackGroup]
+    reuse_groups: list[tuple[PaddedRows, PagedKeys]]
+
+
+def place_forward(
+    batch: StepBatch, table: SlotTable, on_device: DeviceTable, *, is_grouped: bool
+) -> ForwardInputs:
+    """Send a batch to the device.
+
+    Args:
+        is_grouped: requests of similar length in groups of their own, for operations that pad.
+    """
+    upload = Upload()
+    canvas, positions = upload.add(batch.canvas), upload.add(batch.positions)
+    tail_slots = upload.add(batch.tail_slots)
+    split = batch.refresh_requests
+    refresh = np.arange(split)
+    packing = np.flatnonzero(table.packs[batch.slots[:split]] & (table.kept[batch.slots[:split]] > 0))
+    ratio = _REFRESH_RATIO if is_grouped else None
+    refresh_groups = [
+        _add_rows(upload, batch, members, on_device.device)
+        for members in _similar(refresh, batch.lengths[:split], ratio)
+    ]
+    pack_groups = [
+        _add_pack(upload, batch, members, table, on_device)
+        for members in _similar(packing, batch.lengths[packing], ratio)
+    ]
+    ratio = _REUSE_RATIO if is_grouped else None
+    reuse_groups = [
+        _add_reuse(upload, batch, members, on_device)
+        for members in _similar(np.arange(split, batch.requests), batch.key_counts, ratio)
+    ]
+    upload.send(on_device.device)
+    return ForwardInputs(
+        canvas=upload.take(canvas),
+        positions=upload.take(positions),
+        tail_slots=upload.take(tail_slots),
+        refresh_groups=[take() for take in refresh_groups],
+        pack_groups=[take() for take in pack_groups],
+        reuse_groups=[take() for take in reuse_groups],
+    )
+
+
+def _similar(members: IntArray, sizes: IntArray, ratio: float | None) -> list[IntArray]:
+    """``members`` by similar ``sizes``, the largest first; all in one group without a ratio."""
+    if ratio is None or not len(members):
+        return [members] if len(members) else []
+    groups = length_groups(sizes, ratio)
+    return [members[groups == group] for group in np.unique(groups)[::-1]]
+
+
+def _add_rows(
+    upload: Upload, batch: StepBatch, members: IntArray, device: torch.device, first_row: int = 0
+) -> Callable[[], PaddedRows]:
+    """What makes the group's rows once the upload is sent; rows count from ``first_row``."""
+    starts, lengths = batch.starts[members] - first_row, batch.lengths[members]
+    ends = upload.add(span_ends(starts, lengths))
+    return lambda: padded_rows(starts, lengths, device, upload.take(ends))
+
+
+def _add_pack(
+    upload: Upload, batch: StepBatch, members: IntArray, table: SlotTable, on_device: DeviceTable
+) -> Callable[[], PackGroup]:
+    slots = batch.slots[members]
+    rows = _add_rows(upload, batch, members, on_device.device)
+    window_start, window_end = table.block_start[slots] - table.shift, table.block_end[slots]
+    kept = table.kept[slots]
+    context = table.sequence_len[slots] - (window_end - window_start)
+    columns = upload.add(np.stack((slots, kept, window_start, window_end)))
+    most, keeps_all = int(kept.max()), bool((kept == context).all())
+
+    def take() -> PackGroup:
+        spans = rows()
+        slot, kept, start, end = upload.take(columns)[:, :, None].unbind()
+        position = torch.arange(spans.longest, device=on_device.device)
+        in_window = (position >= start) & (position < end)
+        targets = on_device.pool_slots[slot[:, 0], :most]
+        return PackGroup(
+            rows=spans,
+            is_context=(position < spans.lengths[:, None]) & ~in_window,
+            query_weight=in_window / (end - start).float(),
+            slots=targets * (position[:most] < kept),
+            keeps_all=keeps_all,
+        )
+
+    return take
+
+
+def _add_reuse(
+    upload: Upload, batch: StepBatch, members: IntArray, on_device: DeviceTable
+) -> Callable[[], tuple[PaddedRows, PagedKeys]]:
+    rows = _add_rows(upload, batch, members, on_device.device, batch.refresh_rows)
+    host_counts = batch.key_counts[members - batch.refresh_requests]
+    slots, counts = upload.add(batch.slots[members]), upload.add(host_counts.astype(np.int32))
+    most = int(host_counts.max())
+
+    def take() -> tuple[PaddedRows, PagedKeys]:
+        keys = on_device.pool_slots[upload.take(slots), :most]
+        return rows(), PagedKeys(keys, upload.take(counts), bool((host_counts < most).any()))
+
+    return take

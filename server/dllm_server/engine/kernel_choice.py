@@ -1,0 +1,96 @@
+"""Which operations an engine runs on, and their tile shapes, measured before it serves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+import torch
+from dllm_kernels.backend import Backend, Operations, operations
+
+from dllm_server.memory import EngineLimits
+from dllm_server.models.transformer import Transformer
+from dllm_server.settings import KernelBackend
+
+if TYPE_CHECKING:
+    from dllm_kernels.gpu.warm_up import Sizes
+
+log = structlog.get_logger(__name__)
+
+_SMALLEST = 16  # rows; fewer take as long
+_SMALLEST_KEYS = 64
+_MOST_KEYS = 65536  # of one measurement, so that it fits beside the weights
+_REFRESH_TOKENS = 2048
+
+
+def pick_backend(wanted: KernelBackend, device: torch.device, head_dim: int) -> Backend:
+    """``auto`` takes Triton on CUDA, for heads that its kernels hold."""
+    if wanted is not KernelBackend.AUTO:
+        return Backend(wanted)
+    if device.type != "cuda":
+        return Backend.TORCH
+    from dllm_kernels.gpu.jit import MOST_BLOCK_DIM
+
+    return Backend.TRITON if head_dim <= MOST_BLOCK_DIM else Backend.TORCH
+
+
+def pick_operations(backend: Backend, model: Transformer, limits: EngineLimits) -> Operations:
+    """The backend's operations. Triton's tile shapes come from the table on disk; what it lacks for the sizes
+    to come is measured on the device and added."""
+    if backend is Backend.TORCH or model.device.type != "cuda":
+        return operations(backend)
+    from dllm_kernels.gpu import configurations
+    from dllm_kernels.gpu.example_inputs import ModelShape
+    from dllm_kernels.gpu.warm_up import warm_up
+
+    config, device = model.config, model.device
+    shape = ModelShape(
+        heads=config.n_heads,
+        kv_heads=config.n_kv_heads,
+        head_dim=config.head_dim,
+        d_model=config.d_model,
+        mlp_width=config.mlp_width,
+        vocabulary=config.vocab_size,
+        dtype=model.dtype,
+        device=device,
+    )
+    path, name = configurations.default_path(), configurations.device_name(device)
+    table = configurations.ConfigurationTable.load(path, name)
+    known = len(table.entries)
+    warm_up(shape, sizes_to_come(limits, config.shift), table)
+    if measured := len(table.entries) - known:
+        table.save(path, name)
+        log.info("kernels measured", entries=measured, table=str(path))
+    torch.cuda.empty_cache()
+    return operations(backend, table)
+
+
+def sizes_to_come(limits: EngineLimits, shift: int) -> Sizes:
+    """One size for each bucket of sizes that steps within ``limits`` have."""
+    from dllm_kernels.gpu.warm_up import Sizes
+
+    block, longest = limits.block_length, limits.max_model_len
+    most_rows = min(limits.max_num_logits, limits.max_num_seqs * block)
+    refresh = []
+    for length in _powers(_SMALLEST_KEYS, longest):
+        window = min(block, max(length // 2, 1))
+        refresh.append((max(1, _REFRESH_TOKENS // length), length, window, max(1, (length - window) // 2)))
+    reuse = [
+        (requests, block + shift, keys)
+        for requests in _powers(1, limits.max_num_seqs)
+        for keys in _powers(_SMALLEST_KEYS, longest + shift)
+        if requests * keys <= _MOST_KEYS
+    ]
+    return Sizes(
+        head_rows=_powers(_SMALLEST, most_rows),
+        token_rows=_powers(_SMALLEST, limits.max_num_batched_tokens),
+        refresh=tuple(refresh),
+        reuse=tuple(reuse),
+        is_sampled=True,
+    )
+
+
+def _powers(smallest: int, largest: int) -> tuple[int, ...]:
+    """Powers of two from ``smallest``, then ``largest`` itself."""
+    powers = [1 << power for power in range(32) if smallest <= 1 << power < largest]
+    return (*powers, largest)

@@ -1,0 +1,27 @@
+"""A step between its launch and the reading of its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dllm_server.engine.batch import StepBatch
+from dllm_server.engine.model_runner import PendingStep
+from dllm_server.engine.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """``requests`` in the batch's order. ``forward_seconds`` is the host's time for the forward pass and the
+    head; on a GPU only their launches."""
+
+    pending: PendingStep
+    batch: StepBatch
+    requests: list[Request]
+    budget: int
+    started_seconds: float
+    forward_seconds: float
+
+    @property
+    def is_predictable(self) -> bool:
+        """Whether the phases that follow are known before the result is (an EOS aside)."""
+        return all(request.quota is not None for request in self.requests)
