@@ -59,9 +59,7 @@ class Overhead:
 def requests_of(
     jobs: Sequence[Job], quota: int, *, ignore_eos: bool = False, name: str = ""
 ) -> list[Generate]:
-    return [
-        job.request(f"{name}{index}", quota, ignore_eos=ignore_eos) for index, job in enumerate(jobs)
-    ]
+    return [job.request(f"{name}{index}", quota, ignore_eos=ignore_eos) for index, job in enumerate(jobs)]
 
 
 def timed(run: Callable[[], object]) -> float:

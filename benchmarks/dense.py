@@ -38,7 +38,8 @@ def forward(
         normed = _norm(hidden, weights["attention_norm"][layer], config.rms_norm_eps)
         bias = weights["qkv_bias"][layer] if config.has_qkv_bias else None
         projected = F.linear(normed, weights["qkv"][layer], bias)
-        q, k, v = projected.unflatten(-1, (-1, dim)).transpose(1, 2).split((heads, kv_heads, kv_heads), dim=1)
+        by_head = projected.view(*projected.shape[:2], -1, dim).transpose(1, 2)
+        q, k, v = torch.split(by_head, [heads, kv_heads, kv_heads], dim=1)
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         if cache is not None and block is not None:
             keys, values = cache[layer]

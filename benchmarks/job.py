@@ -33,5 +33,10 @@ class Job:
             retention_ratio=retention_ratio,
         )
         return Generate(
-            request_id, self.prompt, self.max_tokens, Sampling(), Diffusion.of(settings), ignore_eos=ignore_eos
+            request_id,
+            self.prompt,
+            self.max_tokens,
+            Sampling(),
+            Diffusion.of(settings),
+            ignore_eos=ignore_eos,
         )

@@ -89,7 +89,9 @@ def _lm_head(
         way = "greedy" if sampling is None else "sampled"
         for variant in (None, *lm_head.Variant):
 
-            def run(variant: lm_head.Variant | None = variant, sampling: Sampling | None = sampling) -> object:
+            def run(
+                variant: lm_head.Variant | None = variant, sampling: Sampling | None = sampling
+            ) -> object:
                 return lm_head.lm_head_choose(
                     hidden, weight, banned, sampling, 2048, table=table, variant=variant
                 )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-_BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]  # not cuDNN's
+BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]  # not cuDNN's
 
 
 class _Attention(torch.autograd.Function):
@@ -22,7 +22,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         queries, keys, values = (tensor.detach().requires_grad_() for tensor in (queries, keys, values))
-        with torch.enable_grad(), sdpa_kernel(_BACKENDS):
+        with torch.enable_grad(), sdpa_kernel(BACKENDS):
             attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         ctx.inputs, ctx.attended = (queries, keys, values), attended
         return attended.detach()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(width=max(Console().width, 140))
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    output = options.output or (Path("gpu-tiny.json") if options.tiny else DEFAULT)
+    output = options.output or (Path(tempfile.gettempdir(), "gpu-tiny.json") if options.tiny else DEFAULT)
     if options.table or options.plots:
         return _show(load(options.source or output), options.plots, console)
     if options.part == [REFERENCE]:
@@ -37,8 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     scale = SCALES["tiny" if options.tiny else "quick" if options.quick else "full"]
     if scale.is_tiny:
+        import torch
+
         from benchmarks.interpreter import interpret_kernels
 
+        torch.set_num_threads(1)
         if problem := interpret_kernels():
             console.print(problem)
     from benchmarks.gpu.bench import Bench
@@ -54,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bench.close()
     record = load(output)
     console.print(figures_table(record))
+    if scale.is_tiny:
+        console.print("toy shapes on a CPU: that it runs is all this shows")
     _summary(record, console)
     console.print(f"{time.monotonic() - started:.0f} s in all, written to {output}")
     if failed:
@@ -64,19 +70,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument(
-        "--part", nargs="+", choices=(*PARTS, REFERENCE), metavar="PART", help=f"{', '.join(PARTS)}; {REFERENCE} (CPU)"
+        "--part",
+        nargs="+",
+        choices=(*PARTS, REFERENCE),
+        metavar="PART",
+        help=f"{', '.join(PARTS)}; {REFERENCE} (CPU)",
     )
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="all parts within four minutes")
+    size.add_argument("--quick", action="store_true", help="the same in short, for a look")
     size.add_argument("--tiny", action="store_true", help="toy shapes on a CPU: shows that everything runs")
-    parser.add_argument("--output", type=Path, help=f"JSON file, merged part by part (default {DEFAULT.name})")
+    parser.add_argument(
+        "--output", type=Path, help=f"JSON file, merged part by part (default {DEFAULT.name})"
+    )
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="engine settings over the run's own"
     )
     parser.add_argument("--commit", help="what to record where there is no repository")
     parser.add_argument("--table", action="store_true", help="print the table of a file and stop")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw PNGs of a file into DIR and stop")
-    parser.add_argument("--from", type=Path, dest="source", metavar="FILE", help="the file of --plots and --table")
+    parser.add_argument(
+        "--from", type=Path, dest="source", metavar="FILE", help="the file of --plots and --table"
+    )
     return parser
 
 

@@ -59,7 +59,9 @@ def arrivals(
     for seconds, rate in phases:
         now = start + gaps(rate, shape, rng)
         while now < start + seconds:
-            found.append(Arrival(now, random_job(profile.prompt_tokens(rng), profile.max_tokens, vocabulary, rng)))
+            found.append(
+                Arrival(now, random_job(profile.prompt_tokens(rng), profile.max_tokens, vocabulary, rng))
+            )
             now += gaps(rate, shape, rng)
         start += seconds
     return found

@@ -56,7 +56,7 @@ class Bench:
 
     @property
     def is_cuda(self) -> bool:
-        return self.scale.settings["device"] == "cuda"
+        return bool(self.scale.settings["device"] == "cuda")
 
     def say(self, text: str) -> None:
         self._console.print(f"[{self.deadline.elapsed:6.1f} s] {text}", highlight=False, markup=False)
@@ -94,6 +94,10 @@ class Bench:
             device = pick_device(settings.device)
             self._model = dummy_model(self.config, device, pick_dtype(settings.dtype, device))
         return self._model
+
+    def weights(self) -> Transformer:
+        """Of whatever is held, the bare model else."""
+        return self._started.engine.runner.model if self._started else self.model()
 
     def release(self) -> None:
         """Drop what is held, and give the device its memory back."""

@@ -8,8 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A line of the acceptance list: ``limit`` must be reached, ``goal`` is the ambition. Lower is better with
-    ``is_ceiling``."""
+    """A line of the acceptance list: ``limit`` must be reached, ``goal`` is the ambition. With ``is_ceiling``
+    lower is better."""
 
     line: int
     limit: float

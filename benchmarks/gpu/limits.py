@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from dllm_kernels.gpu.timing import median_seconds
@@ -17,7 +18,7 @@ KNEE_TOKENS = (2048, 4096)  # the best token rate lies here
 
 def run(bench: Bench, result: PartResult) -> None:
     """All linear layers of one forward, the LM head's product, a large copy."""
-    model = bench.model()
+    model = bench.weights()
     bandwidth = copy_bandwidth(model.device, COPY_BYTES if bench.is_cuda else 1024**2)
     gemms = gemm_rates(model, bench.scale.gemm_tokens)
     heads = {tokens: head_seconds(model, tokens) for tokens in bench.scale.gemm_tokens}
@@ -42,7 +43,7 @@ def gemm_rates(model: Transformer, sizes: Sequence[int]) -> dict[int, float]:
 def best_rate(bench: Bench) -> float:
     """Token-forwards a second at the knee; the limit of every step of many tokens."""
     sizes = KNEE_TOKENS if bench.is_cuda else bench.scale.gemm_tokens
-    return max(gemm_rates(bench.model(), sizes).values())
+    return max(gemm_rates(bench.weights(), sizes).values())
 
 
 @torch.inference_mode()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import random
 from typing import Any
 
 import torch
@@ -12,7 +10,7 @@ from dllm_server.memory import GIB
 
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.figure import PartResult, Target
-from benchmarks.gpu.offline import random_request
+from benchmarks.gpu.pressure import Pressure
 from benchmarks.gpu.session import Session
 
 IN_FLIGHT = Target(6, 16)
@@ -45,19 +43,14 @@ def run(bench: Bench, result: PartResult) -> None:
 
 def overload(bench: Bench, started: StartedEngine, retention_ratio: float, seconds: float) -> dict[str, Any]:
     """Keep ``memory_requests`` requests open, one token a step, for ``seconds``."""
-    rng, session = random.Random(11), Session(started, WINDOW_SECONDS)
-    engine = started.engine
-    numbers = itertools.count()
+    session, engine = Session(started, WINDOW_SECONDS, watches_memory=True), started.engine
+    load = Pressure(bench, session, "overload", bench.scale.memory_requests, 1, retention_ratio)
     ramp_end, ramp_tokens, in_flight = 0.0, 0, 0
     windows: list[dict[str, Any]] = []
     seen_window = -1
     before = engine.stats.committed_tokens
     while session.now < seconds:
-        open_requests = engine.requests_running + engine.requests_waiting
-        for _ in range(bench.scale.memory_requests - open_requests):
-            name = f"overload-{next(numbers)}"
-            session.submit(random_request(bench, rng, name, 1, retention_ratio))
-        session.step()
+        load.step()
         in_flight = max(in_flight, engine.requests_running)
         if not ramp_end and session.now >= RAMP_SHARE * seconds:
             ramp_end, ramp_tokens = session.now, engine.stats.committed_tokens
@@ -102,7 +95,7 @@ def _memory(session: Session, is_cuda: bool) -> dict[str, Any]:
         "owned_peak_bytes": session.owned_peak_bytes,
         "device_peak_bytes": session.device_peak_bytes,
         "device_total_bytes": started.memory.total_bytes,
-        "reserved_bytes": torch.cuda.max_memory_reserved() if is_cuda else 0,
+        "reserved_bytes": torch.cuda.memory_reserved() if is_cuda else 0,
     }
 
 

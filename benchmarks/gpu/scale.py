@@ -48,6 +48,7 @@ class OpenLoop:
     profiles: tuple[str, ...]
     quota: int
     load_seconds: float
+    sweep_seconds: float
     drain_seconds: float
     static_seconds: float
     overload_seconds: float
@@ -123,7 +124,6 @@ FULL = Scale(
         Case(96, 1, 0.5),
         Case(64, 1, 1.0),
         Case(96, 1, 1.0),
-        Case(32, 4, 0.5),
         Case(64, 4, 0.5),
         Case(96, 4, 0.5),
         Case(64, 4, 1.0),
@@ -135,12 +135,13 @@ FULL = Scale(
     open_loop=OpenLoop(
         profiles=("chat", "code", "summarise"),
         quota=4,
-        load_seconds=24.0,
+        load_seconds=20.0,
+        sweep_seconds=12.0,
         drain_seconds=16.0,
-        static_seconds=44.0,
+        static_seconds=36.0,
         overload_seconds=30.0,
-        recovery_seconds=45.0,
-        saturation_requests=96,
+        recovery_seconds=30.0,
+        saturation_requests=64,
         sweep_shares=(0.4, 1.1),
         has_bursts=True,
     ),
@@ -148,7 +149,7 @@ FULL = Scale(
     idle_steps=24,
     memory_limit="24GiB",
     memory_seconds=180.0,
-    memory_short_seconds=30.0,
+    memory_short_seconds=25.0,
     memory_requests=96,
     memory_settings=_CAPPED,
     agreement_modes=("refresh-per-block", "retention-0.5"),
@@ -169,6 +170,7 @@ QUICK = Scale(
         profiles=("chat",),
         quota=4,
         load_seconds=10.0,
+        sweep_seconds=0.0,
         drain_seconds=6.0,
         static_seconds=14.0,
         overload_seconds=6.0,
@@ -212,6 +214,7 @@ TINY = Scale(
         profiles=("tiny",),
         quota=4,
         load_seconds=0.4,
+        sweep_seconds=0.3,
         drain_seconds=1.0,
         static_seconds=0.6,
         overload_seconds=0.3,
@@ -223,7 +226,7 @@ TINY = Scale(
     idle_requests=4,
     idle_steps=4,
     memory_limit=None,
-    memory_seconds=0.6,
+    memory_seconds=2.5,
     memory_short_seconds=0.3,
     memory_requests=8,
     memory_settings={"max_num_seqs": 64, "kv_pool_bytes": "256KiB"},

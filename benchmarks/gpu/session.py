@@ -45,8 +45,9 @@ class Sample(NamedTuple):
 class Session:
     """``served`` by request id, in the order of arrival; ``samples`` one a step.
 
-    ``device_peak_bytes`` and ``owned_peak_bytes``: the most that the device's own count showed and that the
-    ledger's owners held, in any step. Each is read before the ledger resets the count.
+    With ``watches_memory``, ``device_peak_bytes`` and ``owned_peak_bytes`` are the most that the device's own
+    count showed and that the ledger's owners held, in any step. The count is read before the ledger resets
+    it.
     """
 
     started: StartedEngine
@@ -54,6 +55,7 @@ class Session:
     served: dict[str, Served] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
+    watches_memory: bool = False
     device_peak_bytes: int = 0
     owned_peak_bytes: int = 0
     meter: Meter = field(init=False)
@@ -78,10 +80,12 @@ class Session:
         stats = engine.stats
         refresh, reuse, committed = stats.tokens["refresh"], stats.tokens["reuse"], stats.committed_tokens
         self._note(engine.step())
-        self.device_peak_bytes = max(self.device_peak_bytes, self.started.memory.peak_bytes())
+        if self.watches_memory:
+            self.device_peak_bytes = max(self.device_peak_bytes, self.started.memory.peak_bytes())
         self.meter.read(0)
-        owners = self.started.ledger.owners()
-        self.owned_peak_bytes = max(self.owned_peak_bytes, sum(owners.values()) - owners["free"])
+        if self.watches_memory:
+            owners = self.started.ledger.owners()
+            self.owned_peak_bytes = max(self.owned_peak_bytes, sum(owners.values()) - owners["free"])
         now = self.now
         if now >= self._settle_due:
             self._settle_due = now + SETTLE_SECONDS

@@ -15,8 +15,8 @@ REPEATS = 3
 def run(bench: Bench, result: PartResult) -> None:
     """The median of three after one to warm up; against the linear layers' time at one block of tokens."""
     block = bench.scale.block
-    floor_seconds = block / gemm_rates(bench.model(), [block])[block]
     bench.engine()
+    floor_seconds = block / gemm_rates(bench.weights(), [block])[block]
     result.data["linear_seconds"] = floor_seconds
     for quota in bench.scale.single_quotas:
         for retention_ratio in (0.5, 1.0):

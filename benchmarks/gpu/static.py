@@ -17,6 +17,8 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.session import Served
 
 IDLE_SECONDS = 0.002
+ROOM_BYTES = 55e9  # of 80 GB, beside the weights
+SMALLEST_BATCH = 4
 
 
 def static_rates(bench: Bench, quota: int) -> dict[int, dict[str, Any]]:
@@ -48,7 +50,7 @@ def static_rates(bench: Bench, quota: int) -> dict[int, dict[str, Any]]:
 def _timed(bench: Bench, model: Transformer, jobs: Sequence[Any], quota: int) -> float:
     scale = bench.scale
     block = scale.block
-    decode_static_batch(model, jobs, block, block=block, blocks=1)  # one step: allocations, library choices
+    decode_static_batch(model, jobs, block // 2, block=block, blocks=1)  # allocations, the libraries' choices
     bench.synchronize()
     if bench.is_cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -84,3 +86,16 @@ def serve_static(
             served[index].tokens = arrivals[index].job.max_tokens
         next_one = ready[-1] + 1
     return served, max(until, time.monotonic() - began)
+
+
+def largest_batch(bench: Bench, arrivals: Sequence[Arrival]) -> int:
+    """The largest batch size of the scale whose float64 softmax and K/V fit beside the weights at the longest
+    request that will come."""
+    scale = bench.scale
+    longest = max((len(arrival.job.prompt) + arrival.job.max_tokens for arrival in arrivals), default=1)
+    logits_bytes = scale.model["vocab_size"] * (2 + 8 + 8)  # as computed, in float64, their softmax
+    kv_bytes = 2 * 2 * scale.model["n_layers"] * scale.model["d_model"]
+    room_bytes = ROOM_BYTES if bench.is_cuda else math.inf
+    sizes = (*scale.static_batches, SMALLEST_BATCH)
+    fitting = [size for size in sizes if size * longest * (logits_bytes + kv_bytes) <= room_bytes]
+    return max(fitting, default=1)

@@ -9,6 +9,7 @@ from typing import Any
 
 Interval = tuple[float, float]
 KERNEL = "kernel"
+OPERATOR = "cpu_op"  # what a run without a GPU has instead
 COPIES = ("gpu_memcpy", "gpu_memset")
 
 
@@ -53,12 +54,14 @@ def device_intervals(trace: Mapping[str, Any], categories: Iterable[str] = (KERN
     ]
 
 
-def time_by_kernel(trace: Mapping[str, Any], most: int = 15) -> list[tuple[str, float, int]]:
+def time_by_name(
+    trace: Mapping[str, Any], category: str = KERNEL, most: int = 15
+) -> list[tuple[str, float, int]]:
     """Kernel names with their summed microseconds and launches, the longest first."""
-    seconds: Counter[str] = Counter()
+    spent: Counter[str] = Counter()
     launches: Counter[str] = Counter()
     for event in trace["traceEvents"]:
-        if event.get("cat") == KERNEL and "dur" in event:
-            seconds[event["name"]] += event["dur"]
+        if event.get("cat") == category and "dur" in event:
+            spent[event["name"]] += event["dur"]
             launches[event["name"]] += 1
-    return [(name[:120], float(spent), launches[name]) for name, spent in seconds.most_common(most)]
+    return [(name[:120], float(time), launches[name]) for name, time in spent.most_common(most)]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.kernels.implementations import CPU, needs_triton
+from tests.kernels.implementations import CPU, HAS_GPU, needs_triton
 
 pytestmark = needs_triton
 
@@ -48,15 +48,15 @@ def test_warm_up_fills_the_table_for_the_keys_that_serving_asks() -> None:
             asked.append(self.name_of(kernel, key))
             return super().get(kernel, key)
 
-    table = Recorder()
-    shape = ModelShape(4, 2, 16, 32, 24, 70, torch.float32, CPU)
+    table, device = Recorder(), torch.device("cuda") if HAS_GPU else CPU
+    shape = ModelShape(4, 2, 16, 32, 24, 70, torch.float32, device)
     warm_up(shape, Sizes((3,), (4,), ((1, 9, 2, 3),), ((2, 2, 9),)), table)
     asked.clear()
 
     run = TritonOperations(table)
     run.rms_norm(shape.random(3, 32), shape.random(32), 1e-5)
     run.silu_and_multiply(shape.random(4, 48))
-    banned = torch.zeros(1, dtype=torch.int64)
+    banned = torch.zeros(1, dtype=torch.int64, device=device)
     run.lm_head_choose(shape.random(4, 32), shape.random(70, 32), banned, None, 2048)
 
     assert len(asked) == 3
@@ -66,6 +66,7 @@ def test_warm_up_fills_the_table_for_the_keys_that_serving_asks() -> None:
     }
 
 
+@settings(deadline=None)  # the first call imports the kernels
 @given(st.integers(1, 4096), st.integers(1, 4096), st.sampled_from([16, 32, 64, 128]))
 def test_splits_of_keys_fill_the_device_and_are_never_empty_by_a_whole_tile(
     programs: int, keys: int, block: int

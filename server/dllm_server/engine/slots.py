@@ -113,7 +113,7 @@ class SlotTable:
     ) -> tuple[IntArray, IntArray]:
         """For each slot the masks left in the block at ``starts``, and the position of an EOS with everything
         before it committed (or -1)."""
-        column = np.arange(int(lengths.max(initial=0)))
+        column = np.arange(int(lengths.max(initial=1)))
         inside = column < lengths[:, None]
         position = np.minimum(starts[:, None] + column, self.max_model_len - 1)
         is_masked = self.is_masked[slots[:, None], position] & inside
