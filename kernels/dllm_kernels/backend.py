@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from dllm_kernels import attention, kv_select, lm_head, rms_norm, rope, swiglu
+from dllm_kernels import attention, commit, kv_select, lm_head, rms_norm, rope, swiglu
 from dllm_kernels.attention import PagedKeys
+from dllm_kernels.commit import CommitRows
 from dllm_kernels.kv_select import PackGroup
 from dllm_kernels.layout import PaddedRows
 from dllm_kernels.lm_head import Choice, Sampling
@@ -30,6 +31,16 @@ class Operations(Protocol):
     def lm_head_choose(
         self, hidden: Tensor, weight: Tensor, banned: Tensor, sampling: Sampling | None, max_num_logits: int
     ) -> Choice: ...
+
+    def commit_rows(
+        self,
+        confidence: Tensor,
+        token: Tensor,
+        probability: Tensor,
+        rows: CommitRows,
+        canvas: Tensor,
+        result: Tensor,
+    ) -> None: ...
 
     def varlen_attention(
         self, q: Tensor, k: Tensor, v: Tensor, groups: Sequence[PaddedRows], out: Tensor
@@ -79,6 +90,7 @@ class TorchOperations:
     """Plain PyTorch, on any device."""
 
     lm_head_choose = staticmethod(lm_head.lm_head_choose)
+    commit_rows = staticmethod(commit.commit_rows)
     varlen_attention = staticmethod(attention.varlen_attention)
     paged_attention = staticmethod(attention.paged_attention)
     select_and_pack = staticmethod(kv_select.select_and_pack)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from checkpoints import MASK, Size, make_checkpoint
 from dllm_kernels import lm_head
-from dllm_server.engine.device_table import MASKED
+from dllm_kernels.commit import MASKED
 from dllm_server.engine.engine import Engine
 from dllm_server.engine.messages import FailureReason, Generate
 from engines import Outcome, collect, make_engine, run_all, used_pages

@@ -162,13 +162,19 @@ class ConfigurationTable:
 
     entries: dict[str, Configuration] = field(default_factory=dict)
     variants: dict[str, str] = field(default_factory=dict)
+    _found: dict[tuple[str, Key], Configuration] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
     def name_of(kernel: str, key: Key) -> str:
         return f"{kernel} {' '.join(str(part) for part in key)}"
 
     def get(self, kernel: str, key: Key) -> Configuration:
-        return self.entries.get(self.name_of(kernel, key), candidates(kernel, key)[0])
+        """Asked for at every launch, so that what was found once is kept."""
+        found = self._found.get((kernel, key))
+        if found is None:
+            found = self.entries.get(self.name_of(kernel, key), candidates(kernel, key)[0])
+            self._found[kernel, key] = found
+        return found
 
     def holds(self, kernel: str, key: Key) -> bool:
         return self.name_of(kernel, key) in self.entries
@@ -179,6 +185,7 @@ class ConfigurationTable:
 
     def put(self, kernel: str, key: Key, configuration: Configuration) -> None:
         self.entries[self.name_of(kernel, key)] = configuration
+        self._found.pop((kernel, key), None)
 
     def put_variant(self, operation: str, key: Key, variant: str) -> None:
         self.variants[self.name_of(operation, key)] = str(variant)

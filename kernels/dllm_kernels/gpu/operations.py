@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from dllm_kernels.attention import PagedKeys
+from dllm_kernels.commit import CommitRows
 from dllm_kernels.gpu import (
+    commit,
     kv_select,
     lm_head,
     paged_attention,
@@ -32,6 +34,17 @@ class TritonOperations:
         self, hidden: Tensor, weight: Tensor, banned: Tensor, sampling: Sampling | None, max_num_logits: int
     ) -> Choice:
         return lm_head.lm_head_choose(hidden, weight, banned, sampling, max_num_logits, table=self.table)
+
+    def commit_rows(
+        self,
+        confidence: Tensor,
+        token: Tensor,
+        probability: Tensor,
+        rows: CommitRows,
+        canvas: Tensor,
+        result: Tensor,
+    ) -> None:
+        commit.commit_rows(confidence, token, probability, rows, canvas, result)
 
     def varlen_attention(
         self, q: Tensor, k: Tensor, v: Tensor, groups: Sequence[RowSpans], out: Tensor

@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
+from dllm_kernels.backend import Operations
+from dllm_kernels.commit import MASKED
 from dllm_kernels.lm_head import Choice
 from dllm_kernels.noise import uniform
 from torch import Tensor
 
 from dllm_server.engine.denoise import choose_commits
-from dllm_server.engine.device_table import MASKED
 from dllm_server.engine.head_inputs import HeadInputs
 from dllm_server.engine.slots import CONFIDENCES
 from dllm_server.settings import Confidence, Strategy
 
+_BY_RANK = {Strategy.QUOTA, Strategy.THRESHOLD}
 _OTHER_NOISE = 0x5BD1E995  # ranks do not share the tokens' noise
 
 
-def commit(head: HeadInputs, choice: Choice, grid: tuple[int, int], canvas: Tensor, host: Tensor) -> None:
+def commit(head: HeadInputs, choice: Choice, canvas: Tensor, host: Tensor, operations: Operations) -> None:
     """Write committed tokens to ``canvas``, last of all, so that nothing is committed where anything fails.
 
     Args:
-        grid: requests, block.
         canvas: int64, flat. Rows of ``head`` that it no longer masks are left alone: an earlier step may have
             committed them since the host looked.
-        host: int32 ``[2, requests * block]`` on the host, written when the device gets there: the token, -1
+        host: int32 ``[2, requests, block]`` on the host, written when the device gets there: the token, -1
             where none was committed; and the bits of the float32 log probability of a committed token under
             the clean logits.
     """
-    size, device = grid[0] * grid[1], canvas.device
-    before = canvas[head.canvas]
-    is_masked = torch.zeros(size, dtype=torch.bool, device=device).index_copy_(0, head.cell, before == MASKED)
-    confidence = torch.zeros(size, device=device).index_copy_(0, head.cell, _confidence(head, choice))
-    entropy = confidence
-    if Strategy.ENTROPY_BOUND in head.strategies:
-        entropy = torch.zeros_like(confidence).index_copy_(0, head.cell, choice.entropy)
-    committed = choose_commits(
-        confidence.view(grid),
-        entropy.view(grid),
-        is_masked.view(grid),
-        head.strategy,
-        head.value,
-        head.strategies,
-    )
-    is_committed = committed.view(-1)[head.cell]
-    tokens = torch.where(is_committed, choice.token, before)
-    logprobs = choice.probability.clamp_min(torch.finfo(torch.float32).tiny).log()
-    result = torch.full((2, size), -1, dtype=torch.int32, device=device)
-    result[0].index_copy_(0, head.cell, torch.where(is_committed, choice.token, -1).to(torch.int32))
-    result[1].index_copy_(0, head.cell, logprobs.view(torch.int32))
+    result = torch.empty(host.shape, dtype=torch.int32, device=canvas.device)
+    confidence, rows = _confidence(head, choice), head.commits
+    if head.strategies - _BY_RANK:
+        is_committed = _choose(head, confidence, choice.entropy, canvas, result.shape[1:])
+        # By threshold: infinite where it is committed, and no other reaches that.
+        confidence = torch.where(is_committed, torch.inf, -torch.inf)
+        ones, zeros = torch.ones_like(head.value), torch.zeros_like(rows.quota)
+        rows = replace(rows, quota=zeros, threshold=ones)
+    operations.commit_rows(confidence, choice.token, choice.probability, rows, canvas, result)
     host.copy_(result, non_blocking=True)
-    canvas[head.canvas] = tokens
+
+
+def _choose(
+    head: HeadInputs, confidence: Tensor, entropy: Tensor, canvas: Tensor, grid: tuple[int, ...]
+) -> Tensor:
+    """Bool ``[masked]``: what the requests' strategies commit."""
+    cell = head.commits.cell
+    is_masked = torch.zeros(grid, dtype=torch.bool, device=canvas.device)
+    is_masked.view(-1)[cell] = canvas[head.commits.canvas] == MASKED
+    dense = torch.zeros(2, *grid, device=canvas.device)
+    dense.view(2, -1)[:, cell] = torch.stack((confidence, entropy))
+    committed = choose_commits(dense[0], dense[1], is_masked, head.strategy, head.value, head.strategies)
+    return committed.view(-1)[cell]
 
 
 def _confidence(head: HeadInputs, choice: Choice) -> Tensor:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from dllm_kernels.commit import MASKED
 from torch import Tensor
 
 from dllm_server.engine.slots import SlotTable
-
-MASKED = -1
 
 
 class DeviceTable:

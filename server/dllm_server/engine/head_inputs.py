@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from dllm_kernels.commit import CommitRows
 from dllm_kernels.lm_head import Sampling
 from dllm_kernels.noise import noise_keys
 from numpy.typing import NDArray
@@ -20,7 +21,8 @@ from dllm_server.settings import Confidence, Strategy
 
 @dataclass(frozen=True, slots=True)
 class HeadInputs:
-    """``row``, ``cell`` and ``canvas`` int64 ``[masked]``: see ``HeadRows``.
+    """``row`` int64 ``[masked]``: see ``HeadRows``. ``commits`` is how many of a request's rows are committed
+    where all requests say it by rank or threshold.
 
     ``strategy`` int64 (index into ``STRATEGIES``) and ``value`` float32, both ``[requests]``, are the
     requests' commit strategies, ``strategies`` those that occur. ``confidence`` int64 ``[masked]`` (index
@@ -29,8 +31,7 @@ class HeadInputs:
     """
 
     row: Tensor
-    cell: Tensor
-    canvas: Tensor
+    commits: CommitRows
     strategies: frozenset[Strategy]
     strategy: Tensor
     value: Tensor
@@ -48,12 +49,16 @@ def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> Head
     confidences = frozenset(CONFIDENCES[kind] for kind in kinds)
     strategies = frozenset(STRATEGIES[kind] for kind in np.unique(table.strategy[slots]))
     has_keys = samples or Confidence.RANDOM in confidences
+    is_quota = table.strategy[slots] == STRATEGIES.index(Strategy.QUOTA)
     columns: dict[str, NDArray[Any]] = {
         "row": head.row,
         "cell": head.cell,
         "canvas": head.canvas,
         "strategy": table.strategy[slots],
         "value": table.value[slots],
+        "first": np.searchsorted(head.request, np.arange(len(slots) + 1)).astype(np.int32),
+        "quota": np.where(is_quota, table.value[slots], 1).astype(np.int64),
+        "threshold": np.where(is_quota, np.inf, table.value[slots]).astype(np.float32),
         "confidence": table.confidence[of_row],
     }
     if has_keys:
@@ -70,8 +75,7 @@ def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> Head
         sampling = Sampling(sent["temperature"], keys, sent["top_p"], sent["top_k"], is_filtered)
     return HeadInputs(
         row=sent["row"],
-        cell=sent["cell"],
-        canvas=sent["canvas"],
+        commits=CommitRows(sent["canvas"], sent["cell"], sent["first"], sent["quota"], sent["threshold"]),
         strategies=strategies,
         strategy=sent["strategy"],
         value=sent["value"],

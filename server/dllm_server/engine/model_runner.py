@@ -104,7 +104,7 @@ class ModelRunner:
         )
         del rows
         self.forward_seconds = time.perf_counter() - started
-        commit(head, choice, grid, self.on_device.canvas, host.flatten(1))
+        commit(head, choice, self.on_device.canvas, host, self.model.operations)
         if done is not None:
             done.record()
         return pending

@@ -1,0 +1,62 @@
+"""Which of a step's chosen tokens are committed to the canvas, by rank and by threshold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MASKED = -1  # on a canvas, where no token is committed
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRows:
+    """Rows that chose a token, request by request in the order of their positions.
+
+    Attributes:
+        canvas: int64 ``[rows]``, a row's place on the canvas.
+        cell: int64 ``[rows]``, its cell of the ``[requests, block]`` grid.
+        first: int32 ``[requests + 1]``, each request's first row, then the number of rows.
+        quota: int64 ``[requests]``, how many of the most confident to commit.
+        threshold: float32 ``[requests]``, the confidence from which all are committed.
+    """
+
+    canvas: Tensor
+    cell: Tensor
+    first: Tensor
+    quota: Tensor
+    threshold: Tensor
+
+
+def commit_rows(
+    confidence: Tensor, token: Tensor, probability: Tensor, rows: CommitRows, canvas: Tensor, result: Tensor
+) -> None:
+    """Write what is committed to the canvas, last of all. Rows that the canvas no longer masks are passed
+    over; ties of confidence go to the lower position.
+
+    Args:
+        confidence, probability: float32 ``[rows]``. token: int64 ``[rows]``.
+        canvas: int64, flat, ``MASKED`` where no token is committed.
+        result: int32 ``[2, requests, block]``, written: the token, -1 where none was committed; the bits of
+            the float32 log probability.
+    """
+    requests, block = result.shape[1:]
+    before = canvas[rows.canvas]
+    is_masked = torch.zeros(requests * block, dtype=torch.bool, device=canvas.device)
+    is_masked[rows.cell] = before == MASKED
+    dense = torch.full((requests * block,), -torch.inf, device=canvas.device)
+    dense[rows.cell] = confidence
+    dense = dense.masked_fill_(~is_masked, -torch.inf).view(requests, block)
+    order = dense.argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order)
+    rank.scatter_(1, order, torch.arange(block, device=canvas.device).expand_as(order))
+    chosen = (rank < rows.quota[:, None]) | (dense >= rows.threshold[:, None])
+    is_committed = (chosen.view(-1) & is_masked)[rows.cell]
+    logprobs = probability.clamp_min(torch.finfo(torch.float32).tiny).log()
+    tokens = torch.where(is_committed, token, before)
+    result.fill_(MASKED)
+    flat = result.view(2, -1)
+    flat[0][rows.cell] = torch.where(is_committed, token, MASKED).to(torch.int32)
+    flat[1][rows.cell] = logprobs.view(torch.int32)
+    canvas[rows.canvas] = tokens
