@@ -205,6 +205,11 @@ class EngineSettings(LiveSettings):
         le=4096,
         description="Reuse steps of up to so many requests replay a CUDA graph; 0 captures none. For triton.",
     )
+    cuda_graph_max_refresh_tokens: int = Field(
+        1024,
+        ge=0,
+        description="Refreshes of one request of up to so many tokens replay a CUDA graph; 0 captures none.",
+    )
     max_model_len: int | None = Field(
         None, ge=1, description="Prompt + generated tokens; the model's own by default."
     )

@@ -90,32 +90,38 @@ def _add_rows(
     return lambda: padded_rows(starts, lengths, device, upload.take(ends))
 
 
+def pack_columns(table: SlotTable, slots: IntArray) -> IntArray:
+    """What ``pack_group`` needs of each request, int64 ``[4, requests]``: slot, kept tokens, the window's
+    start and end."""
+    window_start, window_end = table.block_start[slots] - table.shift, table.block_end[slots]
+    return np.stack((slots, table.kept[slots], window_start, window_end))
+
+
+def pack_group(
+    rows: PaddedRows, columns: Tensor, on_device: DeviceTable, most: int, *, keeps_all: bool
+) -> PackGroup:
+    """``columns``: ``pack_columns`` on the device. ``most``: at least the most tokens that any keeps."""
+    slot, kept, start, end = columns[:, :, None].unbind()
+    position = torch.arange(rows.longest, device=on_device.device)
+    in_window = (position >= start) & (position < end)
+    return PackGroup(
+        rows=rows,
+        is_context=(position < rows.lengths[:, None]) & ~in_window,
+        query_weight=in_window / (end - start).float(),
+        slots=on_device.pool_slots[slot[:, 0], :most] * (position[:most] < kept),
+        keeps_all=keeps_all,
+    )
+
+
 def _add_pack(
     upload: Upload, batch: StepBatch, members: IntArray, table: SlotTable, on_device: DeviceTable
 ) -> Callable[[], PackGroup]:
-    slots = batch.slots[members]
     rows = _add_rows(upload, batch, members, on_device.device)
-    window_start, window_end = table.block_start[slots] - table.shift, table.block_end[slots]
-    kept = table.kept[slots]
-    context = table.sequence_len[slots] - (window_end - window_start)
-    columns = upload.add(np.stack((slots, kept, window_start, window_end)))
-    most, keeps_all = int(kept.max()), bool((kept == context).all())
-
-    def take() -> PackGroup:
-        spans = rows()
-        slot, kept, start, end = upload.take(columns)[:, :, None].unbind()
-        position = torch.arange(spans.longest, device=on_device.device)
-        in_window = (position >= start) & (position < end)
-        targets = on_device.pool_slots[slot[:, 0], :most]
-        return PackGroup(
-            rows=spans,
-            is_context=(position < spans.lengths[:, None]) & ~in_window,
-            query_weight=in_window / (end - start).float(),
-            slots=targets * (position[:most] < kept),
-            keeps_all=keeps_all,
-        )
-
-    return take
+    values = pack_columns(table, batch.slots[members])
+    columns = upload.add(values)
+    _, kept, start, end = values
+    keeps_all = bool((kept == batch.lengths[members] - (end - start)).all())
+    return lambda: pack_group(rows(), upload.take(columns), on_device, int(kept.max()), keeps_all=keeps_all)
 
 
 def _add_reuse(

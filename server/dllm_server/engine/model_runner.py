@@ -17,9 +17,9 @@ from dllm_server.engine.device_table import DeviceTable
 from dllm_server.engine.forward_inputs import place_forward
 from dllm_server.engine.head_inputs import place_head
 from dllm_server.engine.kv_pool import KvPool
-from dllm_server.engine.reuse_graphs import ReuseGraphs
 from dllm_server.engine.slots import SlotTable
 from dllm_server.engine.step_attention import StepAttention
+from dllm_server.engine.step_graphs import StepGraphs
 from dllm_server.models.transformer import Transformer
 
 
@@ -67,13 +67,12 @@ class ModelRunner:
         self._banned = torch.tensor([model.config.mask_token_id], device=model.device)
         self.on_device = DeviceTable(table, model.device, model.config.mask_token_id)
         self._is_grouped = isinstance(model.operations, TorchOperations)
-        self._graphs: ReuseGraphs | None = None
+        self._graphs: StepGraphs | None = None
 
-    def capture(self, max_requests: int, window: int) -> None:
-        """Replay CUDA graphs from now on for reuse-only steps of up to ``max_requests`` requests of up to
-        ``window`` rows each."""
-        self._graphs = ReuseGraphs(self.model, self.pool, self._table, self.on_device)
-        self._graphs.capture(max_requests, window)
+    def capture(self, reuse_requests: int, window: int, refresh_tokens: int) -> None:
+        """Replay CUDA graphs from now on: see ``StepGraphs.capture``. Not for one index set of all heads."""
+        self._graphs = StepGraphs(self.model, self.pool, self._table, self.on_device)
+        self._graphs.capture(reuse_requests, window, refresh_tokens)
 
     def start(self, slot: int) -> None:
         """Take over a new request from the host's table."""

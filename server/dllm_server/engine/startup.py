@@ -216,11 +216,12 @@ def prepare(engine: Engine, settings: EngineSettings, limits: EngineLimits, back
     runner = engine.runner
     rehearse(runner.model, runner.pool, limits)
     requests = min(settings.cuda_graph_max_requests, limits.max_num_seqs)
-    if backend is Backend.TORCH or not requests:
+    tokens = settings.cuda_graph_max_refresh_tokens
+    if backend is Backend.TORCH or not (requests or tokens) or settings.kv_selection is KvSelection.SHARED:
         return 0
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
-    runner.capture(requests, limits.block_length + runner.model.config.shift)
+    runner.capture(requests, limits.block_length + runner.model.config.shift, tokens)
     torch.cuda.empty_cache()
     return max(torch.cuda.memory_reserved() - before, 0)
 

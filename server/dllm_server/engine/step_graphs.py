@@ -1,0 +1,186 @@
+"""CUDA graphs of the forward pass of small steps, whose many launches would take the host longer than the
+device takes to run them: a few reuse requests, or the refresh of one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from dllm_kernels.attention import PagedKeys
+from dllm_kernels.layout import padded_rows
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dllm_server.engine.batch import StepBatch
+from dllm_server.engine.device_table import DeviceTable
+from dllm_server.engine.forward_inputs import ForwardInputs, pack_columns, pack_group
+from dllm_server.engine.kv_pool import KvPool
+from dllm_server.engine.slots import SlotTable
+from dllm_server.engine.step_attention import StepAttention
+from dllm_server.engine.upload import Upload
+from dllm_server.models.transformer import Transformer
+
+_WARM_UP_RUNS = 2  # compile, and let libraries allocate their workspaces
+_REFRESH_STEP = 128  # tokens between two sizes of refresh graphs
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class StepGraphs:
+    """Replays the smallest graph that holds a batch. All share one memory pool, as one runs at a time."""
+
+    def __init__(self, model: Transformer, pool: KvPool, table: SlotTable, on_device: DeviceTable) -> None:
+        self.model, self.pool, self.table, self.on_device = model, pool, table, on_device
+        self.device = model.device
+        self.memory = torch.cuda.graph_pool_handle()
+        self._graphs: list[_Graph] = []
+
+    @torch.inference_mode()
+    def capture(self, reuse_requests: int, window: int, refresh_tokens: int) -> None:
+        """Graphs of 1, 2, 4, ... reuse requests of up to ``window`` rows each, and of one refresh of 128,
+        256, ... tokens."""
+        longest = min(refresh_tokens, self.table.max_model_len)
+        lengths = {*range(_REFRESH_STEP, longest, _REFRESH_STEP), *([longest] if longest else [])}
+        counts = {1 << power for power in range(reuse_requests.bit_length())}
+        counts |= {reuse_requests} if reuse_requests else set()
+        # The largest of all sizes the memory pool.
+        graphs: list[_Graph] = [_RefreshGraph(self, length) for length in sorted(lengths, reverse=True)]
+        graphs += [_ReuseGraph(self, count, window) for count in sorted(counts, reverse=True)]
+        self._graphs = graphs[::-1]
+
+    def forward(self, batch: StepBatch) -> Tensor | None:
+        """Hidden states of all rows, then of padding, valid until the next call; None where no graph holds
+        the batch."""
+        graph = next((graph for graph in self._graphs if graph.holds(batch)), None)
+        return None if graph is None else graph.forward(batch)
+
+
+class _Graph(ABC):
+    """One captured size. Its inputs lie in one buffer that every replay fills with one copy."""
+
+    def __init__(self, owner: StepGraphs) -> None:
+        self._owner = owner
+        self._graph = torch.cuda.CUDAGraph()
+        self._buffer = torch.empty(0, dtype=torch.uint8, device=owner.device)
+
+    @abstractmethod
+    def holds(self, batch: StepBatch) -> bool: ...
+
+    @abstractmethod
+    def _arrays(self, batch: StepBatch | None) -> Arrays:
+        """What the graph reads, of fixed sizes: padding, but for the batch's part."""
+
+    @abstractmethod
+    def _inputs(self, sent: dict[str, Tensor]) -> ForwardInputs: ...
+
+    def forward(self, batch: StepBatch) -> Tensor:
+        upload = Upload()
+        for array in self._arrays(batch).values():
+            upload.add(array)
+        upload.send(self._owner.device, into=self._buffer)
+        self._graph.replay()
+        return self._hidden
+
+    def _capture(self) -> None:
+        owner, upload = self._owner, Upload()
+        keys = {name: upload.add(array) for name, array in self._arrays(None).items()}
+        self._buffer = torch.empty(upload.size, dtype=torch.uint8, device=owner.device)
+        upload.send(owner.device, into=self._buffer)
+        sent = {name: upload.take(key) for name, key in keys.items()}
+
+        def run() -> Tensor:
+            inputs = self._inputs(sent)
+            attention = StepAttention(inputs, owner.pool, owner.model.operations)
+            tokens = owner.on_device.tokens(inputs.canvas)
+            return owner.model.forward(tokens, inputs.positions, attention)
+
+        stream = torch.cuda.Stream(owner.device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(owner.device))
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP_RUNS):
+                run()
+        torch.cuda.current_stream(owner.device).wait_stream(stream)
+        with torch.cuda.graph(self._graph, pool=owner.memory):
+            self._hidden = run()
+
+    def _rows(self, rows: int, batch: StepBatch | None) -> Arrays:
+        """Padding rows read the canvas row that is nobody's."""
+        table = self._owner.table
+        arrays: Arrays = {
+            "canvas": np.full(rows, table.slots * table.max_model_len),
+            "positions": np.zeros(rows, np.int64),
+        }
+        if batch is not None:
+            arrays["canvas"][: batch.rows] = batch.canvas
+            arrays["positions"][: batch.rows] = batch.positions
+        return arrays
+
+
+class _ReuseGraph(_Graph):
+    """Reuse of up to ``requests`` requests, each of up to ``window`` rows."""
+
+    def __init__(self, owner: StepGraphs, requests: int, window: int) -> None:
+        super().__init__(owner)
+        self._requests, self._window = requests, window
+        self._capture()
+
+    def holds(self, batch: StepBatch) -> bool:
+        is_small = batch.requests <= self._requests and int(batch.lengths.max()) <= self._window
+        return is_small and not batch.refresh_requests
+
+    def _arrays(self, batch: StepBatch | None) -> Arrays:
+        requests, rows = self._requests, self._requests * self._window
+        arrays = self._rows(rows, batch) | {
+            "tail_slots": np.zeros(rows, np.int64),
+            "slots": np.full(requests, self._owner.table.slots),
+            "counts": np.zeros(requests, np.int32),
+            "ends": np.zeros(2 * requests + 1, np.int32),
+        }
+        if batch is not None:
+            arrays["tail_slots"][: batch.rows] = batch.tail_slots
+            arrays["slots"][: batch.requests] = batch.slots
+            arrays["counts"][: batch.requests] = batch.key_counts
+            offsets, lengths = arrays["ends"][: requests + 1], arrays["ends"][requests + 1 :]
+            offsets[: batch.requests] = batch.starts
+            offsets[batch.requests :] = batch.rows
+            lengths[: batch.requests] = batch.lengths
+        return arrays
+
+    def _inputs(self, sent: dict[str, Tensor]) -> ForwardInputs:
+        owner, sizes = self._owner, np.full(self._requests, self._window)
+        rows = padded_rows(np.cumsum(sizes) - sizes, sizes, owner.device, sent["ends"])
+        keys = PagedKeys(owner.on_device.pool_slots[sent["slots"]], sent["counts"], is_padded=True)
+        return ForwardInputs(sent["canvas"], sent["positions"], sent["tail_slots"], [], [], [(rows, keys)])
+
+
+class _RefreshGraph(_Graph):
+    """Refresh of one request of up to ``length`` tokens."""
+
+    def __init__(self, owner: StepGraphs, length: int) -> None:
+        super().__init__(owner)
+        self._length = length
+        self._capture()
+
+    def holds(self, batch: StepBatch) -> bool:
+        return batch.requests == batch.refresh_requests == 1 and batch.rows <= self._length
+
+    def _arrays(self, batch: StepBatch | None) -> Arrays:
+        table = self._owner.table
+        arrays = self._rows(self._length, batch) | {
+            "ends": np.zeros(3, np.int32),
+            "pack": np.array([[table.slots], [0], [0], [1]]),  # keeps nothing
+        }
+        if batch is not None:
+            arrays["ends"][1:] = batch.rows
+            arrays["pack"] = pack_columns(table, batch.slots)
+            arrays["pack"][1] *= table.packs[batch.slots]
+        return arrays
+
+    def _inputs(self, sent: dict[str, Tensor]) -> ForwardInputs:
+        owner, size = self._owner, np.array([self._length])
+        rows = padded_rows(np.array([0]), size, owner.device, sent["ends"])
+        most = min(self._length, owner.on_device.pool_slots.shape[1])
+        pack = pack_group(rows, sent["pack"], owner.on_device, most, keeps_all=False)
+        return ForwardInputs(sent["canvas"], sent["positions"], sent["pack"][0, :0], [rows], [pack], [])
