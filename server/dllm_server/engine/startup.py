@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,10 @@ def pick_device(device: Device) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if has_cuda else torch.device("cpu")
 
 
+def _is_interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
 def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     match dtype:
         case Dtype.FLOAT32:
@@ -127,6 +132,8 @@ def start(
     Raises ``DeviceError``, ``ModelError`` and ``BudgetError`` with one clear line.
     """
     device = pick_device(settings.device)
+    if settings.kernel_backend is KernelBackend.TRITON and device.type == "cpu" and not _is_interpreted():
+        raise DeviceError("kernel_backend triton needs a CUDA device: use auto or torch")
     dtype = pick_dtype(settings.dtype, device)
     memory = open_device_memory(device, settings.gpu_memory_limit)
     directory = resolve_model(settings.model, settings.revision)
