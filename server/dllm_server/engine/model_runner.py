@@ -19,7 +19,7 @@ from dllm_server.engine.head_inputs import place_head
 from dllm_server.engine.kv_pool import KvPool
 from dllm_server.engine.slots import SlotTable
 from dllm_server.engine.step_attention import StepAttention
-from dllm_server.engine.step_graphs import StepGraphs
+from dllm_server.engine.step_graphs import CudaRecorder, StepGraphs
 from dllm_server.models.transformer import Transformer
 
 
@@ -71,7 +71,8 @@ class ModelRunner:
 
     def capture(self, reuse_requests: int, window: int, refresh_tokens: int) -> None:
         """Replay CUDA graphs from now on: see ``StepGraphs.capture``. Not for one index set of all heads."""
-        self._graphs = StepGraphs(self.model, self.pool, self._table, self.on_device)
+        record = CudaRecorder(self.model.device)
+        self._graphs = StepGraphs(self.model, self.pool, self._table, self.on_device, record)
         self._graphs.capture(reuse_requests, window, refresh_tokens)
 
     def start(self, slot: int) -> None:

@@ -3,7 +3,9 @@ device takes to run them: a few reuse requests, or the refresh of one."""
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,31 +25,67 @@ from dllm_server.engine.upload import Upload
 from dllm_server.models.transformer import Transformer
 
 _WARM_UP_RUNS = 2  # compile, and let libraries allocate their workspaces
+_FEW_KEYS = 512  # fewer take as long
 _REFRESH_STEP = 128  # tokens between two sizes of refresh graphs
 
 Arrays = dict[str, NDArray[Any]]
+Forward = Callable[[], Tensor]
+
+
+class CudaRecorder:
+    """Turns a function that launches kernels into one that replays them. All that one recorder has recorded
+    share memory: what a replay returns is valid until the next replay of any."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._memory = device, torch.cuda.graph_pool_handle()
+
+    def __call__(self, run: Forward) -> Forward:
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP_RUNS):
+                run()
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._memory):
+            result = run()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return result
+
+        return replay
 
 
 class StepGraphs:
-    """Replays the smallest graph that holds a batch. All share one memory pool, as one runs at a time."""
+    """Replays the smallest graph that holds a batch."""
 
-    def __init__(self, model: Transformer, pool: KvPool, table: SlotTable, on_device: DeviceTable) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        pool: KvPool,
+        table: SlotTable,
+        on_device: DeviceTable,
+        record: Callable[[Forward], Forward],
+    ) -> None:
         self.model, self.pool, self.table, self.on_device = model, pool, table, on_device
-        self.device = model.device
-        self.memory = torch.cuda.graph_pool_handle()
+        self.device, self.record = model.device, record
         self._graphs: list[_Graph] = []
 
     @torch.inference_mode()
     def capture(self, reuse_requests: int, window: int, refresh_tokens: int) -> None:
-        """Graphs of 1, 2, 4, ... reuse requests of up to ``window`` rows each, and of one refresh of 128,
-        256, ... tokens."""
+        """Graphs of 1, 2, 4, ... reuse requests of up to ``window`` rows and 512, 1024, ... keys each, and of
+        one refresh of 128, 256, ... tokens."""
         longest = min(refresh_tokens, self.table.max_model_len)
         lengths = {*range(_REFRESH_STEP, longest, _REFRESH_STEP), *([longest] if longest else [])}
         counts = {1 << power for power in range(reuse_requests.bit_length())}
         counts |= {reuse_requests} if reuse_requests else set()
+        most_keys = self.table.max_model_len + self.table.shift
+        keys = {1 << power for power in range(_FEW_KEYS.bit_length() - 1, most_keys.bit_length())}
+        sizes = sorted(itertools.product(counts, {min(size, most_keys) for size in keys | {most_keys}}))
         # The largest of all sizes the memory pool.
         graphs: list[_Graph] = [_RefreshGraph(self, length) for length in sorted(lengths, reverse=True)]
-        graphs += [_ReuseGraph(self, count, window) for count in sorted(counts, reverse=True)]
+        graphs += [_ReuseGraph(self, count, window, keys) for count, keys in sizes[::-1]]
         self._graphs = graphs[::-1]
 
     def forward(self, batch: StepBatch) -> Tensor | None:
@@ -61,9 +99,12 @@ class _Graph(ABC):
     """One captured size. Its inputs lie in one buffer that every replay fills with one copy."""
 
     def __init__(self, owner: StepGraphs) -> None:
-        self._owner = owner
-        self._graph = torch.cuda.CUDAGraph()
-        self._buffer = torch.empty(0, dtype=torch.uint8, device=owner.device)
+        self._owner, upload = owner, Upload()
+        keys = {name: upload.add(array) for name, array in self._arrays(None).items()}
+        self._buffer = torch.empty(upload.size, dtype=torch.uint8, device=owner.device)
+        upload.send(owner.device, into=self._buffer)
+        sent = {name: upload.take(key) for name, key in keys.items()}
+        self._replay = owner.record(lambda: self._run(sent))
 
     @abstractmethod
     def holds(self, batch: StepBatch) -> bool: ...
@@ -80,30 +121,13 @@ class _Graph(ABC):
         for array in self._arrays(batch).values():
             upload.add(array)
         upload.send(self._owner.device, into=self._buffer)
-        self._graph.replay()
-        return self._hidden
+        return self._replay()
 
-    def _capture(self) -> None:
-        owner, upload = self._owner, Upload()
-        keys = {name: upload.add(array) for name, array in self._arrays(None).items()}
-        self._buffer = torch.empty(upload.size, dtype=torch.uint8, device=owner.device)
-        upload.send(owner.device, into=self._buffer)
-        sent = {name: upload.take(key) for name, key in keys.items()}
-
-        def run() -> Tensor:
-            inputs = self._inputs(sent)
-            attention = StepAttention(inputs, owner.pool, owner.model.operations)
-            tokens = owner.on_device.tokens(inputs.canvas)
-            return owner.model.forward(tokens, inputs.positions, attention)
-
-        stream = torch.cuda.Stream(owner.device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(owner.device))
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP_RUNS):
-                run()
-        torch.cuda.current_stream(owner.device).wait_stream(stream)
-        with torch.cuda.graph(self._graph, pool=owner.memory):
-            self._hidden = run()
+    def _run(self, sent: dict[str, Tensor]) -> Tensor:
+        owner, inputs = self._owner, self._inputs(sent)
+        attention = StepAttention(inputs, owner.pool, owner.model.operations)
+        tokens = owner.on_device.tokens(inputs.canvas)
+        return owner.model.forward(tokens, inputs.positions, attention)
 
     def _rows(self, rows: int, batch: StepBatch | None) -> Arrays:
         """Padding rows read the canvas row that is nobody's."""
@@ -119,16 +143,16 @@ class _Graph(ABC):
 
 
 class _ReuseGraph(_Graph):
-    """Reuse of up to ``requests`` requests, each of up to ``window`` rows."""
+    """Reuse of up to ``requests`` requests, each of up to ``window`` rows over up to ``keys`` keys."""
 
-    def __init__(self, owner: StepGraphs, requests: int, window: int) -> None:
+    def __init__(self, owner: StepGraphs, requests: int, window: int, keys: int) -> None:
+        self._requests, self._window, self._keys = requests, window, keys
         super().__init__(owner)
-        self._requests, self._window = requests, window
-        self._capture()
 
     def holds(self, batch: StepBatch) -> bool:
-        is_small = batch.requests <= self._requests and int(batch.lengths.max()) <= self._window
-        return is_small and not batch.refresh_requests
+        if batch.refresh_requests or batch.requests > self._requests:
+            return False
+        return int(batch.lengths.max()) <= self._window and int(batch.key_counts.max()) <= self._keys
 
     def _arrays(self, batch: StepBatch | None) -> Arrays:
         requests, rows = self._requests, self._requests * self._window
@@ -149,9 +173,11 @@ class _ReuseGraph(_Graph):
         return arrays
 
     def _inputs(self, sent: dict[str, Tensor]) -> ForwardInputs:
-        owner, sizes = self._owner, np.full(self._requests, self._window)
+        owner = self._owner
+        sizes = np.full(self._requests, self._window)
         rows = padded_rows(np.cumsum(sizes) - sizes, sizes, owner.device, sent["ends"])
-        keys = PagedKeys(owner.on_device.pool_slots[sent["slots"]], sent["counts"], is_padded=True)
+        slots = owner.on_device.pool_slots[sent["slots"], : self._keys]
+        keys = PagedKeys(slots, sent["counts"], is_padded=True)
         return ForwardInputs(sent["canvas"], sent["positions"], sent["tail_slots"], [], [], [(rows, keys)])
 
 
@@ -159,9 +185,8 @@ class _RefreshGraph(_Graph):
     """Refresh of one request of up to ``length`` tokens."""
 
     def __init__(self, owner: StepGraphs, length: int) -> None:
-        super().__init__(owner)
         self._length = length
-        self._capture()
+        super().__init__(owner)
 
     def holds(self, batch: StepBatch) -> bool:
         return batch.requests == batch.refresh_requests == 1 and batch.rows <= self._length

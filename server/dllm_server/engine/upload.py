@@ -21,8 +21,8 @@ _DTYPES = {
 class Upload:
     """``add`` arrays, ``send`` them once, then ``take`` each as a tensor of its dtype and shape.
 
-    On a CUDA device the copy comes from pinned memory and waits for nothing. On a CPU nothing is copied: the
-    arrays must not be written to afterwards. ``size`` is in bytes.
+    On a CUDA device the copy comes from pinned memory and waits for nothing. On a CPU nothing is copied to
+    new memory: the arrays must not be written to afterwards. ``size`` is in bytes.
     """
 
     def __init__(self) -> None:
@@ -40,9 +40,9 @@ class Upload:
 
     def send(self, device: torch.device, into: Tensor | None = None) -> None:
         """Copy to new memory, or to the beginning of ``into``, uint8 on the device."""
-        if device.type == "cpu":
+        if device.type == "cpu" and into is None:
             return
-        staging = torch.empty(self.size, dtype=torch.uint8, pin_memory=True)
+        staging = torch.empty(self.size, dtype=torch.uint8, pin_memory=device.type == "cuda")
         view = staging.numpy()
         for array, place in zip(self._arrays, self._places, strict=True):
             view[place : place + array.nbytes] = array.reshape(-1).view(np.uint8)

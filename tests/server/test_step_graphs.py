@@ -1,0 +1,70 @@
+"""Graphs of fixed sizes give what a batch of its own size gives. Replayed here by running them again, in
+Triton's interpreter; `test_cuda.py` replays real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import Size, make_checkpoint
+from dllm_server.engine.batch import build_batch
+from dllm_server.engine.engine import Engine
+from dllm_server.engine.step_graphs import StepGraphs
+from engines import collect, make_engine, make_request
+
+from tests.kernels.implementations import HAS_GPU, needs_triton
+
+pytestmark = [needs_triton, pytest.mark.skipif(HAS_GPU, reason="the interpreter stands in for a GPU")]
+
+TOKENS = (20, 33)
+
+
+@pytest.fixture(params=["llada", "dream"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    directory = make_checkpoint(tmp_path, Size(family=request.param, n_kv_heads=2, max_model_len=64))
+    return make_engine(directory, kernel_backend="triton", max_num_seqs=3, max_model_len=48)
+
+
+def make_graphs(engine: Engine) -> StepGraphs:
+    runner = engine.runner
+    graphs = StepGraphs(runner.model, runner.pool, engine.table, runner.on_device, lambda run: run)
+    graphs.capture(2, 8 + engine.table.shift, 48)
+    return graphs
+
+
+def test_a_graph_gives_what_the_batch_alone_gives(engine: Engine) -> None:
+    graphs, runner = make_graphs(engine), engine.runner
+    for number, tokens in enumerate(TOKENS):
+        prompt = list(range(1, tokens - 11))
+        collect(
+            engine.submit(
+                make_request(str(number), prompt=prompt, max_tokens=12, retention_ratio=0.5, value=1.0)
+            ),
+            {},
+        )
+    nobody, slots = np.arange(0), np.array(engine._admit(2))
+
+    with torch.inference_mode():
+        for slot in slots:
+            batch = build_batch(np.array([slot]), nobody, engine.table)
+            hidden = graphs.forward(batch)
+            assert hidden is not None
+            packed = runner.pool.k.clone(), runner.pool.v.clone()
+            runner.pool.k.zero_()
+            runner.pool.v.zero_()
+            rows = torch.arange(batch.rows)
+            torch.testing.assert_close(hidden[: batch.rows], runner._forward(batch, rows))
+            mine = engine.table.pool_slots[slot, : engine.table.kept[slot]]
+            torch.testing.assert_close(packed[0][:, mine], runner.pool.k[:, mine])
+            torch.testing.assert_close(packed[1][:, mine], runner.pool.v[:, mine])
+            runner.pool.k.copy_(packed[0])
+            runner.pool.v.copy_(packed[1])
+        batch = build_batch(nobody, slots, engine.table)
+        hidden = graphs.forward(batch)
+        assert hidden is not None
+        expected = runner._forward(batch, torch.arange(batch.rows))
+        torch.testing.assert_close(hidden[: batch.rows], expected)
+        assert graphs.forward(build_batch(slots, nobody, engine.table)) is None
+        assert graphs.forward(build_batch(slots[:1], slots[1:], engine.table)) is None
