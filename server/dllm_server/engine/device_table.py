@@ -8,6 +8,7 @@ from dllm_kernels.commit import MASKED
 from torch import Tensor
 
 from dllm_server.engine.slots import SlotTable
+from dllm_server.engine.upload import Upload
 
 
 class DeviceTable:
@@ -25,10 +26,12 @@ class DeviceTable:
 
     def start(self, slot: int) -> None:
         """Copy a new request's row from the host's table."""
-        length, table = self._table.max_model_len, self._table
-        canvas = np.where(table.is_masked[slot], MASKED, table.token_ids[slot])
-        self.canvas[slot * length : (slot + 1) * length] = torch.from_numpy(canvas)
-        self.pool_slots[slot] = torch.from_numpy(table.pool_slots[slot])
+        length, table, upload = self._table.max_model_len, self._table, Upload()
+        canvas = upload.add(np.where(table.is_masked[slot], MASKED, table.token_ids[slot]))
+        pool_slots = upload.add(table.pool_slots[slot])
+        upload.send(self.device)
+        self.canvas[slot * length : (slot + 1) * length] = upload.take(canvas)
+        self.pool_slots[slot] = upload.take(pool_slots)
 
     def tokens(self, index: Tensor) -> Tensor:
         """What the model reads at ``index`` of the canvas; a mask token in a prompt is just a token."""
