@@ -1,0 +1,61 @@
+"""Reads ``/metrics`` of many pods at once, within bounds. A pod that fails says why and stops nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from dllm_operator.tuning.reading import PodReading, ReadingError, parse_reading
+
+TIMEOUT_SECONDS = 5.0
+MOST_BYTES = 4 * 1024**2
+CONCURRENT = 16
+_CHUNK_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """By pod name: what was read, and why the others said nothing."""
+
+    readings: dict[str, PodReading] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)
+
+
+async def scrape(
+    session: aiohttp.ClientSession, urls: Mapping[str, str], *, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Scrape:
+    """Pod name -> URL of its metrics. Raises nothing but cancellation."""
+    result, slots = Scrape(), asyncio.Semaphore(CONCURRENT)
+
+    async def read(pod: str, url: str) -> None:
+        async with slots:
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    text = await _text(session, url)
+                result.readings[pod] = parse_reading(text)
+            except TimeoutError:
+                result.silent[pod] = f"no metrics within {timeout_seconds:g} s"
+            except aiohttp.ClientError as error:
+                result.silent[pod] = f"no metrics: {error or type(error).__name__}"
+            except ReadingError as error:
+                result.silent[pod] = str(error)
+
+    async with asyncio.TaskGroup() as group:
+        for pod, url in urls.items():
+            group.create_task(read(pod, url))
+    return result
+
+
+async def _text(session: aiohttp.ClientSession, url: str) -> str:
+    async with session.get(url, allow_redirects=False) as response:
+        if response.status != 200:
+            raise ReadingError(f"metrics answer {response.status}")
+        body = bytearray()
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > MOST_BYTES:
+                raise ReadingError(f"metrics exceed {MOST_BYTES} bytes")
+    return body.decode(errors="replace")
