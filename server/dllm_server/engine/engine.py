@@ -14,8 +14,6 @@ from dllm_server.engine.batch import build_batch, step_kind
 from dllm_server.engine.device_memory import is_out_of_memory
 from dllm_server.engine.launched import Launched
 from dllm_server.engine.messages import (
-    BlockCommitted,
-    CanvasUpdate,
     Failed,
     FailureReason,
     Finished,
@@ -24,6 +22,7 @@ from dllm_server.engine.messages import (
     Generate,
 )
 from dllm_server.engine.model_runner import ModelRunner, StepResult
+from dllm_server.engine.publish import block_committed, canvas_update
 from dllm_server.engine.request import Phase, Request
 from dllm_server.engine.scheduler import Limits, Running, StepPlan, Waiting, schedule
 from dllm_server.engine.slots import SlotTable
@@ -261,7 +260,7 @@ class Engine:
             request = launched.requests[index]
             request.count_result(is_refresh=index < batch.refresh_requests)
             if request.message.wants_canvas:
-                outgoing.append(self._canvas_update(request, start, start + length))
+                outgoing.append(canvas_update(table, request, start, start + length))
             if ended >= 0:
                 outgoing += self._finish(request, start, ended, FinishReason.STOP)
                 continue
@@ -269,27 +268,16 @@ class Engine:
                 outgoing += self._finish(request, start, start + length, FinishReason.LENGTH)
                 continue
             if not masks:
-                outgoing.append(self._publish(request, start, start + length))
+                outgoing.append(block_committed(table, request, start, start + length))
             if not launched.is_predictable:
                 self._go_on(request, masks)
         return outgoing
 
-    def _publish(self, request: Request, start: int, end: int) -> BlockCommitted:
-        tokens = self.table.token_ids[request.slot, start:end].tolist()
-        logprobs = self.table.logprobs[request.slot, start:end].tolist()
-        return BlockCommitted(request.request_id, tokens, logprobs, request.stats())
-
     def _finish(self, request: Request, start: int, end: int, reason: FinishReason) -> list[FromEngine]:
-        published = self._publish(request, start, end)
+        published = block_committed(self.table, request, start, end)
         self._release(request)
         finished = Finished(request.request_id, reason, request.stats())
         return [published, finished] if published.token_ids else [finished]
-
-    def _canvas_update(self, request: Request, start: int, end: int) -> CanvasUpdate:
-        slot = request.slot
-        shown = np.where(self.table.is_masked[slot, start:end], -1, self.table.token_ids[slot, start:end])
-        offset = start - int(self.table.prompt_len[slot])
-        return CanvasUpdate(request.request_id, offset, shown.tolist(), request.forward_passes)
 
     def _release(self, request: Request) -> None:
         """Give back what the request holds; the one way out."""

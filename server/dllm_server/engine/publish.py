@@ -1,0 +1,24 @@
+"""What is said of a request's positions, from the host's table."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dllm_server.engine.messages import BlockCommitted, CanvasUpdate
+from dllm_server.engine.request import Request
+from dllm_server.engine.slots import SlotTable
+
+
+def block_committed(table: SlotTable, request: Request, start: int, end: int) -> BlockCommitted:
+    """Positions ``start`` to ``end`` are committed."""
+    tokens = table.token_ids[request.slot, start:end].tolist()
+    logprobs = table.logprobs[request.slot, start:end].tolist()
+    return BlockCommitted(request.request_id, tokens, logprobs, request.stats())
+
+
+def canvas_update(table: SlotTable, request: Request, start: int, end: int) -> CanvasUpdate:
+    """The block from ``start`` to ``end`` as it is, -1 where it is masked."""
+    slot = request.slot
+    shown = np.where(table.is_masked[slot, start:end], -1, table.token_ids[slot, start:end])
+    offset = start - int(table.prompt_len[slot])
+    return CanvasUpdate(request.request_id, offset, shown.tolist(), request.forward_passes)
