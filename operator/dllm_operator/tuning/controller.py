@@ -64,10 +64,12 @@ def decide(state: TuningState, window: PoolWindow, objective: Objective) -> tupl
 
 
 def _decide(state: TuningState, window: PoolWindow, objective: Objective) -> tuple[TuningState, Decision]:
-    if window.pods == 0:
+    if window.pods == 0 and not window.out_of_memory:
         return state, Decision(Reason.NO_READINGS, "no pod answered")
     if window.out_of_memory or window.peak_share > objective.target:
         return _in_danger(state, window, objective)
+    if window.seconds <= 0:
+        return state, Decision(Reason.NO_READINGS, "no window of the pods is over since the last look")
     if not window.is_applied:
         return state, Decision(Reason.APPLYING, f"pods take over generation {state.generation}")
     if state.settling > 0:

@@ -17,9 +17,10 @@ REMEMBERED = 6
 
 
 def learn(state: TuningState, window: PoolWindow, bytes_per_row: float) -> TuningState:
-    """The next window's state. Pods that run an older generation, or ran nothing, are not evidence."""
+    """The next window's state. Pods that run an older generation, that ran nothing, or whose windows are not
+    over are not evidence."""
     state = replace(state, window=state.window + 1)
-    if window.pods == 0 or not window.is_applied:
+    if window.pods == 0 or window.seconds <= 0 or not window.is_applied:
         return state
     other = (*state.other_bytes, window.other_bytes)[-REMEMBERED:]
     base = state.base_other_bytes

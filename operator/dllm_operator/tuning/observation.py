@@ -21,6 +21,12 @@ class PoolObservation:
     window: PoolWindow
     notes: tuple[str, ...] = ()
 
+    @property
+    def is_conclusive(self) -> bool:
+        """Whether anything was seen. If not, the next look is compared with the same earlier readings, so
+        that nothing that happened in between is lost."""
+        return self.window.seconds > 0 or self.window.out_of_memory > 0
+
 
 def observe_pool(
     before: Mapping[str, PodReading],
@@ -30,7 +36,8 @@ def observe_pool(
     generation: int,
     kills: int = 0,
 ) -> PoolObservation:
-    """By pod name, so that a pod that was made anew has nothing before.
+    """By pod name. What a pod counted before it was first read is nobody's evidence: its first reading is
+    what later ones are compared with.
 
     Args:
         silent: pods that should answer and did not, with the reason.
@@ -99,15 +106,16 @@ def _fresh(before: PodReading | None, now: PodReading, generation: int) -> tuple
 
 def _new_sums(before: PodReading | None, now: PodReading) -> StepSums:
     """A counter that went back belongs to a new process: all of it is new."""
-    if before is None or now.sums.steps < before.sums.steps or now.sums.tokens < before.sums.tokens:
+    if before is None:
+        return StepSums()
+    if now.sums.steps < before.sums.steps or now.sums.tokens < before.sums.tokens:
         return now.sums
     return now.sums - before.sums
 
 
 def _new_out_of_memory(before: PodReading | None, now: PodReading) -> int:
-    """Those of a pod seen for the first time belong to its start, or to windows that show them."""
     if before is None:
-        return sum(window.out_of_memory for window in now.windows)
+        return 0
     if now.out_of_memory < before.out_of_memory:
         return now.out_of_memory
     return now.out_of_memory - before.out_of_memory

@@ -49,8 +49,8 @@ class WindowReading:
 
 @dataclass(frozen=True, slots=True)
 class PodReading:
-    """``sums`` and ``out_of_memory`` count since the engine began. ``windows``: oldest first, those that the
-    engine still shows."""
+    """``sums`` and ``out_of_memory`` (in steps, not while profiling) count since the engine began.
+    ``windows``: oldest first, those that the engine still shows."""
 
     generation: int
     is_refused: bool
@@ -72,6 +72,7 @@ def parse_reading(text: str) -> PodReading:
     device_bytes = int(_one(series, "dllm_device_memory_bytes"))
     if device_bytes == 0:
         raise ReadingError("dllm_device_memory_bytes is 0")
+    contained = _by_label(series, "dllm_oom_total", "phase")
     sums = (sum(_by_label(series, f"dllm_step_fit_{name}_total", "phase").values()) for name in _SUMS)
     return PodReading(
         generation=int(_one(series, "dllm_tuning_generation")),
@@ -82,7 +83,7 @@ def parse_reading(text: str) -> PodReading:
         floors=_by_label(series, "dllm_live_setting_floor", "setting"),
         ceilings=_by_label(series, "dllm_live_setting_ceiling", "setting"),
         sums=StepSums(*sums),
-        out_of_memory=int(sum(_by_label(series, "dllm_oom_total", "phase").values())),
+        out_of_memory=int(sum(count for phase, count in contained.items() if phase != "profile")),
         windows=_windows(series),
     )
 

@@ -102,3 +102,32 @@ def test_a_pool_without_pods_has_nothing_to_say() -> None:
 
     assert observed.window.pods == 0
     assert not observed.window.has_traffic
+
+
+def test_what_a_pod_counted_before_its_first_reading_is_nobodys_evidence() -> None:
+    now = {"a": make_reading(0, 1, changes={0: {"oom": 2}}, steps=9000, oom=2)}
+
+    window = observe_pool({}, now, {}, generation=0).window
+
+    assert window.out_of_memory == 0
+    assert not window.has_traffic
+    assert window.peak_bytes > 0
+
+
+def test_a_look_between_two_windows_is_not_conclusive_and_loses_nothing() -> None:
+    first, second, third = (
+        {"a": make_reading(*range(count), steps=steps)} for count, steps in ((1, 100), (1, 140), (2, 180))
+    )
+
+    between = observe_pool(first, second, {}, generation=0)
+    later = observe_pool(first, third, {}, generation=0)
+
+    assert not between.is_conclusive
+    assert later.is_conclusive
+    assert later.window.steps.steps == 80
+
+
+def test_an_error_while_profiling_is_no_error_of_a_step() -> None:
+    snapshot = make_snapshot(make_window(0), oom_total={"mixed": 1, "profile": 3})
+
+    assert parse_reading(metrics_text(snapshot)).out_of_memory == 1

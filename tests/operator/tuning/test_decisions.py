@@ -1,0 +1,78 @@
+"""Looks that say little: what the controller makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dllm_operator.tuning.controller import Objective, decide
+from dllm_operator.tuning.decision import Action, Reason
+from dllm_operator.tuning.setting import Bounds, Range, Setting
+from dllm_operator.tuning.speed import StepSums
+from dllm_operator.tuning.state import TuningState
+from dllm_operator.tuning.window import PoolWindow
+
+GIB = 1024**3
+START = Setting(4096, 64, 2048, 0.5, 4 * GIB)
+OBJECTIVE = Objective(
+    0.9, Bounds(Range(512, 32768), Range(1, 256), Range(64, 8192), Range(0.1, 1)), 1 << 20, 1e5
+)
+
+
+def make_window(**changes: Any) -> PoolWindow:
+    values: dict[str, Any] = {
+        "seconds": 60.0,
+        "pods": 1,
+        "pods_silent": 0,
+        "is_applied": True,
+        "device_bytes": 24 * GIB,
+        "weights_bytes": 12 * GIB,
+        "kv_pool_bytes": 4 * GIB,
+        "other_bytes": GIB,
+        "peak_bytes": 19 * GIB,
+        "peak_activation_bytes": 2 * GIB,
+        "peak_tokens": 4000,
+        "peak_logits_bytes": GIB // 8,
+        "out_of_memory": 0,
+        "steps": StepSums(100, 2e5, 5.0, 1e4, 4.2e8),
+        "committed_per_second": 100.0,
+        "fill": 0.5,
+        "waiting": 0.0,
+        "running": 10.0,
+        "used_pages": 100.0,
+        "total_pages": 4000,
+    }
+    return PoolWindow(**(values | changes))
+
+
+EMPTY = {"seconds": 0.0, "other_bytes": 0, "peak_bytes": 0, "peak_activation_bytes": 0, "steps": StepSums()}
+
+
+def test_a_look_without_windows_teaches_nothing_so_that_no_leak_is_seen_later() -> None:
+    state = TuningState(START, START)
+    state, decision = decide(state, make_window(**EMPTY), OBJECTIVE)
+    assert decision.reason is Reason.NO_READINGS
+    assert state.base_other_bytes is None
+    for _ in range(4):
+        state, _ = decide(state, make_window(), OBJECTIVE)
+
+    _, decision = decide(state, make_window(peak_bytes=23 * GIB), OBJECTIVE)
+
+    assert decision.reason is Reason.PEAK_ABOVE_TARGET
+    assert decision.change is not None
+    assert decision.change.action is Action.LIVE
+
+
+def test_the_end_of_a_pools_only_pod_by_memory_cuts_the_budget() -> None:
+    window = make_window(**EMPTY, pods=0, device_bytes=1, out_of_memory=1)
+
+    state, decision = decide(TuningState(START, START), window, OBJECTIVE)
+
+    assert decision.reason is Reason.OUT_OF_MEMORY
+    assert state.setting.max_num_batched_tokens == 2048
+
+
+def test_no_pod_and_no_end_changes_nothing() -> None:
+    _, decision = decide(TuningState(START, START), make_window(**EMPTY, pods=0), OBJECTIVE)
+
+    assert decision.reason is Reason.NO_READINGS
+    assert decision.change is None
