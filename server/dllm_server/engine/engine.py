@@ -154,7 +154,15 @@ class Engine:
         if batch is None:  # outside the handler: the exception holds the step's tensors
             return self._collect_last() + self._contain_oom(slots, plan.tokens, kind)
         requests = [self._running[slot] for slot in batch.slots.tolist()]
-        launched = Launched(pending, batch, requests, budget, started, self.runner.forward_seconds)
+        launched = Launched(
+            pending,
+            batch,
+            requests,
+            budget,
+            started,
+            self.runner.forward_seconds,
+            is_predictable=all(request.quota is not None for request in requests),
+        )
         self._advance(launched)
         outgoing = self._collect_last()
         self._launched = launched

@@ -12,7 +12,8 @@ from dllm_server.engine.request import Request
 @dataclass(frozen=True, slots=True)
 class Launched:
     """``requests`` in the batch's order. ``forward_seconds`` is the host's time for the forward pass and the
-    head; on a GPU only their launches."""
+    head; on a GPU only their launches. ``is_predictable``: the phases that follow are known before the result
+    is (an EOS aside)."""
 
     pending: PendingStep
     batch: StepBatch
@@ -20,8 +21,4 @@ class Launched:
     budget: int
     started_seconds: float
     forward_seconds: float
-
-    @property
-    def is_predictable(self) -> bool:
-        """Whether the phases that follow are known before the result is (an EOS aside)."""
-        return all(request.quota is not None for request in self.requests)
+    is_predictable: bool
