@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import structlog
 
@@ -28,6 +29,14 @@ class ChildConflictError(Exception):
     """A child's name is taken by an object that is not this resource's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``restored`` are children that someone else had edited."""
+
+    problems: tuple[str, ...] = ()
+    restored: tuple[ChildKey, ...] = ()
+
+
 class Applier:
     """Writes through ``view``, so that the next look sees what was written."""
 
@@ -38,13 +47,14 @@ class Applier:
 
     async def sync(
         self, resource: Resource, manifests: Iterable[Manifest], pools: Iterable[PoolPlan]
-    ) -> list[str]:
+    ) -> Outcome:
         """Apply and prune; what the API server refused comes back as messages, the rest is done."""
         initial = {pool.deployment: pool.initial_replicas for pool in pools}
         wanted = [
             (ChildKey(manifest["kind"], manifest["metadata"]["name"]), manifest) for manifest in manifests
         ]
         problems: list[str] = []
+        restored: list[ChildKey] = []
         # Pods need what the others hold, and a pod refused for want of it is retried late.
         for is_late in (False, True):
             stage = [(key, manifest) for key, manifest in wanted if (key.kind in LATE_KINDS) is is_late]
@@ -57,9 +67,13 @@ class Applier:
                     problems.append(f"{key.kind} {key.name}: {outcome}")
                 elif isinstance(outcome, BaseException):
                     raise outcome
-        return problems + await self._prune(resource, {key for key, _ in wanted})
+                elif outcome:
+                    restored.append(key)
+        problems += await self._prune(resource, {key for key, _ in wanted})
+        return Outcome(tuple(problems), tuple(restored))
 
-    async def _ensure(self, resource: Resource, manifest: Manifest, initial_replicas: int) -> None:
+    async def _ensure(self, resource: Resource, manifest: Manifest, initial_replicas: int) -> bool:
+        """Whether someone else's edit was undone."""
         kind, name = BY_KIND[manifest["kind"]], manifest["metadata"]["name"]
         table = self._view.children[kind.kind]
         live = table.objects.get((resource.namespace, name))
@@ -72,9 +86,9 @@ class Applier:
         digest = wanted["metadata"]["annotations"][SPEC_HASH]
         if live is not None:
             if self._settled.get(live["metadata"]["uid"]) == (live["metadata"]["resourceVersion"], digest):
-                return
+                return False
             if not has_drifted(wanted, live):
-                return
+                return False
         is_autoscaled = kind.kind == "Deployment" and "replicas" not in manifest["spec"]
         if is_autoscaled and live is not None and FIELD_MANAGER in live.get(REPLICA_OWNERS, ()):
             await self._hold_replicas(kind, live, live["spec"]["replicas"])
@@ -84,6 +98,7 @@ class Applier:
             applied = await self._hold_replicas(kind, applied, initial_replicas)
         table.put(applied)
         self._settled[applied["metadata"]["uid"]] = (applied["metadata"]["resourceVersion"], digest)
+        return live is not None and live["metadata"].get("annotations", {}).get(SPEC_HASH) == digest
 
     async def _hold_replicas(self, kind: Kind, live: Manifest, replicas: int) -> Manifest:
         """Another manager takes the field before the main one lets go of it: an unowned one would fall to

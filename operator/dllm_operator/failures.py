@@ -82,6 +82,30 @@ def classify(pod: Manifest, lost_nodes: frozenset[str] = frozenset()) -> Failure
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryEnd:
+    """A container that ended for want of memory; ``finished_at`` as the kubelet wrote it, which sorts."""
+
+    finished_at: str
+    is_host: bool
+
+
+def memory_ends(pods: Iterable[Manifest]) -> list[MemoryEnd]:
+    """The last one of every container, whether it runs again or not."""
+    found = []
+    for pod in pods:
+        for container in pod.get("status", {}).get("containerStatuses", ()):
+            for state in (container.get("state", {}), container.get("lastState", {})):
+                ended = state.get("terminated")
+                if ended is None:
+                    continue
+                only = {"containerStatuses": [{"name": "", "state": {"terminated": ended}}]}
+                is_host = _oom_killed(only) is not None
+                if is_host or _cuda_out_of_memory(only) is not None:
+                    found.append(MemoryEnd(ended.get("finishedAt", ""), is_host))
+    return found
+
+
 def is_serving(pod: Manifest) -> bool:
     """Ready by its condition and by its containers, and not on its way out."""
     status: dict[str, Any] = pod.get("status", {})

@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from dllm_operator.pools import GpuType
+from dllm_operator.tuning.profile import Profile
+from dllm_operator.tuning.record import PoolTuning
 
 Manifest = dict[str, Any]
 
@@ -37,7 +39,9 @@ class ChildKey:
 @dataclass(frozen=True, slots=True)
 class Observed:
     """``children`` are live manifests that carry the resource's labels; ``autoscaled`` names Deployments
-    that an autoscaler targets; ``pool_order`` is that of the last status, so that new pools come last."""
+    that an autoscaler targets; ``pool_order`` is that of the last status, so that new pools come last.
+    ``tunings`` are the resource's by pool, ``profiles`` what all resources have taught; ``server_image`` is
+    that of resources that name none."""
 
     gpu_types: tuple[GpuType, ...] = ()
     lost_nodes: frozenset[str] = frozenset()
@@ -46,6 +50,9 @@ class Observed:
     autoscaled: frozenset[str] = frozenset()
     integrations: frozenset[Integration] = frozenset()
     pool_order: tuple[str, ...] = ()
+    tunings: Mapping[str, PoolTuning] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    server_image: str = ""
 
     def deployments(self) -> dict[str, Manifest]:
         """Live Deployments by name."""

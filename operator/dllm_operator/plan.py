@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dllm_operator.api.v1alpha1 import Device, DLLMDeploymentSpec, GpuPool
+from dllm_operator.api.v1alpha1 import Device, DLLMDeploymentSpec, GpuPool, TuningMode
 from dllm_operator.labels import child_name
 from dllm_operator.observe import Integration, Observed
 from dllm_operator.pools import GPU, PRODUCT, GpuType, find_type, normalise_product, pool_name
+from dllm_operator.tuning.pool_start import lasting_settings, pool_tuning, start_settings
+from dllm_operator.tuning.profile import ProfileKey
+from dllm_operator.tuning.record import PoolTuning
 
 CPU_POOL = "cpu"
 GPU_TOLERATION: dict[str, Any] = {"key": GPU, "operator": "Exists", "effect": "NoSchedule"}
@@ -18,7 +21,8 @@ GPU_TOLERATION: dict[str, Any] = {"key": GPU, "operator": "Exists", "effect": "N
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
     """One Deployment to be. ``replicas`` is None where an autoscaler owns the number, which it then has from
-    ``initial_replicas``, what a Deployment is made with."""
+    ``initial_replicas``, what a Deployment is made with. ``tuning`` is what is known of the pool; engines are
+    told of it only with ``is_tuned``."""
 
     name: str
     deployment: str
@@ -32,6 +36,9 @@ class PoolPlan:
     tolerations: tuple[dict[str, Any], ...] = ()
     engine: Mapping[str, Any] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
+    profile_key: ProfileKey | None = None
+    tuning: PoolTuning | None = None
+    is_tuned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,9 @@ class Plan:
 
 def plan(name: str, spec: DLLMDeploymentSpec, observed: Observed) -> Plan:
     """What resource ``name`` wants on the cluster as observed."""
-    pools = _pools(name, spec, observed)
+    pools = [
+        (_with_tuning(pool, spec, observed), replicas) for pool, replicas in _pools(name, spec, observed)
+    ]
     wanted = _integrations(spec)
     return Plan(
         pools=_with_replicas(pools, spec, observed),
@@ -114,6 +123,28 @@ def _pool(
         engine=engine,
         resources=resources.manifest() if resources is not None else {},
     )
+
+
+def _with_tuning(pool: PoolPlan, spec: DLLMDeploymentSpec, observed: Observed) -> PoolPlan:
+    key = ProfileKey(
+        product=normalise_product(pool.product) if pool.product else spec.device,
+        memory=f"{pool.memory_mib}Mi"
+        if pool.memory_mib
+        else str(pool.resources.get("limits", {}).get("memory", "")),
+        model=spec.model.source,
+        revision=spec.model.revision or "",
+        gpus=pool.gpus_per_replica,
+        engine=lasting_settings(pool.engine),
+        image=spec.image or observed.server_image,
+    )
+    known = observed.tunings.get(pool.name)
+    if spec.tuning.mode is TuningMode.OFF:
+        return replace(pool, profile_key=key, tuning=known)
+    is_tuned = spec.tuning.mode is TuningMode.AUTO
+    profiles = observed.profiles if is_tuned else {}
+    tuning = pool_tuning(known, key, pool.engine, profiles)
+    engine = {**pool.engine, **start_settings(tuning)} if is_tuned else pool.engine
+    return replace(pool, profile_key=key, tuning=tuning, is_tuned=is_tuned, engine=engine)
 
 
 def _with_replicas(

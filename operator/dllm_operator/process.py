@@ -16,10 +16,14 @@ from dllm_operator.health import Health, serve_health
 from dllm_operator.kinds import DEPLOYMENT, POD, RESOURCE
 from dllm_operator.kube import Kube, KubeError
 from dllm_operator.labels import MANAGED_SELECTOR
-from dllm_operator.reconciler import Reconciler
+from dllm_operator.planner import Planner
+from dllm_operator.reconciler import Reconciler, utc_now
 from dllm_operator.render import PodDefaults
 from dllm_operator.settings import OperatorSettings
 from dllm_operator.telemetry import OperatorMetrics
+from dllm_operator.tuning.book import TuningBook
+from dllm_operator.tuning.profile_store import ProfileStore
+from dllm_operator.tuning.tuner import Tuner
 from dllm_operator.watch_audit import WatchAudit
 from dllm_operator.work_queue import WorkQueue
 
@@ -52,8 +56,20 @@ class Operator:
         self._health = Health()
         self._audit = WatchAudit()
         defaults = PodDefaults(settings.server_image, settings.image_pull_policy, settings.lease_namespace)
-        reconciler = Reconciler(kube, self._view, defaults, settings.identity)
+        book = TuningBook()
+        self._profiles = ProfileStore(kube, settings.lease_namespace, settings.profiles_name)
+        planner = Planner(self._view, book, self._profiles, settings.server_image)
+        reconciler = Reconciler(kube, self._view, planner, defaults, settings.identity)
         self._queue: WorkQueue[ResourceKey] = WorkQueue(reconciler.reconcile, self._metrics)
+        self._tuner = Tuner(
+            self._view,
+            planner,
+            self._profiles,
+            self._queue.add,
+            now=utc_now,
+            prometheus_url=settings.prometheus_url,
+            observe=self._metrics,
+        )
 
     async def run(self, stop: asyncio.Event) -> int:
         settings = self._settings
@@ -82,11 +98,13 @@ class Operator:
     async def _work(self) -> None:
         self._health.is_leading, self._health.led_since = True, time.monotonic()
         self._metrics.leading(is_leader=True)
+        await self._profiles.load()
         try:
             async with asyncio.TaskGroup() as group:
                 rest = [
                     group.create_task(self._queue.run(self._settings.workers)),
                     group.create_task(self._resync()),
+                    group.create_task(self._tuner.run()),
                     group.create_task(self._audit_watches()),
                 ]
                 await self._watch()  # kopf takes over the signals and returns on one

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,10 +14,14 @@ from dllm_operator.cluster_view import ClusterView, ResourceKey
 from dllm_operator.conditions import merge_conditions, transitions
 from dllm_operator.kinds import RESOURCE
 from dllm_operator.kube import Kube, KubeError
-from dllm_operator.plan import Plan, plan
+from dllm_operator.observe import ChildKey
+from dllm_operator.plan import Plan
+from dllm_operator.planner import Planner
 from dllm_operator.render import PodDefaults, render
+from dllm_operator.render.pod import tuning_name
 from dllm_operator.resource import Resource
 from dllm_operator.status import conditions, situation, status_fields
+from dllm_operator.tuning_condition import tuning_events
 
 STATUS_MANAGER = "dllm-operator-status"
 
@@ -36,12 +41,14 @@ class Reconciler:
         self,
         kube: Kube,
         view: ClusterView,
+        planner: Planner,
         defaults: PodDefaults,
         instance: str,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._kube = kube
         self._view = view
+        self._planner = planner
         self._defaults = defaults
         self._instance = instance
         self._now = now
@@ -56,9 +63,11 @@ class Reconciler:
         planned: Plan | None = None
         problems: list[str] = []
         if resource.spec is not None:
-            planned = plan(resource.name, resource.spec, self._view.observe(resource))
+            planned = self._planner.plan(resource, resource.spec)
             manifests = render(resource, resource.spec, planned, self._defaults)
-            problems = await self._applier.sync(resource, manifests, planned.pools)
+            outcome = await self._applier.sync(resource, manifests, planned.pools)
+            problems = list(outcome.problems)
+            planned = self._with_edits(resource, planned, outcome.restored)
         error = "; ".join(problems) or None
         await self._report(resource, planned, error)
         if error is not None:
@@ -89,4 +98,19 @@ class Reconciler:
                 return
             raise
         self._view.resources.put(written)
-        await announce(self._kube, resource, transitions(previous, wanted), self._now(), self._instance)
+        news = transitions(previous, wanted)
+        if planned is not None:
+            news += tuning_events(resource.status, planned.pools)
+        await announce(self._kube, resource, news, self._now(), self._instance)
+
+    def _with_edits(self, resource: Resource, planned: Plan, restored: Collection[ChildKey]) -> Plan:
+        """The plan with the newest tunings, where tuning ConfigMaps that others had edited are noted."""
+        names = {key.name for key in restored if key.kind == "ConfigMap"}
+        newest, pools = self._planner.book.of(resource), []
+        for pool in planned.pools:
+            tuning = newest.get(pool.name) if pool.tuning is not None else None
+            if tuning is not None and tuning_name(resource.name, pool.name) in names:
+                tuning = replace(tuning, edited_at=self._now().replace(microsecond=0))
+                self._planner.book.put(resource, pool.name, tuning)
+            pools.append(replace(pool, tuning=tuning))
+        return replace(planned, pools=tuple(pools))

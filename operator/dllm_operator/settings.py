@@ -40,6 +40,15 @@ class OperatorSettings(BaseSettings):
     lease_name: str = Field("dllm-operator", description="Lease that the leader holds.")
     lease_namespace: str = Field(default_factory=pod_namespace, description="Namespace of the Lease.")
     identity: str = Field(default_factory=socket.gethostname, description="Name in the Lease and in Events.")
+    profiles_name: str = Field(
+        "dllm-operator-profiles",
+        description="ConfigMap in the Lease's namespace that keeps what tuning has learned by GPU type.",
+    )
+    prometheus_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Prometheus server to read the serving pods' series from; the pods themselves if unset.",
+    )
     http_port: int = Field(8080, ge=0, le=65535, description="Port of /healthz, /readyz and /metrics.")
     resync_seconds: float = Field(
         600.0, ge=1, description="Every resource is looked at again after this time."

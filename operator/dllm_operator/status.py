@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dllm_operator.api.v1alpha1 import ConditionType, TuningMode
+from dllm_operator.api.v1alpha1 import ConditionType
 from dllm_operator.conditions import Condition
 from dllm_operator.failures import Failure, FailureReason, is_serving, worst_failure
 from dllm_operator.labels import POOL, pod_selector
 from dllm_operator.observe import Manifest, Observed
 from dllm_operator.plan import Plan, PoolPlan
 from dllm_operator.resource import Resource
+from dllm_operator.tuning_condition import tuned_budgets, tuning_converged
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class PoolState:
     product: str | None = None
     memory_mib: int | None = None
     gpus_per_replica: int = 0
+    tuning: Mapping[str, Any] | None = None  # as the status says it
 
     @property
     def is_settled(self) -> bool:
@@ -65,7 +67,8 @@ def situation(resource: Resource, plan: Plan | None, observed: Observed, error: 
             _planned_pool(pool, deployments.get(pool.deployment), serving[pool.name]) for pool in plan.pools
         )
     else:
-        pools = tuple(_existing_pool(body, serving) for _, body in sorted(deployments.items()))
+        written = {pool["name"]: pool.get("tuning") for pool in resource.status.get("pools", ())}
+        pools = tuple(_existing_pool(body, serving, written) for _, body in sorted(deployments.items()))
     failure = worst_failure(observed.pods, observed.lost_nodes)
     return Situation(resource, plan, pools, failure, observed.pods, error)
 
@@ -94,6 +97,8 @@ def status_fields(now: Situation) -> dict[str, Any]:
         "selector": selector,
         "pools": [_pool_fields(pool) for pool in now.pools],
     }
+    if now.plan is not None and (tuned := tuned_budgets(now.plan.pools)):
+        fields["tuned"] = tuned
     if resource.spec is not None:
         fields["url"] = f"http://{resource.name}.{resource.namespace}.svc:{resource.spec.networking.port}"
     elif "url" in resource.status:
@@ -161,11 +166,9 @@ def _pools_scheduled(now: Situation) -> Condition:
 
 
 def _tuning_converged(now: Situation) -> Condition:
-    spec = now.resource.spec
-    if spec is None or spec.tuning.mode is TuningMode.OFF:
-        return Condition(ConditionType.TUNING_CONVERGED, None, "TuningOff", "tuning.mode is Off")
-    message = f"tuning.mode {spec.tuning.mode} is accepted; this version does not tune yet"
-    return Condition(ConditionType.TUNING_CONVERGED, None, "NotImplemented", message)
+    if now.resource.spec is None or now.plan is None:
+        return Condition(ConditionType.TUNING_CONVERGED, None, "InvalidSpec", "nothing is tuned meanwhile")
+    return tuning_converged(now.resource.spec.tuning.mode, now.plan.pools)
 
 
 def _integrations_ready(now: Situation) -> Condition:
@@ -200,15 +203,17 @@ def _planned_pool(pool: PoolPlan, live: Manifest | None, serving: int) -> PoolSt
         pool.product,
         pool.memory_mib,
         pool.gpus_per_replica,
+        pool.tuning.status().manifest() if pool.tuning is not None else None,
     )
 
 
-def _existing_pool(live: Manifest, serving: Mapping[str, int]) -> PoolState:
+def _existing_pool(
+    live: Manifest, serving: Mapping[str, int], written: Mapping[str, Mapping[str, Any] | None]
+) -> PoolState:
     name = live["metadata"]["labels"].get(POOL, live["metadata"]["name"])
     pods, updated, is_observed = _counts(live)
-    return PoolState(
-        name, int(live["spec"].get("replicas", 1)), pods, serving.get(name, 0), updated, is_observed
-    )
+    wanted = int(live["spec"].get("replicas", 1))
+    return PoolState(name, wanted, pods, serving.get(name, 0), updated, is_observed, tuning=written.get(name))
 
 
 def _counts(live: Manifest | None) -> tuple[int, int, bool]:
@@ -227,7 +232,7 @@ def _pool_fields(pool: PoolState) -> dict[str, Any]:
         "readyReplicas": pool.ready,
         "gpus": pool.pods * pool.gpus_per_replica,
     }
-    optional = {"product": pool.product, "memoryMib": pool.memory_mib}
+    optional = {"product": pool.product, "memoryMib": pool.memory_mib, "tuning": pool.tuning}
     return fields | {name: value for name, value in optional.items() if value is not None}
 
 

@@ -15,10 +15,11 @@ from prometheus_client import (
     generate_latest,
 )
 
+from dllm_operator.tuning.tuner import TuningObserver
 from dllm_operator.work_queue import QueueObserver
 
 
-class OperatorMetrics(QueueObserver):
+class OperatorMetrics(QueueObserver, TuningObserver):
     """Prometheus series of one operator process; names begin with `dllm_operator_`."""
 
     def __init__(self) -> None:
@@ -47,6 +48,18 @@ class OperatorMetrics(QueueObserver):
             "How long the view has lagged behind the API server.",
             registry=self.registry,
         )
+        self._looks = Counter(
+            "dllm_operator_tuning_looks",
+            "Looks at a pool by what they led to.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._changes = Counter(
+            "dllm_operator_tuning_changes", "Changed settings by reason.", ["reason"], registry=self.registry
+        )
+        self._silent = Counter(
+            "dllm_operator_tuning_silent_pods", "Pods that a look could not read.", registry=self.registry
+        )
         for outcome in ("success", "error"):
             self._reconciles.labels(outcome)
 
@@ -65,6 +78,13 @@ class OperatorMetrics(QueueObserver):
 
     def stalled(self, seconds: float) -> None:
         self._stalled.set(seconds)
+
+    def looked(self, reason: str, silent: int) -> None:
+        self._looks.labels(reason).inc()
+        self._silent.inc(silent)
+
+    def changed(self, reason: str) -> None:
+        self._changes.labels(reason).inc()
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import API_VERSION, KIND, DLLMDeploymentSpec
+from dllm_operator.cluster_view import ClusterView
 from dllm_operator.kube import FIELD_MANAGER, Kind, KubeError
 from dllm_operator.labels import child_labels
 from dllm_operator.observe import Manifest, Observed
 from dllm_operator.plan import plan
+from dllm_operator.planner import Planner
 from dllm_operator.pools import GpuType, Node
 from dllm_operator.render import PodDefaults, render
 from dllm_operator.resource import Resource
+from dllm_operator.tuning.book import TuningBook
+from dllm_operator.tuning.profile_store import ProfileStore
 
 NAME, NAMESPACE, UID = "chat", "team-a", "0f9a"
 DEFAULTS = PodDefaults("example.local/dllm-server:dev")
@@ -226,3 +230,9 @@ class FakeKube:
             for owner in sorted(owners)
         ]
         self.lowest_replicas[key[1]] = min(replicas, self.lowest_replicas.get(key[1], replicas))
+
+
+def make_planner(kube: FakeKube, view: ClusterView) -> Planner:
+    """With nothing learned yet."""
+    profiles = ProfileStore(kube, "dllm-system", "profiles")  # type: ignore[arg-type]
+    return Planner(view, TuningBook(), profiles, DEFAULTS.image)

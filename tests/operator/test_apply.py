@@ -50,7 +50,7 @@ class Place:
         planned = plan(resource.name, resource.spec, observed)
         manifests = render(resource, resource.spec, planned, DEFAULTS)
         self.kube.calls.clear()
-        return asyncio.run(self.applier.sync(resource, manifests, planned.pools))
+        return list(asyncio.run(self.applier.sync(resource, manifests, planned.pools)).problems)
 
     def see(self, body: Manifest) -> None:
         """An object that exists and that the watches have shown."""

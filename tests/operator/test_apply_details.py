@@ -32,7 +32,7 @@ class Place:
         manifests = render(resource, resource.spec, planned, DEFAULTS)
         self.kube.calls.clear()
         self.kube.bodies.clear()
-        return asyncio.run(self.applier.sync(resource, manifests, planned.pools))
+        return list(asyncio.run(self.applier.sync(resource, manifests, planned.pools)).problems)
 
     def deployment_calls(self) -> list[str]:
         return [verb for verb, kind, _ in self.kube.calls if kind == "Deployment"]

@@ -11,7 +11,15 @@ from dllm_operator.kube import KubeError
 from dllm_operator.observe import Manifest
 from dllm_operator.reconciler import ReconcileError, Reconciler
 
-from tests.operator.objects import DEFAULTS, NAMESPACE, FakeKube, make_body, make_node_body, make_pod
+from tests.operator.objects import (
+    DEFAULTS,
+    NAMESPACE,
+    FakeKube,
+    make_body,
+    make_node_body,
+    make_planner,
+    make_pod,
+)
 
 KEY = (NAMESPACE, "chat")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,7 +32,8 @@ class Place:
         self.kube, self.view = FakeKube(), ClusterView()
         self.view.put_node(make_node_body(product="NVIDIA-L40S"))
         self.edit(1, **spec)
-        self.reconciler = Reconciler(self.kube, self.view, DEFAULTS, "operator-0", lambda: NOW)  # type: ignore[arg-type]
+        self.planner = make_planner(self.kube, self.view)
+        self.reconciler = Reconciler(self.kube, self.view, self.planner, DEFAULTS, "operator-0", lambda: NOW)  # type: ignore[arg-type]
 
     def edit(self, generation: int, **spec: Any) -> None:
         status = self.status() if ("DLLMDeployment", "chat") in self.kube.objects else {}

@@ -41,7 +41,7 @@ class Place:
         """What was written."""
         manifests = render_resource(make_resource(**spec), make_observed(gpu_types=(make_gpu(),)))
         self.kube.calls.clear()
-        assert asyncio.run(self.applier.sync(make_resource(**spec), manifests, ())) == []
+        assert asyncio.run(self.applier.sync(make_resource(**spec), manifests, ())).problems == ()
         return self.kube.calls
 
 

@@ -75,10 +75,11 @@ def test_ready_counts_against_the_spec_and_not_against_a_deployment_somebody_sca
     ("spec", "reason"),
     [
         pytest.param({}, "TuningOff", id="not asked for"),
-        pytest.param(INVALID, "TuningOff", id="invalid"),
+        pytest.param({"tuning": {"mode": "Auto"}}, "NoLookYet", id="not looked at yet"),
+        pytest.param(INVALID, "InvalidSpec", id="invalid"),
     ],
 )
-def test_tuning_that_is_off_says_so(spec: dict[str, Any], reason: str) -> None:
+def test_pools_that_are_not_tuned_say_why(spec: dict[str, Any], reason: str) -> None:
     assert (
         said(make_situation(live=make_deployment(), **spec), ConditionType.TUNING_CONVERGED).reason == reason
     )

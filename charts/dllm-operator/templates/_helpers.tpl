@@ -42,6 +42,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (printf "docker.io/dllmserve/dllm-operator:%s" .Chart.AppVersion) .Values.operator.image -}}
 {{- end -}}
 
+{{/* ConfigMap of what tuning has learned by GPU type; the operator writes it, and it outlives a release. */}}
+{{- define "dllm-operator.profilesName" -}}
+{{- printf "%s-profiles" (include "dllm-operator.fullname" .) -}}
+{{- end -}}
+
 {{- define "dllm-operator.serverImage" -}}
 {{- default (printf "docker.io/dllmserve/dllm-server:%s" .Chart.AppVersion) .Values.server.image -}}
 {{- end -}}

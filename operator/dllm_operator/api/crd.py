@@ -104,6 +104,13 @@ def _printer_columns() -> list[dict[str, Any]]:
         _column("Tuning", ".spec.tuning.mode", "What the tuner may do."),
         _column("Age", ".metadata.creationTimestamp", "Time since it was made.", kind="date"),
         _column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why Ready is so.", priority=1),
+        _column("Tuned", ".status.tuned", "Token budget of each pool.", priority=1),
+        _column(
+            "Converged",
+            '.status.conditions[?(@.type=="TuningConverged")].reason',
+            "Whether the tuner wants more changes.",
+            priority=1,
+        ),
         _column("URL", ".status.url", "Address of the API inside the cluster.", priority=1),
     ]
 

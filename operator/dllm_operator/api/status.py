@@ -68,6 +68,69 @@ class Condition(StatusModel):
     )
 
 
+class TunedSettings(StatusModel):
+    """Settings of the engine that the tuner governs, as they are in force or about to be."""
+
+    max_num_batched_tokens: int = Field(ge=1, description="Token budget of a step.")
+    max_num_seqs: int = Field(ge=1, description="Requests in flight.")
+    max_num_logits: int = Field(ge=1, description="Rows projected to the vocabulary at once.")
+    refresh_share: float = Field(gt=0, le=1, description="Share of the token budget for refreshes.")
+    kv_pool_bytes: int | None = Field(None, ge=0, description="Bytes of the KV pages.")
+
+
+class LastChange(StatusModel):
+    """The newest change of the settings."""
+
+    reason: str = Field(max_length=64, description="One word for programs.")
+    message: str = Field(max_length=1024, description="What was changed, and why.")
+    time: Timestamp = Field(description="When.")
+
+
+class LearnedValues(StatusModel):
+    """What the pool's windows taught about its GPU type."""
+
+    bytes_per_token: int | None = Field(None, ge=0, description="Activation bytes of a step per query token.")
+    other_bytes: int | None = Field(None, ge=0, description="Bytes that belong to no setting.")
+    step_floor_microseconds: int | None = Field(None, ge=0, description="Time of a step without tokens.")
+    tokens_per_second: int | None = Field(None, ge=0, description="Query tokens a second beyond that.")
+    ceiling_tokens: int | None = Field(
+        None, ge=0, description="Token budget that ran out of memory; avoided for a long time."
+    )
+
+
+class PoolTuningStatus(StatusModel):
+    """How a pool is tuned, and why so."""
+
+    generation: int = Field(0, ge=0, description="Number of the newest settings; 0 are those of the spec.")
+    settings: TunedSettings = Field(description="The newest settings.")
+    converged: bool = Field(False, description="Whether the last looks asked for no change.")
+    reason: str = Field(max_length=64, description="What the last look led to, in one word.")
+    message: str = Field("", max_length=1024, description="What the last look led to.")
+    notes: tuple[str, ...] = Field(
+        default_factory=tuple,
+        max_length=8,
+        description="Pods that say nothing, refuse the settings, or differ from the others.",
+    )
+    proposal: str | None = Field(None, max_length=1024, description="What mode Observe would change.")
+    observed_peak_bytes: int = Field(
+        0, ge=0, description="Most bytes of a device that a pod held in the last window."
+    )
+    headroom_bytes: int = Field(0, ge=0, description="What that left of the device.")
+    out_of_memory: int = Field(0, ge=0, description="Times the device ran out of memory.")
+    host_out_of_memory: int = Field(0, ge=0, description="Times the kubelet ended a pod at its memory limit.")
+    last_change: LastChange | None = Field(None, description="The newest change.")
+    looked_at: Timestamp | None = Field(None, description="When the pods were last read.")
+    edited_at: Timestamp | None = Field(
+        None, description="When someone else's edit of the tuning ConfigMap was last undone."
+    )
+    learned: LearnedValues = Field(
+        default_factory=LearnedValues, description="What the pool's windows taught about its GPU type."
+    )
+    memory: str = Field(
+        max_length=8192, description="What the tuner needs to go on after a restart of the operator."
+    )
+
+
 class PoolStatus(StatusModel):
     """A pool as it is."""
 
@@ -77,6 +140,7 @@ class PoolStatus(StatusModel):
     replicas: int = Field(0, ge=0, description="Pods of the pool.")
     ready_replicas: int = Field(0, ge=0, description="Pods that answer requests.")
     gpus: int = Field(0, ge=0, description="GPUs that the pods hold.")
+    tuning: PoolTuningStatus | None = Field(None, description="How the pool is tuned; unset before.")
 
 
 class DLLMDeploymentStatus(StatusModel):
@@ -95,6 +159,7 @@ class DLLMDeploymentStatus(StatusModel):
     ready_replicas: int = Field(0, ge=0, description="Pods of all pools that answer requests.")
     selector: str | None = Field(None, description="Label selector of the pods, for autoscalers.")
     gpus: int = Field(0, ge=0, description="GPUs that the pods hold.")
+    tuned: str | None = Field(None, description="Token budget of each pool, where it is tuned.")
     url: str | None = Field(None, description="Address of the API inside the cluster.")
     pools: tuple[PoolStatus, ...] = Field(
         default_factory=tuple,

@@ -77,6 +77,12 @@ class TuningSpec(ApiModel):
         0.9, ge=0.5, le=0.98, description="Share of the GPU's memory to aim at."
     )
     interval_seconds: int = Field(60, ge=5, le=3600, description="Seconds between two looks at a pool.")
+    latency_p95_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        description="95th percentile of a request's latency to keep below; refreshes and budget give way.",
+    )
     bounds: TuningBounds = Field(
         default_factory=TuningBounds,
         description="Limits of what the tuner may set; the engine's own if unset.",

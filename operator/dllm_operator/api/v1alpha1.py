@@ -33,6 +33,7 @@ from dllm_operator.api.status import (
     ConditionType,
     DLLMDeploymentStatus,
     PoolStatus,
+    PoolTuningStatus,
 )
 from dllm_operator.api.tuning import (
     CountBounds,
@@ -90,6 +91,7 @@ __all__ = [
     "NetworkingSpec",
     "PodTemplate",
     "PoolStatus",
+    "PoolTuningStatus",
     "PvcSource",
     "RequestBounds",
     "ResourceClaim",

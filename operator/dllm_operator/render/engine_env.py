@@ -7,6 +7,8 @@ from enum import Enum
 from pathlib import PurePosixPath
 from typing import Any
 
+from dllm_server.settings import TuningFile
+
 from dllm_operator.api.v1alpha1 import (
     ApiKeysSecret,
     DLLMDeploymentSpec,
@@ -74,9 +76,10 @@ def model_argument(source: str) -> str:
             return str(MODELS / path)
 
 
-def tuning_document(generation: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Content of the tuning file the engine watches (``dllm_server.settings.TuningFile``)."""
-    return {"generation": generation, **settings}
+def tuning_document(generation: int = 0, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Content of the tuning file the engine watches; its checksum tells an edit by hand."""
+    document = {"generation": generation, **(settings or {})}
+    return document | {"checksum": TuningFile.checksum_of(document)}
 
 
 def _text(value: Any) -> str:

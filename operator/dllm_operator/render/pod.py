@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, EmbeddedSource, HubSource, ModelSource, PvcSource
-from dllm_operator.labels import ENGINE_TYPE, child_labels, child_name, pod_selector
+from dllm_operator.labels import ENGINE_TYPE, TUNING_RESTART, child_labels, child_name, pod_selector
 from dllm_operator.observe import Manifest
 from dllm_operator.plan import PoolPlan
 from dllm_operator.render.engine_env import (
@@ -78,9 +78,17 @@ def pod_template(
     pod |= {name: value for name, value in optional.items() if value}
     labels = dict(template.labels) | child_labels(resource.name, pool.name) | {ENGINE_TYPE: "vllm"}
     metadata: dict[str, Any] = {"labels": labels}
-    if template.annotations:
-        metadata["annotations"] = dict(template.annotations)
+    annotations = dict(template.annotations) | _restart_annotation(pool)
+    if annotations:
+        metadata["annotations"] = annotations
     return {"metadata": metadata, "spec": pod}
+
+
+def _restart_annotation(pool: PoolPlan) -> dict[str, str]:
+    """What makes a rolling restart of a tuned pool, also where its settings stay."""
+    if pool.tuning is None or not pool.is_tuned or pool.tuning.state.restart_generation == 0:
+        return {}
+    return {TUNING_RESTART: str(pool.tuning.state.restart_generation)}
 
 
 def _container(spec: DLLMDeploymentSpec, pool: PoolPlan, defaults: PodDefaults) -> Manifest:

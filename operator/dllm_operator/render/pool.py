@@ -13,6 +13,7 @@ from dllm_operator.render.engine_env import TUNING_FILE, tuning_document
 from dllm_operator.render.metadata import manifest
 from dllm_operator.render.pod import PodDefaults, pod_template, tuning_name
 from dllm_operator.resource import Resource
+from dllm_operator.tuning.pool_start import live_settings
 
 PROGRESS_MARGIN_SECONDS = 300  # scheduling and image pull, before the startup probe counts
 
@@ -35,6 +36,10 @@ def deployment(
 
 
 def tuning_config_map(resource: Resource, pool: PoolPlan) -> Manifest:
-    content = json.dumps(tuning_document(generation=0, settings={}), sort_keys=True)
+    tuning = pool.tuning if pool.is_tuned else None
+    document = (
+        tuning_document(tuning.state.generation, live_settings(tuning)) if tuning else tuning_document()
+    )
+    content = json.dumps(document, sort_keys=True)
     name = tuning_name(resource.name, pool.name)
     return manifest("v1", "ConfigMap", resource, name, pool=pool.name, data={TUNING_FILE.name: content})

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from dllm_operator.tuning.capacity import Load, MemoryUse, best_live, best_split, throughput
 from dllm_operator.tuning.decision import Action, Change, Decision, Reason
 from dllm_operator.tuning.learn import learn
-from dllm_operator.tuning.setting import Bounds, Setting
+from dllm_operator.tuning.setting import Bounds, Range, Setting
 from dllm_operator.tuning.speed import Speed, fit_speed
 from dllm_operator.tuning.state import Trial, TuningState
 from dllm_operator.tuning.window import PoolWindow
@@ -42,13 +42,26 @@ HIDDEN = 2.0  # how much more than it got a request may want of full steps
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """``target`` is the share of the device's memory that peaks may reach."""
+    """``target`` is the share of the device's memory that peaks may reach; ``most_live_tokens`` is the
+    largest token budget that engines take without a restart. ``is_host_memory``: the device's memory is the
+    host's, so that the kubelet ends pods that take too much of it."""
 
     target: float
     bounds: Bounds
     page_bytes: int
     bytes_per_row: float
     latency_p95_seconds: float | None = None
+    most_live_tokens: int | None = None
+    is_host_memory: bool = False
+
+    @property
+    def live_bounds(self) -> Bounds:
+        """What can be set without a restart."""
+        if self.most_live_tokens is None:
+            return self.bounds
+        tokens = self.bounds.tokens
+        high = max(min(tokens.high, self.most_live_tokens), 1)
+        return replace(self.bounds, tokens=Range(min(tokens.low, high), high))
 
 
 def decide(state: TuningState, window: PoolWindow, objective: Objective) -> tuple[TuningState, Decision]:
@@ -63,15 +76,27 @@ def decide(state: TuningState, window: PoolWindow, objective: Objective) -> tupl
     return _changed(state, decision.change), decision
 
 
+def postpone(state: TuningState, window: PoolWindow, objective: Objective) -> TuningState:
+    """The next state where ``decide``'s change is not made: the window teaches, nothing else happens."""
+    return replace(learn(state, window, objective.bytes_per_row), calm=0)
+
+
 def _decide(state: TuningState, window: PoolWindow, objective: Objective) -> tuple[TuningState, Decision]:
-    if window.pods == 0 and not window.out_of_memory:
+    if window.host_out_of_memory and not objective.is_host_memory:
+        message = (
+            f"the kubelet ended {window.host_out_of_memory} pods at their memory limit, which no setting of "
+            "the GPU changes: raise resources.limits.memory"
+        )
+        return state, Decision(Reason.HOST_OUT_OF_MEMORY, message)
+    has_ended = window.out_of_memory + window.host_out_of_memory > 0
+    if window.pods == 0 and not has_ended:
         return state, Decision(Reason.NO_READINGS, "no pod answered")
-    if window.out_of_memory or window.peak_share > objective.target:
+    if has_ended or window.peak_share > objective.target:
         return _in_danger(state, window, objective)
-    if window.seconds <= 0:
-        return state, Decision(Reason.NO_READINGS, "no window of the pods is over since the last look")
     if not window.is_applied:
         return state, Decision(Reason.APPLYING, f"pods take over generation {state.generation}")
+    if window.seconds <= 0:
+        return state, Decision(Reason.NO_READINGS, "no window of the pods is over since the last look")
     if state.settling > 0:
         return replace(state, settling=state.settling - 1), Decision(
             Reason.SETTLING, "the last change settles"
@@ -85,21 +110,17 @@ def _decide(state: TuningState, window: PoolWindow, objective: Objective) -> tup
 def _in_danger(state: TuningState, window: PoolWindow, objective: Objective) -> tuple[TuningState, Decision]:
     """Less at once; the level becomes a ceiling. Growth that belongs to no setting is a leak instead."""
     now = state.setting
-    what = (
-        f"{window.out_of_memory} out-of-memory"
-        if window.out_of_memory
-        else f"peak at {window.peak_share:.1%} of the device, target {objective.target:.0%}"
-    )
-    reason = Reason.OUT_OF_MEMORY if window.out_of_memory else Reason.PEAK_ABOVE_TARGET
+    has_ended = window.out_of_memory + window.host_out_of_memory > 0
+    reason, what = _danger(window, objective)
     if not window.is_applied:
         return state, Decision(Reason.APPLYING, f"{what}; the last cut is not applied yet")
-    if _is_leaking(state, window) and not window.out_of_memory:
+    if _is_leaking(state, window) and not has_ended:
         message = f"{what}: other memory grows window after window with nothing changed; restart the pods"
         return state, Decision(Reason.LEAK, message, Change(Action.RESTART, now))
     bounds, tokens = objective.bounds, now.max_num_batched_tokens
     use = memory_use(state, window, objective)
     predicted = use.most_tokens(now, objective.target - AIM_BELOW) if use.bytes_per_token > 0 else tokens
-    most = tokens * (CUT if window.out_of_memory else LEAST_CUT)
+    most = tokens * (CUT if has_ended else LEAST_CUT)
     cut = replace(now, max_num_batched_tokens=int(min(most, max(predicted, tokens * CUT))))
     if cut.max_num_batched_tokens < bounds.tokens.low:
         cut = _cut_others(now, bounds)
@@ -109,6 +130,16 @@ def _in_danger(state: TuningState, window: PoolWindow, objective: Objective) -> 
     state = replace(state, ceiling_tokens=tokens, ceiling_window=state.window, trial=None)
     message = f"{what}: {_difference(now, cut)}"
     return state, Decision(reason, message, Change(Action.LIVE, cut))
+
+
+def _danger(window: PoolWindow, objective: Objective) -> tuple[Reason, str]:
+    if window.out_of_memory:
+        return Reason.OUT_OF_MEMORY, f"{window.out_of_memory} out-of-memory"
+    if window.host_out_of_memory:
+        what = f"the kubelet ended {window.host_out_of_memory} pods at their memory limit"
+        return Reason.HOST_OUT_OF_MEMORY, what
+    what = f"peak at {window.peak_share:.1%} of the device, target {objective.target:.0%}"
+    return Reason.PEAK_ABOVE_TARGET, what
 
 
 def _cut_others(now: Setting, bounds: Bounds) -> Setting:
@@ -170,9 +201,9 @@ def _step_up(
         reason, predicted = Reason.CAUTIOUS_STEP, None
     else:
         load = _load(state, window, hidden=math.inf)
-        wish = best_live(now, use, speed, load, objective.bounds, target)
+        wish = best_live(now, use, speed, load, objective.live_bounds, target)
         reason, predicted = Reason.MODEL_STEP, throughput(wish, use, speed, load)
-    wish = objective.bounds.clamp(_below_ceiling(state, wish))
+    wish = objective.live_bounds.clamp(_below_ceiling(state, wish))
     if wish.max_num_batched_tokens < now.max_num_batched_tokens * HYSTERESIS:
         return state, Decision(Reason.SATISFIED, "the token budget is where memory and speed want it")
     state = replace(state, trial=Trial(seen, predicted))
@@ -245,7 +276,9 @@ def _is_starved(state: TuningState, window: PoolWindow, objective: Objective) ->
     if window.fill < BUSY_FILL:
         return all_taken
     use = memory_use(state, window, objective)
-    most = use.most_tokens(state.setting, objective.target - AIM_BELOW)
+    most = min(
+        use.most_tokens(state.setting, objective.target - AIM_BELOW), objective.live_bounds.tokens.high
+    )
     return state.setting.max_num_batched_tokens * HYSTERESIS >= most
 
 
@@ -275,6 +308,8 @@ def _changed(state: TuningState, change: Change) -> TuningState:
         generation=state.generation + 1,
         settling=SETTLE_WINDOWS,
         restart_window=state.window if is_restart else state.restart_window,
+        restart_generation=state.generation + 1 if is_restart else state.restart_generation,
+        fallback=state.started if is_restart else state.fallback,
         other_bytes=() if is_restart else state.other_bytes,
         base_other_bytes=None if is_restart else state.base_other_bytes,
         calm=0,

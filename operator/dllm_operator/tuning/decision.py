@@ -12,6 +12,7 @@ class Reason(StrEnum):
     """Why a setting was changed, or why it was not."""
 
     OUT_OF_MEMORY = "OutOfMemory"
+    HOST_OUT_OF_MEMORY = "HostOutOfMemory"
     PEAK_ABOVE_TARGET = "PeakAboveTarget"
     LEAK = "Leak"
     LATENCY_ABOVE_OBJECTIVE = "LatencyAboveObjective"
@@ -20,6 +21,8 @@ class Reason(StrEnum):
     SPLIT_MOVED = "SplitMoved"
     NO_READINGS = "NoReadings"
     APPLYING = "Applying"
+    NOT_APPLIED = "NotApplied"
+    ROLLED_BACK = "RolledBack"
     SETTLING = "Settling"
     NO_TRAFFIC = "NoTraffic"
     PLATEAU = "Plateau"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from dllm_operator.tuning.reading import PodReading, WindowReading
@@ -12,6 +13,7 @@ from dllm_operator.tuning.window import PoolWindow
 
 OUTLIER_SHARE = 0.05  # of the device, held beyond what the pool's pods usually hold
 OUTLIER_PODS = 3  # fewer have no usual
+LATENCY_SHARE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class PoolObservation:
     def is_conclusive(self) -> bool:
         """Whether anything was seen. If not, the next look is compared with the same earlier readings, so
         that nothing that happened in between is lost."""
-        return self.window.seconds > 0 or self.window.out_of_memory > 0
+        return self.window.seconds > 0 or self.window.out_of_memory + self.window.host_out_of_memory > 0
 
 
 def observe_pool(
@@ -35,6 +37,7 @@ def observe_pool(
     *,
     generation: int,
     kills: int = 0,
+    host_kills: int = 0,
 ) -> PoolObservation:
     """By pod name. What a pod counted before it was first read is nobody's evidence: its first reading is
     what later ones are compared with.
@@ -42,7 +45,8 @@ def observe_pool(
     Args:
         silent: pods that should answer and did not, with the reason.
         generation: the newest one; windows of other generations are no evidence.
-        kills: pods that ran out of memory and ended since the last look.
+        kills: pods that the device's memory ended since the last look; ``host_kills``: the kubelet, at their
+            memory limit.
     """
     notes = [f"{pod}: {reason}" for pod, reason in sorted(silent.items())]
     notes += [f"{pod}: refuses the tuning file" for pod, reading in sorted(now.items()) if reading.is_refused]
@@ -50,9 +54,8 @@ def observe_pool(
     fresh = {pod: _fresh(before.get(pod), reading, generation) for pod, reading in now.items()}
     windows = [window for of_pod in fresh.values() for window in of_pod]
     applied = [reading.generation == generation for reading in now.values()]
-    return PoolObservation(
-        _window(before, now, fresh, windows, len(silent), all(applied), kills), tuple(notes)
-    )
+    window = _window(before, now, fresh, windows, len(silent), all(applied), kills)
+    return PoolObservation(replace(window, host_out_of_memory=host_kills), tuple(notes))
 
 
 def _window(
@@ -84,6 +87,8 @@ def _window(
         peak_activation_bytes=peaks.get("activations", 0),
         peak_tokens=worst.peak_tokens if worst else 0,
         peak_logits_bytes=peaks.get("logits", 0),
+        peak_rows=worst.peak_rows if worst else 0,
+        longest_tokens=max((w.longest_tokens for w in windows), default=0),
         out_of_memory=kills + sum(_new_out_of_memory(before.get(pod), now[pod]) for pod in now),
         steps=sum(steps, StepSums()) if windows else StepSums(),
         committed_per_second=sum(w.committed_tokens for w in windows) / seconds if seconds else 0.0,
@@ -92,6 +97,7 @@ def _window(
         running=fmean(w.most_running for w in windows) if windows else 0.0,
         used_pages=fmean(pages) if pages else 0.0,
         total_pages=reading.total_pages if reading else 0,
+        latency_p95_seconds=_latency_p95(before, now),
     )
 
 
@@ -119,6 +125,29 @@ def _new_out_of_memory(before: PodReading | None, now: PodReading) -> int:
     if now.out_of_memory < before.out_of_memory:
         return now.out_of_memory
     return now.out_of_memory - before.out_of_memory
+
+
+def _latency_p95(before: Mapping[str, PodReading], now: Mapping[str, PodReading]) -> float | None:
+    """Over all pods, as if latencies were even within a bucket; None without requests."""
+    counts: dict[float, float] = {}
+    for pod, reading in now.items():
+        earlier = before.get(pod)
+        if earlier is None:
+            continue
+        known = dict(earlier.latency) if reading.sums.steps >= earlier.sums.steps else {}
+        for bound, count in reading.latency:
+            counts[bound] = counts.get(bound, 0.0) + max(count - known.get(bound, 0.0), 0.0)
+    total = counts.get(math.inf, 0.0)
+    if total <= 0:
+        return None
+    wanted, lower, below = LATENCY_SHARE * total, 0.0, 0.0
+    for bound in sorted(counts):
+        if math.isinf(bound):
+            break
+        if counts[bound] >= wanted:
+            return lower + (bound - lower) * (wanted - below) / max(counts[bound] - below, 1e-9)
+        lower, below = bound, counts[bound]
+    return lower  # beyond the last bound: at least that
 
 
 def _peak_share(reading: PodReading, windows: Sequence[WindowReading]) -> float:

@@ -33,6 +33,8 @@ class WindowReading:
     generation: int
     peak_bytes: Mapping[str, int]  # by owner
     peak_tokens: int
+    peak_rows: int
+    longest_tokens: int
     steps: int
     committed_tokens: int
     out_of_memory: int
@@ -50,24 +52,31 @@ class WindowReading:
 @dataclass(frozen=True, slots=True)
 class PodReading:
     """``sums`` and ``out_of_memory`` (in steps, not while profiling) count since the engine began.
-    ``windows``: oldest first, those that the engine still shows."""
+    ``windows``: oldest first, those that the engine still shows. ``latency``: requests that took at most so
+    many seconds, by bound, growing; empty where the server counts none."""
 
     generation: int
     is_refused: bool
     device_bytes: int
     total_pages: int
+    max_model_len: int
     live: Mapping[str, float]
     floors: Mapping[str, float]
     ceilings: Mapping[str, float]
     sums: StepSums
     out_of_memory: int
     windows: tuple[WindowReading, ...]
+    latency: tuple[tuple[float, float], ...] = ()
 
 
 def parse_reading(text: str) -> PodReading:
     """``ReadingError`` where the text is not Prometheus's format, or lacks a series, or one is NaN, infinite
     or negative."""
-    series = _series(text)
+    return reading_of(_series(text))
+
+
+def reading_of(series: Series) -> PodReading:
+    """From samples by name and labels; errors as ``parse_reading``'s."""
     pages = _by_label(series, "dllm_kv_pages", "state")
     device_bytes = int(_one(series, "dllm_device_memory_bytes"))
     if device_bytes == 0:
@@ -79,12 +88,14 @@ def parse_reading(text: str) -> PodReading:
         is_refused=bool(_one(series, "dllm_tuning_refused")),
         device_bytes=device_bytes,
         total_pages=int(sum(pages.values())),
+        max_model_len=int(_one(series, "dllm_max_model_len")),
         live=_by_label(series, "dllm_live_setting", "setting"),
         floors=_by_label(series, "dllm_live_setting_floor", "setting"),
         ceilings=_by_label(series, "dllm_live_setting_ceiling", "setting"),
         sums=StepSums(*sums),
         out_of_memory=int(sum(count for phase, count in contained.items() if phase != "profile")),
         windows=_windows(series),
+        latency=_latency(series),
     )
 
 
@@ -97,6 +108,18 @@ def _series(text: str) -> Series:
     except ValueError as error:
         raise ReadingError(f"not Prometheus's text format: {error}") from error
     return found
+
+
+def _latency(series: Series) -> tuple[tuple[float, float], ...]:
+    name = "dllm_e2e_seconds_bucket"
+    counts: dict[float, float] = defaultdict(float)
+    for labels, count in series.get(name, {}).items():
+        try:
+            bound = float(dict(labels).get("le", ""))
+        except ValueError as error:
+            raise ReadingError(f"{name} has no bound") from error
+        counts[bound] += _checked(name, count)
+    return tuple(sorted(counts.items()))
 
 
 def _windows(series: Series) -> tuple[WindowReading, ...]:
@@ -129,6 +152,8 @@ def _window(series: Series, number: int, peaks: Mapping[str, int]) -> WindowRead
         generation=int(value("generation")),
         peak_bytes=dict(peaks),
         peak_tokens=int(value("peak_step_tokens")),
+        peak_rows=int(value("peak_step_logits_rows")),
+        longest_tokens=int(value("longest_sequence_tokens")),
         steps=int(value("steps")),
         committed_tokens=int(value("committed_tokens")),
         out_of_memory=int(value("oom")),

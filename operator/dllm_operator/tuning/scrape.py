@@ -51,11 +51,16 @@ async def scrape(
 
 async def _text(session: aiohttp.ClientSession, url: str) -> str:
     async with session.get(url, allow_redirects=False) as response:
-        if response.status != 200:
-            raise ReadingError(f"metrics answer {response.status}")
-        body = bytearray()
-        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-            body += chunk
-            if len(body) > MOST_BYTES:
-                raise ReadingError(f"metrics exceed {MOST_BYTES} bytes")
+        return await bounded_body(response, MOST_BYTES)
+
+
+async def bounded_body(response: aiohttp.ClientResponse, most_bytes: int) -> str:
+    """``ReadingError`` where the answer is not a 200, or longer."""
+    if response.status != 200:
+        raise ReadingError(f"metrics answer {response.status}")
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > most_bytes:
+            raise ReadingError(f"metrics exceed {most_bytes} bytes")
     return body.decode(errors="replace")

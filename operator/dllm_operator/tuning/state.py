@@ -43,6 +43,8 @@ class TuningState:
     plateau_running: float | None = None  # requests that ran when a step up did not pay
     starved: int = 0
     restart_window: int | None = None
+    restart_generation: int = 0  # the generation that the pods were last restarted for
+    fallback: Setting | None = None  # what they had started with before
     calm: int = 0  # windows in a row that asked for nothing
 
     @property

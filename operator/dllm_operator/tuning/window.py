@@ -12,8 +12,10 @@ class PoolWindow:
     """Of all pods that answered. Bytes are the worst pod's; rates, sums and counts are a pod's mean where
     they say so.
 
-    ``peak_tokens`` is the size of the step that made ``peak_activation_bytes``. ``fill`` is the mean share
-    of the token budget that steps used; ``waiting``, ``running`` and ``used_pages`` are means over time.
+    ``peak_tokens`` and ``peak_rows`` are the size of the step that held most, ``longest_tokens`` is the
+    longest sequence that ran. ``out_of_memory`` is the device's, ``host_out_of_memory`` the kubelet's.
+    ``fill`` is the mean share of the token budget that steps used; ``waiting``, ``running`` and
+    ``used_pages`` are means over time.
     """
 
     seconds: float
@@ -28,6 +30,8 @@ class PoolWindow:
     peak_activation_bytes: int
     peak_tokens: int
     peak_logits_bytes: int
+    peak_rows: int
+    longest_tokens: int
     out_of_memory: int
     steps: StepSums
     committed_per_second: float  # a pod
@@ -37,6 +41,7 @@ class PoolWindow:
     used_pages: float  # a pod
     total_pages: int
     latency_p95_seconds: float | None = None
+    host_out_of_memory: int = 0
 
     @property
     def has_traffic(self) -> bool:

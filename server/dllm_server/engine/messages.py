@@ -215,6 +215,7 @@ class EngineSnapshot(msgspec.Struct, frozen=True, tag=True):
     token_budget: int
     max_num_seqs: int
     max_num_logits: int
+    max_model_len: int
     kv_pages: dict[str, int]  # free | used
     page_size: int
     memory_bytes: dict[str, int]  # owner -> bytes

@@ -22,6 +22,7 @@ def take_snapshot(
         token_budget=engine.token_budget,
         max_num_seqs=engine.live.max_num_seqs,
         max_num_logits=engine.live.max_num_logits,
+        max_model_len=engine.capacity.max_model_len,
         kv_pages={"free": pool.allocator.free_pages, "used": pool.allocator.used_pages},
         page_size=pool.page_size,
         memory_bytes=started.ledger.owners(),

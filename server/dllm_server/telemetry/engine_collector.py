@@ -67,6 +67,9 @@ def _schedule(snapshot: EngineSnapshot) -> Iterator[Metric]:
     yield _gauge("dllm_token_budget", "Most query tokens a step, now.", snapshot.token_budget)
     yield _gauge("dllm_max_num_seqs", "Most requests in flight, now.", snapshot.max_num_seqs)
     yield _gauge("dllm_max_num_logits", "Most rows projected at once, now.", snapshot.max_num_logits)
+    yield _gauge(
+        "dllm_max_model_len", "Most tokens of a prompt and its completion together.", snapshot.max_model_len
+    )
     yield _counter(
         "dllm_engine_requests_cancelled",
         "Engine requests cancelled by the API, those a stop string ended included.",

@@ -173,7 +173,12 @@ def test_the_columns_are_the_documented_ones() -> None:
         "Tuning",
         "Age",
     ]
-    assert [column["name"] for column in columns if column.get("priority")] == ["Reason", "URL"]
+    assert [column["name"] for column in columns if column.get("priority")] == [
+        "Reason",
+        "Tuned",
+        "Converged",
+        "URL",
+    ]
 
 
 def test_an_optional_field_is_its_type_and_a_reference_keeps_both_sides_rules() -> None:

@@ -51,6 +51,7 @@ def make_snapshot(*windows: Window, steps: int = 100, oom: int = 0, **changes: A
         token_budget=1024,
         max_num_seqs=16,
         max_num_logits=256,
+        max_model_len=512,
         kv_pages={"free": 40, "used": 60},
         page_size=16,
         memory_bytes=HELD,

@@ -184,6 +184,8 @@ class Plant:
             peak_activation_bytes=int(min(activations, self.device_bytes - held - logits)),
             peak_tokens=int(most_tokens),
             peak_logits_bytes=int(logits),
+            peak_rows=int(rows),
+            longest_tokens=self.traffic.longest_tokens,
             out_of_memory=failures,
             steps=sums,
             committed_per_second=work / WINDOW_SECONDS,

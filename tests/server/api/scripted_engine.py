@@ -88,6 +88,7 @@ def make_snapshot(*, slots: int = 4) -> EngineSnapshot:
         token_budget=4096,
         max_num_seqs=slots,
         max_num_logits=2048,
+        max_model_len=2048,
         kv_pages={"free": 75, "used": 25},
         page_size=16,
         memory_bytes={"weights": 100, "free": 900},

@@ -1,0 +1,228 @@
+"""One look at a pool: its tuning, what was read -> its next tuning. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from dllm_operator.api.status import LastChange
+from dllm_operator.api.tuning import CountBounds, ShareBounds, TuningMode, TuningSpec
+from dllm_operator.tuning.controller import Objective, decide, postpone
+from dllm_operator.tuning.decision import Action, Decision, Reason
+from dllm_operator.tuning.observation import PoolObservation
+from dllm_operator.tuning.reading import PodReading
+from dllm_operator.tuning.record import Memory, PoolTuning
+from dllm_operator.tuning.setting import Bounds, Range
+from dllm_operator.tuning.state import TuningState
+from dllm_operator.tuning.window import PoolWindow
+
+MOST_TOKENS = 131_072
+MOST_SEQS = 1024
+MOST_LOGITS = 32_768
+LEAST_SHARE = 0.1
+STUCK_LOOKS = 5  # at which a generation counts as not applied
+ROLLBACK_LOOKS = 10
+_TOKENS = "max_num_batched_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a look depends on beyond the readings. ``may_restart``: no pool of the resource is rolling out.
+    ``is_failing``: a pod of the pool cannot start."""
+
+    spec: TuningSpec
+    is_host_memory: bool
+    may_restart: bool
+    is_failing: bool
+    last_end: str  # time of the newest end by memory that the observation counts
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``change`` is the decision that engines are now told of, if any."""
+
+    tuning: PoolTuning
+    change: Decision | None = None
+
+
+def look(
+    tuning: PoolTuning,
+    seen: PoolObservation,
+    readings: Mapping[str, PodReading],
+    around: Surroundings,
+    now: datetime,
+) -> Outcome:
+    """``readings`` are the newest, by pod name."""
+    now = now.replace(microsecond=0)
+    window = seen.window
+    tuning = _updated(tuning, seen, readings, around, now)
+    state = tuning.state
+    objective = _objective(tuning.memory, window, readings, around)
+    following, decision = decide(state, window, objective)
+    if _is_stuck(tuning, decision):
+        if around.is_failing and state.fallback is not None and tuning.memory.applying >= ROLLBACK_LOOKS:
+            return _rolled_back(tuning, now)
+        decision = Decision(Reason.NOT_APPLIED, f"{_behind(readings, state)}; nothing is changed meanwhile")
+    change = decision.change
+    proposal = ""
+    if change is None:
+        pass
+    elif around.spec.mode is TuningMode.OBSERVE:
+        following, proposal = postpone(state, window, objective), decision.message
+        decision = replace(decision, change=None)
+    elif change.action is Action.RESTART and not around.may_restart:
+        following = postpone(state, window, objective)
+        decision = Decision(decision.reason, f"waits for a rollout to end: {decision.message}")
+    last = tuning.last_change
+    if decision.change is not None:
+        last = LastChange(reason=decision.reason, message=decision.message, time=now)
+    tuning = replace(
+        tuning,
+        memory=replace(tuning.memory, state=following),
+        reason=decision.reason,
+        message=decision.message,
+        proposal=proposal,
+        last_change=last,
+    )
+    return Outcome(tuning, decision if decision.change is not None else None)
+
+
+def _updated(
+    tuning: PoolTuning,
+    seen: PoolObservation,
+    readings: Mapping[str, PodReading],
+    around: Surroundings,
+    now: datetime,
+) -> PoolTuning:
+    """With what the look saw, before anything is decided."""
+    window, memory = seen.window, tuning.memory
+    is_behind = bool(readings) and not window.is_applied
+    memory = replace(
+        memory,
+        state=_as_started(memory.state, window, readings),
+        bytes_per_row=window.peak_logits_bytes / window.peak_rows
+        if window.peak_rows
+        else memory.bytes_per_row,
+        page_bytes=window.kv_pool_bytes // (window.total_pages + 1)
+        if window.kv_pool_bytes
+        else memory.page_bytes,
+        max_model_len=min((r.max_model_len for r in readings.values()), default=memory.max_model_len),
+        last_end=max(memory.last_end, around.last_end),
+        applying=memory.applying + 1 if is_behind else 0 if readings else memory.applying,
+    )
+    is_measured = window.seconds > 0
+    return replace(
+        tuning,
+        memory=memory,
+        notes=seen.notes,
+        peak_bytes=window.peak_bytes if is_measured else tuning.peak_bytes,
+        device_bytes=window.device_bytes if is_measured else tuning.device_bytes,
+        out_of_memory=tuning.out_of_memory + window.out_of_memory,
+        host_out_of_memory=tuning.host_out_of_memory + window.host_out_of_memory,
+        looked_at=now,
+    )
+
+
+def _as_started(state: TuningState, window: PoolWindow, readings: Mapping[str, PodReading]) -> TuningState:
+    """Before the first change, the engines themselves say what they started with."""
+    reading = next(iter(readings.values()), None)
+    if reading is None or not window.is_applied:
+        return state
+    setting = state.setting
+    if state.generation == 0:
+        live = reading.live
+        setting = replace(
+            setting,
+            max_num_batched_tokens=int(live.get("max_num_batched_tokens", setting.max_num_batched_tokens)),
+            max_num_seqs=int(live.get("max_num_seqs", setting.max_num_seqs)),
+            max_num_logits=int(live.get("max_num_logits", setting.max_num_logits)),
+            refresh_share=live.get("refresh_share", setting.refresh_share),
+        )
+    if window.kv_pool_bytes and state.restart_generation == 0:
+        setting = replace(setting, kv_pool_bytes=window.kv_pool_bytes)
+    if setting == state.setting:
+        return state
+    started = (
+        setting if state.generation == 0 else replace(state.started, kv_pool_bytes=setting.kv_pool_bytes)
+    )
+    return replace(state, setting=setting, started=started)
+
+
+def _objective(
+    memory: Memory, window: PoolWindow, readings: Mapping[str, PodReading], around: Surroundings
+) -> Objective:
+    ceilings = [reading.ceilings.get(_TOKENS, math.inf) for reading in readings.values()]
+    lowest = min(ceilings, default=math.inf)
+    return Objective(
+        target=around.spec.target_memory_utilization,
+        bounds=bounds_of(around.spec, memory, window, readings),
+        page_bytes=max(memory.page_bytes, 1),
+        bytes_per_row=memory.bytes_per_row,
+        latency_p95_seconds=around.spec.latency_p95_seconds,
+        most_live_tokens=int(lowest) if lowest != math.inf else None,
+        is_host_memory=around.is_host_memory,
+    )
+
+
+def bounds_of(
+    spec: TuningSpec, memory: Memory, window: PoolWindow, readings: Mapping[str, PodReading]
+) -> Bounds:
+    """The user's within the engine's: no budget below the longest sequence that ran, since a refresh is not
+    split."""
+    floors = [reading.floors.get(_TOKENS, 0.0) for reading in readings.values()]
+    longest = max(window.longest_tokens, int(max(floors, default=0)))
+    setting, given = memory.state.setting, spec.bounds
+    return Bounds(
+        tokens=_counts(given.max_num_batched_tokens, max(longest, 1), MOST_TOKENS),
+        seqs=_counts(given.max_num_seqs, 1, max(MOST_SEQS, setting.max_num_seqs)),
+        logits=_counts(given.max_num_logits, 1, max(MOST_LOGITS, setting.max_num_logits)),
+        refresh_share=_shares(given.refresh_share),
+    )
+
+
+def _counts(given: CountBounds, low: int, high: int) -> Range:
+    low = given.min if given.min is not None else low
+    high = given.max if given.max is not None else high
+    return Range(min(low, high), high)
+
+
+def _shares(given: ShareBounds) -> Range:
+    low = given.min if given.min is not None else LEAST_SHARE
+    high = given.max if given.max is not None else 1.0
+    return Range(min(low, high), high)
+
+
+def _is_stuck(tuning: PoolTuning, decision: Decision) -> bool:
+    return decision.reason is Reason.APPLYING and tuning.memory.applying >= STUCK_LOOKS
+
+
+def _behind(readings: Mapping[str, PodReading], state: TuningState) -> str:
+    behind = sorted(pod for pod, reading in readings.items() if reading.generation != state.generation)
+    return f"{', '.join(behind[:3])} did not take over generation {state.generation}"
+
+
+def _rolled_back(tuning: PoolTuning, now: datetime) -> Outcome:
+    """To what the pods had started with before the restart that they do not survive."""
+    state = tuning.state
+    assert state.fallback is not None  # noqa: S101 - the caller looked
+    generation = state.generation + 1
+    back = replace(
+        state,
+        setting=state.fallback,
+        started=state.fallback,
+        fallback=None,
+        generation=generation,
+        restart_generation=generation,
+        restart_window=state.window,
+        trial=None,
+        calm=0,
+    )
+    message = f"pods do not start with generation {state.generation}: back to what they started with before"
+    change = LastChange(reason=Reason.ROLLED_BACK, message=message, time=now)
+    memory = replace(tuning.memory, state=back, applying=0)
+    following = replace(
+        tuning, memory=memory, reason=Reason.ROLLED_BACK, message=message, last_change=change, proposal=""
+    )
+    return Outcome(following, Decision(Reason.ROLLED_BACK, message))

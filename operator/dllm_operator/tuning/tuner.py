@@ -1,0 +1,259 @@
+"""The tuning loop: reads each tuned pool's pods, lets the controller decide, wakes the reconcile, which
+writes. Runs in the leader only."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import aiohttp
+import structlog
+
+from dllm_operator.api.v1alpha1 import Device, DLLMDeploymentSpec, TuningMode
+from dllm_operator.cluster_view import ClusterView, ResourceKey
+from dllm_operator.failures import MemoryEnd, classify, is_serving, memory_ends
+from dllm_operator.labels import POOL
+from dllm_operator.observe import Manifest
+from dllm_operator.plan import PoolPlan
+from dllm_operator.planner import Planner
+from dllm_operator.resource import Resource
+from dllm_operator.status import situation
+from dllm_operator.tuning.decision import Decision
+from dllm_operator.tuning.look import Surroundings, look
+from dllm_operator.tuning.observation import observe_pool
+from dllm_operator.tuning.profile_store import ProfileStore
+from dllm_operator.tuning.prometheus import query
+from dllm_operator.tuning.reading import PodReading
+from dllm_operator.tuning.scrape import Scrape, scrape
+
+log = structlog.get_logger(__name__)
+
+TICK_SECONDS = 1.0
+MOST_BETWEEN_SCRAPES = 60.0  # engines show their last windows only
+AT_ONCE = 8  # resources
+
+
+class TuningObserver:
+    """What the loop tells its metrics; this one ignores it."""
+
+    def looked(self, reason: str, silent: int) -> None:
+        """One look at a pool, and how many of its pods said nothing."""
+
+    def changed(self, reason: str) -> None:
+        """One change that engines are told of."""
+
+
+@dataclass(slots=True)
+class _PoolReadings:
+    """``before`` are those that the last decision used; ``latest`` hold every window since."""
+
+    before: dict[str, PodReading] = field(default_factory=dict)
+    latest: dict[str, PodReading] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A tuned resource: when it is read and decided about next (monotonic seconds)."""
+
+    uid: str
+    scrape_at: float
+    decide_at: float
+    pools: dict[str, _PoolReadings] = field(default_factory=dict)
+
+
+class Tuner:
+    """``wake`` queues a resource for the reconcile."""
+
+    def __init__(
+        self,
+        view: ClusterView,
+        planner: Planner,
+        profiles: ProfileStore,
+        wake: Callable[[ResourceKey], None],
+        *,
+        now: Callable[[], datetime],
+        prometheus_url: str | None = None,
+        observe: TuningObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._view, self._planner, self._profiles = view, planner, profiles
+        self._book = planner.book
+        self._wake, self._now, self._clock = wake, now, clock
+        self._prometheus_url = prometheus_url
+        self._observe = observe or TuningObserver()
+        self._watched: dict[ResourceKey, _Watched] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        slots = asyncio.Semaphore(AT_ONCE)
+        async with aiohttp.ClientSession() as session:
+            while True:
+                started = self._clock()
+                await self.tick(session, slots)
+                await asyncio.sleep(max(TICK_SECONDS - (self._clock() - started), 0.05))
+
+    async def tick(self, session: aiohttp.ClientSession, slots: asyncio.Semaphore) -> None:
+        """Every resource that is due; one that fails is logged and looked at again in its interval."""
+
+        async def visit(key: ResourceKey, resource: Resource, spec: DLLMDeploymentSpec) -> None:
+            async with slots:
+                try:
+                    await self._visit(session, key, resource, spec)
+                except Exception as error:  # one resource's trouble must not stop the others
+                    log.exception("tuning failed", key=key, error=str(error))
+
+        async with asyncio.TaskGroup() as group:
+            for key, resource, spec in self._due():
+                group.create_task(visit(key, resource, spec))
+
+    def _due(self) -> list[tuple[ResourceKey, Resource, DLLMDeploymentSpec]]:
+        now, due, tuned = self._clock(), [], set()
+        bodies = self._view.resources.objects
+        self._book.keep({body["metadata"]["uid"] for body in bodies.values()})
+        for key, body in list(bodies.items()):
+            mode = body.get("spec", {}).get("tuning", {}).get("mode", TuningMode.OFF)
+            if mode == TuningMode.OFF or "deletionTimestamp" in body["metadata"]:
+                continue
+            tuned.add(key)
+            watched, uid = self._watched.get(key), body["metadata"]["uid"]
+            if watched is not None and watched.uid == uid and now < watched.scrape_at:
+                continue
+            resource = Resource.parse(body)
+            if resource.spec is None:
+                continue
+            if watched is None or watched.uid != uid:
+                self._watched[key] = _Watched(uid, now, now)
+            due.append((key, resource, resource.spec))
+        for key in self._watched.keys() - tuned:
+            del self._watched[key]
+        return due
+
+    async def _visit(
+        self, session: aiohttp.ClientSession, key: ResourceKey, resource: Resource, spec: DLLMDeploymentSpec
+    ) -> None:
+        watched, now = self._watched[key], self._clock()
+        interval = float(spec.tuning.interval_seconds)
+        watched.scrape_at = now + min(interval, MOST_BETWEEN_SCRAPES)
+        is_deciding = now >= watched.decide_at
+        pods = [pod for pod in self._view.pods.owned(key).values() if is_serving(pod)]
+        urls = {pod["metadata"]["name"]: _metrics_url(pod, spec.networking.port) for pod in pods}
+        if self._prometheus_url is None:
+            found = await scrape(session, urls)
+        elif urls:
+            found = await query(session, self._prometheus_url, resource.namespace, urls.keys())
+        else:
+            found = Scrape()
+        of_pool = {pod["metadata"]["name"]: pod["metadata"]["labels"].get(POOL, "") for pod in pods}
+        for name in set(of_pool.values()) | watched.pools.keys():
+            held = watched.pools.setdefault(name, _PoolReadings())
+            new = {pod: r for pod, r in found.readings.items() if of_pool[pod] == name}
+            alive = {pod for pod, pool in of_pool.items() if pool == name}
+            kept = {pod: reading for pod, reading in held.latest.items() if pod in alive}
+            held.latest = kept | {pod: merged(held.latest.get(pod), r) for pod, r in new.items()}
+        if not is_deciding:
+            return
+        watched.decide_at = now + interval
+        is_changed = False
+        # Read anew: what was awaited may have taken long.
+        body = self._view.resources.objects.get(key)
+        if body is None or body["metadata"]["uid"] != resource.uid:
+            return
+        planned = self._planner.plan(resource, spec)
+        observed = self._planner.observe(resource)
+        settled = {p.name: p.is_settled for p in situation(resource, planned, observed, None).pools}
+        may_restart = all(settled.values())
+        for pool in planned.pools:
+            held = watched.pools.setdefault(pool.name, _PoolReadings())
+            silent = {pod: why for pod, why in found.silent.items() if of_pool[pod] == pool.name}
+            mine = [p for p in observed.pods if p["metadata"]["labels"].get(POOL) == pool.name]
+            if await self._look(resource, spec, pool, held, silent, mine, may_restart=may_restart):
+                is_changed = True
+                pool_now = self._book.of(resource)[pool.name]
+                may_restart = may_restart and pool_now.state.restart_generation != pool_now.state.generation
+        if is_changed:
+            self._wake(key)
+
+    async def _look(
+        self,
+        resource: Resource,
+        spec: DLLMDeploymentSpec,
+        pool: PoolPlan,
+        held: _PoolReadings,
+        silent: Mapping[str, str],
+        pods: Iterable[Manifest],
+        *,
+        may_restart: bool,
+    ) -> bool:
+        """Whether there is something new to write."""
+        tuning = self._book.of(resource).get(pool.name)
+        if tuning is None or pool.profile_key is None:
+            return False
+        mine = list(pods)
+        ends = [end for end in memory_ends(mine) if end.finished_at > tuning.memory.last_end]
+        answering = {pod: reading for pod, reading in held.latest.items() if pod not in silent}
+        seen = observe_pool(
+            held.before,
+            answering,
+            silent,
+            generation=tuning.state.generation if pool.is_tuned else 0,
+            kills=_count(ends, is_host=False),
+            host_kills=_count(ends, is_host=True),
+        )
+        is_calm = seen.window.is_applied and not silent and bool(answering)
+        if not seen.is_conclusive and is_calm and seen.notes == tuning.notes:
+            return False  # between two of the engines' windows
+        around = Surroundings(
+            spec=spec.tuning,
+            is_host_memory=spec.device is Device.CPU,
+            may_restart=may_restart,
+            is_failing=any(classify(pod) is not None for pod in mine),
+            last_end=max((end.finished_at for end in ends), default=""),
+        )
+        outcome = look(tuning, seen, answering, around, self._now())
+        if seen.is_conclusive or not held.before:
+            held.before = dict(held.latest)
+        self._book.put(resource, pool.name, outcome.tuning)
+        self._tell(resource, pool, outcome.tuning.reason, len(silent), outcome.change)
+        if pool.is_tuned:
+            await self._profiles.learn(pool.profile_key, outcome.tuning, self._now())
+        return True
+
+    def _tell(
+        self, resource: Resource, pool: PoolPlan, reason: str, silent: int, change: Decision | None
+    ) -> None:
+        self._observe.looked(reason, silent)
+        if change is not None:
+            self._observe.changed(change.reason)
+            log.info(
+                "tuned",
+                namespace=resource.namespace,
+                name=resource.name,
+                pool=pool.name,
+                reason=change.reason,
+                message=change.message,
+            )
+
+
+def merged(earlier: PodReading | None, now: PodReading) -> PodReading:
+    """The newer reading with the windows that the earlier one still showed."""
+    if earlier is None or now.sums.steps < earlier.sums.steps:
+        return now
+    shown = {(window.number, window.start_seconds) for window in now.windows}
+    gone = tuple(w for w in earlier.windows if (w.number, w.start_seconds) not in shown)
+    return replace(now, windows=gone[-MOST_WINDOWS:] + now.windows)
+
+
+MOST_WINDOWS = 400  # an hour of ten seconds each
+
+
+def _metrics_url(pod: Manifest, port: int) -> str:
+    address = pod["status"].get("podIP", "")
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{port}/metrics"
+
+
+def _count(ends: Iterable[MemoryEnd], *, is_host: bool) -> int:
+    return sum(end.is_host is is_host for end in ends)

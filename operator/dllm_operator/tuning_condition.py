@@ -1,0 +1,87 @@
+"""What the tuning of a resource's pools comes to: its condition and its events. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dllm_operator.api.v1alpha1 import ConditionType, TuningMode
+from dllm_operator.conditions import Condition, Transition
+from dllm_operator.plan import PoolPlan
+from dllm_operator.tuning.decision import Reason
+from dllm_operator.tuning.record import PoolTuning
+
+_TROUBLE = (  # worst first
+    Reason.ROLLED_BACK,
+    Reason.LEAK,
+    Reason.HOST_OUT_OF_MEMORY,
+    Reason.OUT_OF_MEMORY,
+    Reason.NOT_APPLIED,
+    Reason.NO_READINGS,
+)
+_WARNINGS = frozenset(_TROUBLE) - {Reason.NO_READINGS}
+
+
+def tuning_converged(mode: TuningMode, pools: Sequence[PoolPlan]) -> Condition:
+    """True where no pool wants another change; the reason is the worst pool's."""
+    kind = ConditionType.TUNING_CONVERGED
+    if mode is TuningMode.OFF:
+        return Condition(kind, None, "TuningOff", "tuning.mode is Off")
+    tuned = [(pool.name, pool.tuning) for pool in pools if pool.tuning is not None]
+    if not tuned or all(tuning.looked_at is None for _, tuning in tuned):
+        return Condition(kind, None, "NoLookYet", "no pod has been read yet")
+    message = "; ".join(f"pool {name}: {_sentence(tuning)}" for name, tuning in tuned)
+    reasons = {tuning.reason for _, tuning in tuned}
+    worst = next((reason for reason in _TROUBLE if reason in reasons), None)
+    if worst is Reason.NO_READINGS:
+        return Condition(kind, None, worst, message)
+    if worst is not None:
+        return Condition(kind, False, worst, message)
+    if any(tuning.proposal for _, tuning in tuned):
+        return Condition(kind, False, "ChangeProposed", message)
+    if all(tuning.state.is_converged for _, tuning in tuned):
+        return Condition(kind, True, "Converged", message)
+    return Condition(kind, False, "Tuning", message)
+
+
+def tuned_budgets(pools: Iterable[PoolPlan]) -> str:
+    """``a10g=3072 l40s=8192``, of the pools whose engines are told."""
+    return " ".join(
+        f"{pool.name}={pool.tuning.state.setting.max_num_batched_tokens}"
+        for pool in pools
+        if pool.tuning is not None and pool.is_tuned
+    )
+
+
+def tuning_events(previous: Mapping[str, Any], pools: Iterable[PoolPlan]) -> list[Transition]:
+    """Changes, trouble that began, and edits that were undone, since the status was last written."""
+    known = {pool["name"]: pool.get("tuning") or {} for pool in previous.get("pools", ())}
+    found = []
+    for pool in pools:
+        if pool.tuning is not None and pool.tuning.looked_at is not None:
+            found += _events(pool.name, known.get(pool.name, {}), pool.tuning)
+    return found
+
+
+def _events(pool: str, before: Mapping[str, Any], tuning: PoolTuning) -> list[Transition]:
+    now = tuning.status().manifest()
+    found = []
+    change = now.get("lastChange")
+    if change is not None and change != before.get("lastChange"):
+        found.append(_transition(pool, change["reason"], change["message"]))
+    elif tuning.reason in _WARNINGS and before.get("reason") != tuning.reason:
+        found.append(_transition(pool, tuning.reason, tuning.message))
+    if "editedAt" in now and now["editedAt"] != before.get("editedAt"):
+        found.append(_transition(pool, "EditUndone", "someone else edited the tuning ConfigMap"))
+    return found
+
+
+def _transition(pool: str, reason: str, message: str) -> Transition:
+    is_warning = reason in _WARNINGS or reason == "EditUndone"
+    return Transition(ConditionType.TUNING_CONVERGED, reason, f"pool {pool}: {message}", is_warning)
+
+
+def _sentence(tuning: PoolTuning) -> str:
+    notes = f" ({'; '.join(tuning.notes)})" if tuning.notes else ""
+    would = "would change: " if tuning.proposal else ""
+    return f"{would}{tuning.message}{notes}"
