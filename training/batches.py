@@ -1,4 +1,4 @@
-"""A step's examples as padded arrays: a pure function of the seed and the step's number."""
+"""A step's examples as padded arrays: a pure function of the seed, its number and how many there are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from training.tasks import small_talk
 from training.tasks.example import Example
-from training.tasks.mixture import Mixture
+from training.tasks.mixture import Curriculum
 from training.tokenizer import ASSISTANT, END_OF_TEXT, END_OF_TURN, USER, render_prompt, token_id
 
 BLOCK_TOKENS = 32
@@ -23,7 +23,7 @@ SYSTEM_PROMPTS = ("You are a helpful assistant.", "Answer briefly.")
 
 @dataclass(frozen=True, slots=True)
 class BatchArrays:
-    """`objective.MicroBatch` in numpy: `rows` holds first, block_start and answer_end, [3, batch]."""
+    """`objective.MicroBatch` in numpy: `rows` holds first, block_start, answer_end and family, [4, batch]."""
 
     tokens: NDArray[np.int16]
     rows: NDArray[np.int32]
@@ -37,6 +37,7 @@ class Sequence:
     canvas: list[int]
     block: int
     answer_tokens: int
+    family: int
 
     @property
     def length(self) -> int:
@@ -47,20 +48,25 @@ class Sequence:
 class Batcher:
     """Draws `sequences` examples a step and packs them into micro-batches of at most `micro_tokens`."""
 
-    mixture: Mixture
+    curriculum: Curriculum
     tokenizer: Tokenizer
     sequences: int
     micro_tokens: int
+    steps: int
     seed: int
 
     def step(self, index: int) -> list[BatchArrays]:
-        """The micro-batches of step `index`, each of rows of like length."""
+        """The micro-batches of step `index` of `steps`, each of rows of like length."""
         rng = random.Random(f"{self.seed}/{index}")
-        examples = [self.mixture.sample(rng) for _ in range(self.sequences)]
+        mixture = self.curriculum.at(index / self.steps)
+        families, examples = zip(*(mixture.sample(rng) for _ in range(self.sequences)), strict=True)
         prompts = self.tokenizer.encode_batch_fast([_prompt(rng, example) for example in examples])
         answers = self.tokenizer.encode_batch_fast([example.answer for example in examples])
         end = token_id(self.tokenizer, END_OF_TEXT)
-        drawn = [_sequence(rng, p.ids, a.ids, end) for p, a in zip(prompts, answers, strict=True)]
+        drawn = [
+            _sequence(rng, family, p.ids, a.ids, end)
+            for family, p, a in zip(families, prompts, answers, strict=True)
+        ]
         drawn.sort(key=lambda sequence: sequence.length)
         return [_pack(group, end) for group in _groups(drawn, self.micro_tokens)]
 
@@ -78,12 +84,12 @@ def _prompt(rng: random.Random, example: Example) -> str:
     return prompt
 
 
-def _sequence(rng: random.Random, prompt: list[int], answer: list[int], end: int) -> Sequence:
+def _sequence(rng: random.Random, family: int, prompt: list[int], answer: list[int], end: int) -> Sequence:
     needed = len(answer) // BLOCK_TOKENS + 1
     blocks = needed if rng.random() < 0.75 else min(needed + rng.randint(1, 3), max(MAX_BLOCKS, needed))
     block = rng.randrange(needed) if rng.random() < 0.93 else rng.randrange(blocks)
     canvas = answer + [end] * (blocks * BLOCK_TOKENS - len(answer))
-    return Sequence(prompt, canvas, block, len(answer))
+    return Sequence(prompt, canvas, block, len(answer), family)
 
 
 def _groups(drawn: list[Sequence], micro_tokens: int) -> list[list[Sequence]]:
@@ -117,11 +123,11 @@ def _padded(length: int) -> int:
 def _pack(group: list[Sequence], end: int) -> BatchArrays:
     length = _padded(group[-1].length)
     tokens = np.full((len(group), length), end, dtype=np.int16)
-    rows = np.empty((3, len(group)), dtype=np.int32)
+    rows = np.empty((4, len(group)), dtype=np.int32)
     for index, sequence in enumerate(group):
         first = length - sequence.length
         canvas_start = first + len(sequence.prompt)
         tokens[index, first:] = sequence.prompt + sequence.canvas
         block_start = canvas_start + sequence.block * BLOCK_TOKENS
-        rows[:, index] = first, block_start, canvas_start + sequence.answer_tokens
+        rows[:, index] = first, block_start, canvas_start + sequence.answer_tokens, sequence.family
     return BatchArrays(tokens, rows)

@@ -25,13 +25,14 @@ class MicroBatch:
     first: Tensor  # [batch], position of the row's first token
     block_start: Tensor  # [batch]
     answer_end: Tensor  # [batch], position of the first end-of-text
+    family: Tensor  # [batch], index in FAMILIES; for the log alone
 
 
 def block_loss(logits: Tensor, targets: Tensor, is_masked: Tensor, weights: Tensor) -> Tensor:
-    """Mean over rows of the weighted mean over a row's masked tokens: the 1/t weight with the drawn t."""
+    """Each row's weighted mean over its masked tokens, [batch]: the 1/t weight with the drawn t."""
     losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
     weights = weights * is_masked
-    return ((losses * weights).sum(1) / weights.sum(1).clamp(min=1e-3)).mean()
+    return (losses * weights).sum(1) / weights.sum(1).clamp(min=1e-3)
 
 
 def draw_masks(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -57,7 +58,7 @@ def diffusion_loss(
     with_reuse: bool,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """Losses of the refresh and of the reuse over stale, pruned keys (zero unless `with_reuse`).
+    """Each row's loss at the refresh and at the reuse over stale, pruned keys (zero unless `with_reuse`).
 
     Blocks before the current one are clean, later ones fully masked, as in decoding.
     """

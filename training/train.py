@@ -21,12 +21,13 @@ from training.decode import MODES, Mode
 from training.evaluate import Evaluator, Question, load_questions, save_scores, table
 from training.export import export
 from training.loader import step_stream
+from training.losses import LossTotals
 from training.model import MaskedDiffusionModel, ModelShape
 from training.muon import Muon
 from training.objective import MicroBatch, diffusion_loss
 from training.prepare import QUESTIONS, WORDS
 from training.schedule import learning_rate_factor
-from training.tasks.mixture import make_mixture
+from training.tasks.mixture import EARLY_UNTIL, FAMILIES, make_curriculum
 from training.tokenizer import MASK, build_tokenizer, token_id
 from training.words import load_words
 
@@ -69,7 +70,7 @@ class Trainer:
         self.average = [p.detach().clone() for _, p in named]
         self.generator = torch.Generator(device)
         self.step = 0
-        self.losses = torch.zeros(2, device=device)
+        self.losses = LossTotals(FAMILIES, device)
         self.tokens = 0
 
     def advance(self, micro_batches: Sequence[MicroBatch], mask_token_id: int, progress: float) -> None:
@@ -83,8 +84,8 @@ class Trainer:
                 self.model, batch, mask_token_id, self.generator, with_reuse=with_reuse, dtype=self.dtype
             )
             share = len(batch.tokens) / rows
-            (sum(losses) * share).backward()  # type: ignore[union-attr]
-            self.losses += torch.stack([loss.detach() for loss in losses]) * share
+            (sum(loss.mean() for loss in losses) * share).backward()  # type: ignore[union-attr]
+            self.losses.add(batch.family, *losses)
             self.tokens += batch.tokens.numel()
         rate = recipe.learning_rate * learning_rate_factor(self.step, progress)
         for group in self.rest.param_groups:
@@ -130,8 +131,8 @@ def to_device(arrays: BatchArrays, device: torch.device) -> MicroBatch:
     tokens, rows = torch.from_numpy(arrays.tokens), torch.from_numpy(arrays.rows)
     if device.type == "cuda":
         tokens, rows = tokens.pin_memory(), rows.pin_memory()
-    first, block_start, answer_end = rows.to(device, non_blocking=True).long()
-    return MicroBatch(tokens.to(device, non_blocking=True).long(), first, block_start, answer_end)
+    first, block_start, answer_end, family = rows.to(device, non_blocking=True).long()
+    return MicroBatch(tokens.to(device, non_blocking=True).long(), first, block_start, answer_end, family)
 
 
 def evaluate(
@@ -155,8 +156,10 @@ def train(options: argparse.Namespace, recipe: Recipe, shape: ModelShape) -> Non
     mask_token_id = token_id(tokenizer, MASK)
     every_question = load_questions(options.data / QUESTIONS, 10**9)
     held_out = frozenset(question.question for question in every_question)
-    mixture = make_mixture(load_words(options.data / WORDS), held_out)
-    batcher = Batcher(mixture, tokenizer, recipe.sequences, recipe.micro_tokens, recipe.seed)
+    curriculum = make_curriculum(load_words(options.data / WORDS), held_out)
+    batcher = Batcher(
+        curriculum, tokenizer, recipe.sequences, recipe.micro_tokens, options.steps, recipe.seed
+    )
     first = torch.load(options.resume, map_location="cpu", weights_only=True)["step"] if options.resume else 0
     last = min(options.steps, options.stop_at or options.steps)
     with (
@@ -171,16 +174,13 @@ def train(options: argparse.Namespace, recipe: Recipe, shape: ModelShape) -> Non
             progress = trainer.step / options.steps
             trainer.advance([to_device(a, trainer.device) for a in arrays], mask_token_id, progress)
             if trainer.step % LOG_EVERY == 0:
-                refresh_loss, reuse_loss = (trainer.losses / LOG_EVERY).tolist()
-                trainer.losses.zero_()
-                seconds = time.perf_counter() - started
+                losses = trainer.losses.take()  # waits for the device, so that `seconds` counts its work
                 line = {
                     "step": trainer.step,
-                    "refresh_loss": round(refresh_loss, 5),
-                    "reuse_loss": round(reuse_loss, 5),
                     "tokens": trainer.tokens,
-                    "seconds": round(seconds, 1),
+                    "seconds": round(time.perf_counter() - started, 1),
                     "progress": round(progress, 4),
+                    **losses,
                 }
                 log.write(json.dumps(line) + "\n")
                 log.flush()
@@ -206,13 +206,13 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("training/runs/embedded"))
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--stop-at", type=int, help="end before --steps, the schedule unchanged")
     parser.add_argument("--sequences", type=int, default=2560, help="examples a step")
     parser.add_argument("--micro-tokens", type=int, default=98304, help="padded tokens a forward")
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument(
-        "--reuse-from", type=float, default=0.3, help="part of training without the reuse loss"
+        "--reuse-from", type=float, default=EARLY_UNTIL, help="part of training without the reuse loss"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())

@@ -19,7 +19,7 @@ from training.tasks import (
     word_sorting,
 )
 from training.tasks.example import Example
-from training.tasks.mixture import SHARES, make_mixture
+from training.tasks.mixture import make_curriculum
 from training.words import words_from_reasoning_gym
 
 WORDS = words_from_reasoning_gym()
@@ -69,18 +69,15 @@ def test_spans_for_letter_counting_come_from_reasoning_gyms_text() -> None:
     assert tuple(dataset.words) == WORDS.running
 
 
-def test_the_mixture_never_draws_a_held_out_question() -> None:
+@pytest.mark.parametrize("progress", [0.0, 1.0])
+def test_no_mixture_draws_a_held_out_question(progress: float) -> None:
     held_out = frozenset(item.question for item in make_items(Family.CHAIN_SUM, 500, HELD_OUT_SEED))
-    mixture = make_mixture(WORDS, held_out)
+    mixture = make_curriculum(WORDS, held_out).at(progress)
     rng = random.Random(3)
 
-    drawn = {mixture.sample(rng).question for _ in range(5_000)}
+    drawn = {example.question for _, example in (mixture.sample(rng) for _ in range(5_000))}
 
     assert not drawn & held_out
-
-
-def test_the_shares_are_a_distribution() -> None:
-    assert sum(SHARES.values()) == pytest.approx(1.0)
 
 
 @given(st.integers(0, 2**32), st.integers(8, 140), st.integers(1, 8))

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from training.phrases import check_against_content
-from training.tasks.mixture import make_mixture
+from training.tasks.mixture import make_curriculum
 from training.tokenizer import SPECIAL_TOKENS, build_tokenizer, render_prompt
 from training.words import words_from_reasoning_gym
 
@@ -31,10 +31,10 @@ def test_any_text_survives_encoding(text: str) -> None:
 
 
 def test_task_texts_survive_encoding() -> None:
-    mixture = make_mixture(words_from_reasoning_gym())
+    mixture = make_curriculum(words_from_reasoning_gym()).whole
     rng = random.Random(5)
     for _ in range(500):
-        example = mixture.sample(rng)
+        _, example = mixture.sample(rng)
         for text in (example.question, example.answer):
             assert TOKENIZER.decode(TOKENIZER.encode(text).ids) == text
 
