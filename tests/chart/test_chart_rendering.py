@@ -43,7 +43,10 @@ CLUSTER_FACTS = {
     ("", "namespaces"): READ,
     ("apiextensions.k8s.io", "customresourcedefinitions"): READ,
 }
-LEASES = {("coordination.k8s.io", "leases"): ["get", "create", "update", "patch", "list", "watch"]}
+IN_ITS_OWN_NAMESPACE = {
+    ("coordination.k8s.io", "leases"): ["get", "create", "update", "patch", "list", "watch"],
+    ("", "configmaps"): ["get", "create", "patch"],
+}
 
 
 def of_kind(manifests: Iterable[Manifest], kind: str, hooks: bool = False) -> list[Manifest]:
@@ -102,7 +105,8 @@ def test_the_operator_of_the_whole_cluster_may_do_what_it_needs_and_no_more(tool
     (lease_role,) = of_kind(manifests, "Role")
 
     assert permissions(role) == CLUSTER_FACTS | OPERATOR_MAY
-    assert permissions(lease_role) == LEASES
+    assert permissions(lease_role) == IN_ITS_OWN_NAMESPACE
+    assert [rule.get("resourceNames") for rule in lease_role["rules"]] == [None, ["dllm-operator-profiles"]]
     assert lease_role["metadata"]["namespace"] == "dllm-system"
 
 
@@ -115,7 +119,7 @@ def test_the_operator_of_some_namespaces_may_act_only_there(tools: Tools) -> Non
     bound = {one["metadata"]["namespace"] for one in of_kind(manifests, "RoleBinding")}
 
     assert permissions(cluster_roles[binding["roleRef"]["name"]]) == CLUSTER_FACTS
-    assert roles == {"dllm-system": LEASES, "red": OPERATOR_MAY, "blue": OPERATOR_MAY}
+    assert roles == {"dllm-system": IN_ITS_OWN_NAMESPACE, "red": OPERATOR_MAY, "blue": OPERATOR_MAY}
     assert bound == {"dllm-system", "red", "blue"}
     assert environment(operator_container(manifests))["DLLM_OPERATOR_NAMESPACES"] == "red,blue"
 

@@ -53,12 +53,20 @@ class Load:
 
 @contextmanager
 def constant_load(
-    cluster: Cluster, namespace: str, host: str, *, fresh: int, kept: int = 0, port: int = 8000
+    cluster: Cluster,
+    namespace: str,
+    host: str,
+    *,
+    fresh: int,
+    kept: int = 0,
+    port: int = 8000,
+    words: int = 0,
 ) -> Iterator[Load]:
-    """So many threads of each kind ask until the block ends; then the last answers are awaited."""
+    """So many threads of each kind ask until the block ends; then the last answers are awaited. ``words``
+    make the question longer."""
     pod = ["kubectl", "exec", "-i", "client", "-n", namespace, "--", "/opt/dllm/bin/python"]
     process = subprocess.Popen(
-        [*pod, "-c", SCRIPT.read_text(), host, str(port), str(fresh), str(kept)],
+        [*pod, "-c", SCRIPT.read_text(), host, str(port), str(fresh), str(kept), str(words)],
         env=cluster.env,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

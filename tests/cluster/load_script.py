@@ -1,8 +1,9 @@
-"""Constant load, run in a pod: HOST PORT FRESH KEPT. Prints a JSON line a request until standard input ends.
+"""Constant load, run in a pod: HOST PORT FRESH KEPT [WORDS].
 
-FRESH threads open a connection for each request, KEPT threads use theirs for as long as the server lets them.
-A request that fails is asked again, each time on a new connection, until it is answered. `error` is its first
-failure: the HTTP status and the error's code, or the exception that broke the connection.
+Prints a JSON line a request until standard input ends. FRESH threads open a connection for each request, KEPT
+threads use theirs for as long as the server lets them; WORDS more words make the question longer. A request
+that fails is asked again, each time on a new connection, until it is answered. `error` is its first failure:
+the HTTP status and the error's code, or the exception that broke the connection.
 """
 
 from __future__ import annotations
@@ -16,23 +17,18 @@ import time
 TIMEOUT_SECONDS = 60
 MOST_TRIES = 50
 RETRY_SECONDS = 0.2
-BODY = json.dumps(
-    {
-        "messages": [
-            {
-                "role": "user",
-                "content": "State the final answer to the following arithmetic problem: 2 + 3 =",
-            }
-        ],
-        "max_tokens": 16,
-    }
-)
+QUESTION = "State the final answer to the following arithmetic problem: 2 + 3 ="
 
 
-def ask(connection: http.client.HTTPConnection) -> str | None:
+def make_body(words: int) -> str:
+    content = QUESTION + " again" * words
+    return json.dumps({"messages": [{"role": "user", "content": content}], "max_tokens": 16})
+
+
+def ask(connection: http.client.HTTPConnection, body: str) -> str | None:
     """None for an answer, else what went wrong."""
     try:
-        connection.request("POST", "/v1/chat/completions", BODY, {"Content-Type": "application/json"})
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         text = response.read()
     except (OSError, http.client.HTTPException) as error:
@@ -46,6 +42,7 @@ def ask(connection: http.client.HTTPConnection) -> str | None:
 
 def main() -> None:
     host, port, fresh, kept = sys.argv[1], *(int(word) for word in sys.argv[2:5])
+    body = make_body(int(sys.argv[5]) if len(sys.argv) > 5 else 0)
     stop, printing = threading.Event(), threading.Lock()
 
     def connect() -> http.client.HTTPConnection:
@@ -56,12 +53,12 @@ def main() -> None:
         while not stop.is_set():
             if not is_kept:
                 connection.close()
-            error = failure = ask(connection)
+            error = failure = ask(connection, body)
             tries = 1
             while failure is not None and tries < MOST_TRIES:
                 time.sleep(RETRY_SECONDS)
                 again = connect()
-                failure = ask(again)
+                failure = ask(again, body)
                 again.close()
                 tries += 1
             line = {"is_kept": is_kept, "error": error, "tries": tries, "is_answered": failure is None}
