@@ -56,6 +56,7 @@ class Session:
     samples: list[Sample] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
     watches_memory: bool = False
+    generation: int = 0  # of the live settings, for the windows
     device_peak_bytes: int = 0
     owned_peak_bytes: int = 0
     meter: Meter = field(init=False)
@@ -82,7 +83,7 @@ class Session:
         self._note(engine.step())
         if self.watches_memory:
             self.device_peak_bytes = max(self.device_peak_bytes, self.started.memory.peak_bytes())
-        self.meter.read(0)
+        self.meter.read(self.generation)
         if self.watches_memory:
             owners = self.started.ledger.owners()
             self.owned_peak_bytes = max(self.owned_peak_bytes, sum(owners.values()) - owners["free"])

@@ -21,6 +21,8 @@ from dllm_operator.tuning.window import PoolWindow
 
 CUT = 0.5  # of the token budget after an out-of-memory
 LEAST_CUT = 0.9  # of the token budget after a peak above target
+PAGES_CUT = 0.5  # of the pages at once
+LEAST_PAGES = 2
 CAUTIOUS_STEP = 1.25
 HYSTERESIS = 1.08  # a wish closer than this to what is set is no wish
 AIM_BELOW = 0.005  # of the device below the target: what predictions aim at
@@ -117,6 +119,8 @@ def _in_danger(state: TuningState, window: PoolWindow, objective: Objective) -> 
     if _is_leaking(state, window) and not has_ended:
         message = f"{what}: other memory grows window after window with nothing changed; restart the pods"
         return state, Decision(Reason.LEAK, message, Change(Action.RESTART, now))
+    if not has_ended and window.peak_activation_bytes + window.peak_logits_bytes < _excess(window, objective):
+        return state, _shrink_pages(state, window, objective, what)
     bounds, tokens = objective.bounds, now.max_num_batched_tokens
     use = memory_use(state, window, objective)
     predicted = use.most_tokens(now, objective.target - AIM_BELOW) if use.bytes_per_token > 0 else tokens
@@ -130,6 +134,32 @@ def _in_danger(state: TuningState, window: PoolWindow, objective: Objective) -> 
     state = replace(state, ceiling_tokens=tokens, ceiling_window=state.window, trial=None)
     message = f"{what}: {_difference(now, cut)}"
     return state, Decision(reason, message, Change(Action.LIVE, cut))
+
+
+def _excess(window: PoolWindow, objective: Objective) -> float:
+    """Bytes of the peak above the target."""
+    return window.peak_bytes - objective.target * window.device_bytes
+
+
+def _shrink_pages(state: TuningState, window: PoolWindow, objective: Objective, what: str) -> Decision:
+    """No token budget helps where what is held between steps is too much. At most half of the pages go at
+    once."""
+    now = state.setting
+    wish = now.kv_pool_bytes - _excess(window, objective) - AIM_BELOW * window.device_bytes
+    pages = int(max(wish, PAGES_CUT * now.kv_pool_bytes)) // objective.page_bytes
+    smaller = replace(now, kv_pool_bytes=pages * objective.page_bytes)
+    held = f"{what}, and not for activations"
+    if pages < LEAST_PAGES or smaller == now:
+        return Decision(Reason.AT_BOUNDS, f"{held}: weights and other memory leave no room for pages")
+    if _is_cooling(state):
+        return Decision(Reason.SETTLING, f"{held}: the last restart is too recent for another")
+    message = f"{held}: {_difference(now, smaller)}"
+    return Decision(Reason.PEAK_ABOVE_TARGET, message, Change(Action.RESTART, smaller))
+
+
+def _is_cooling(state: TuningState) -> bool:
+    last = state.restart_window
+    return last is not None and state.window - last < RESTART_COOLDOWN_WINDOWS
 
 
 def _danger(window: PoolWindow, objective: Objective) -> tuple[Reason, str]:
@@ -215,9 +245,9 @@ def _split(
     state: TuningState, window: PoolWindow, objective: Objective, speed: Speed | None
 ) -> Decision | None:
     """Another division of memory between activations and pages, where it is worth a restart."""
-    last = state.restart_window
-    is_cooling = last is not None and state.window - last < RESTART_COOLDOWN_WINDOWS
-    if speed is None or state.starved < STARVED_WINDOWS or is_cooling or state.pages_per_request is None:
+    if speed is None or state.starved < STARVED_WINDOWS or state.pages_per_request is None:
+        return None
+    if _is_cooling(state):
         return None
     now, use, load = state.setting, memory_use(state, window, objective), _load(state, window)
     target = objective.target - AIM_BELOW

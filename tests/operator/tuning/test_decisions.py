@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dllm_operator.tuning.controller import Objective, decide
@@ -71,6 +72,36 @@ def test_the_end_of_a_pools_only_pod_by_memory_cuts_the_budget() -> None:
 
     assert decision.reason is Reason.OUT_OF_MEMORY
     assert state.setting.max_num_batched_tokens == 2048
+
+
+def test_what_no_budget_causes_takes_pages_and_a_restart() -> None:
+    held = {"peak_bytes": int(22.6 * GIB), "peak_activation_bytes": 0, "peak_logits_bytes": 0}
+
+    state, decision = decide(TuningState(START, START), make_window(**held), OBJECTIVE)
+
+    assert decision.reason is Reason.PEAK_ABOVE_TARGET
+    assert decision.change is not None
+    assert decision.change.action is Action.RESTART
+    assert state.setting.max_num_batched_tokens == START.max_num_batched_tokens
+    assert 2.8 * GIB < state.setting.kv_pool_bytes < 3 * GIB
+    assert state.ceiling_tokens is None
+    for _ in range(3):
+        state, decision = decide(state, make_window(**held), OBJECTIVE)
+        assert decision.change is None
+        assert decision.reason is Reason.SETTLING
+
+
+def test_half_of_the_pages_go_at_once_and_none_where_that_is_no_cure() -> None:
+    held = {"peak_bytes": int(23.9 * GIB), "peak_activation_bytes": 0, "peak_logits_bytes": 0}
+    small = replace(START, kv_pool_bytes=GIB)
+
+    state, _ = decide(TuningState(small, small), make_window(**held), OBJECTIVE)
+    assert state.setting.kv_pool_bytes == GIB // 2
+
+    none = replace(START, kv_pool_bytes=2 << 20)
+    _, decision = decide(TuningState(none, none), make_window(**held), OBJECTIVE)
+    assert decision.reason is Reason.AT_BOUNDS
+    assert decision.change is None
 
 
 def test_no_pod_and_no_end_changes_nothing() -> None:

@@ -1,0 +1,161 @@
+"""``python -m benchmarks.tuning``: the operator's controller drives the engine on one GPU under memory
+limits, beside a sweep of fixed settings in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.gpu.bench import Bench, Deadline
+from benchmarks.gpu.record import environment, load, save
+from benchmarks.gpu.scale import FULL, TINY
+from benchmarks.tuning.drive import Experiment, is_quiet, serve_fixed, serve_tuned
+
+DEFAULT = Path(__file__).resolve().parent.parent / "results" / "tuning.json"
+PART_SECONDS = 550.0
+REACHES = 0.97
+BEATS = 1.10
+
+ON_GPU = Experiment(
+    limit=None,
+    start={
+        "max_model_len": 1024,
+        "max_num_batched_tokens": 2048,
+        "max_num_seqs": 64,
+        "kv_pool_bytes": None,
+        "retention_ratio": 0.5,
+    },
+    fixed=(1024, 4000, 16_384),
+    fixed_seqs=256,
+    fixed_seconds=14.0,
+    requests=400,
+    interval_seconds=5.0,
+    window_seconds=1.0,
+    looks=18,
+    steady_looks=4,
+)
+LIMITS = ("24GiB", "48GiB", "80GiB")
+ON_CPU = replace(
+    ON_GPU,
+    start={
+        "max_model_len": 64,
+        "max_num_batched_tokens": 96,
+        "max_num_seqs": 4,
+        "kv_pool_bytes": "1MiB",
+        "retention_ratio": 0.5,
+    },
+    fixed=(64, 256),
+    fixed_seqs=16,
+    fixed_seconds=1.0,
+    requests=24,
+    interval_seconds=0.5,
+    window_seconds=0.1,
+    looks=4,
+    steady_looks=2,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__)
+    parser.add_argument("--limit", nargs="+", default=LIMITS, help="memory limits, a GPU type each")
+    parser.add_argument("--tiny", action="store_true", help="toy shapes on a CPU: shows that everything runs")
+    parser.add_argument("--output", type=Path, help=f"JSON, merged limit by limit (default {DEFAULT.name})")
+    parser.add_argument("--commit", help="what to record where there is no repository")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the output file and stop")
+    options = parser.parse_args(arguments)
+    console = Console(width=max(Console().width, 140))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    output = options.output or (Path(tempfile.gettempdir(), "tuning-tiny.json") if options.tiny else DEFAULT)
+    if options.plot is not None:
+        from benchmarks.tuning.plot import draw
+
+        draw(load(output), options.plot)
+        return 0
+    bench = Bench(TINY if options.tiny else FULL, {}, console)
+    run = environment(options.commit) | {"scale": bench.scale.name}
+    failed = []
+    try:
+        for limit in ("none",) if options.tiny else options.limit:
+            experiment = ON_CPU if options.tiny else replace(ON_GPU, limit=limit)
+            bench.deadline = Deadline(PART_SECONDS)
+            try:
+                measured = measure(bench, experiment)
+            except Exception:
+                traceback.print_exc()
+                failed.append(limit)
+                continue
+            record = load(output)
+            record["parts"][limit] = measured | {"run": run}
+            save(output, record)
+    finally:
+        bench.close()
+    console.print(table(load(output)))
+    return 1 if failed else 0
+
+
+def measure(bench: Bench, experiment: Experiment) -> dict[str, Any]:
+    """The sweep, the tuned run from the start that is the same for all, and a second one from its profile."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dllm-tuning-") as name:
+        folder = Path(name)
+        fixed = []
+        for tokens in experiment.fixed:
+            fixed.append(serve_fixed(bench, experiment, tokens, folder))
+            bench.say(f"fixed {tokens}: {fixed[-1]['tokens_per_second']:.0f} tok/s")
+        story = serve_tuned(bench, experiment, folder, looks=experiment.looks)
+        again = serve_tuned(bench, experiment, folder, looks=experiment.steady_looks, learned=story.tuning)
+    best = max(row["tokens_per_second"] for row in fixed)
+    tuned = story.rate(experiment.steady_looks)
+    largest = fixed[-1]["tokens_per_second"]
+    return {
+        "seconds": time.monotonic() - began,
+        "fixed": fixed,
+        "tuned": story.rows,
+        "tuned_out_of_memory": story.out_of_memory,
+        "is_quiet": is_quiet(story, experiment.steady_looks),
+        "second": again.rows,
+        "second_out_of_memory": again.out_of_memory,
+        "tuned_tokens_per_second": tuned,
+        "share_of_best": tuned / best if best else None,
+        "over_largest": tuned / largest if largest else None,
+        "second_looks": looks_until(again.rows, REACHES * tuned),
+    }
+
+
+def looks_until(rows: Sequence[dict[str, Any]], rate: float) -> int | None:
+    """How many looks pass before one serves at ``rate``; None if none does."""
+    return next((n for n, row in enumerate(rows) if row["tokens_per_second"] >= rate), None)
+
+
+def table(record: dict[str, Any]) -> Table:
+    """One row a limit."""
+    found = Table(title="The controller against fixed token budgets")
+    for name in ("limit", "fixed: tok/s by budget", "tuned tok/s", "of the best", "over the largest", "OOM"):
+        found.add_column(name)
+    for limit, part in record["parts"].items():
+        fixed = ", ".join(f"{row['tokens']}: {row['tokens_per_second']:.0f}" for row in part["fixed"])
+        found.add_row(
+            limit,
+            fixed,
+            f"{part['tuned_tokens_per_second']:.0f}",
+            f"{part['share_of_best'] or 0:.1%} (at least {REACHES:.0%})",
+            f"{part['over_largest']:.2f} x" if part["over_largest"] else "it does not run",
+            f"{part['tuned_out_of_memory']} + {part['second_out_of_memory']}",
+        )
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""The controller drives a toy engine on a CPU: that all of the experiment runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from dllm_operator.tuning.decision import Reason
+
+from benchmarks.tuning.__main__ import looks_until, main
+
+
+def test_the_experiment_runs_and_records_every_look(tmp_path: Path) -> None:
+    output = tmp_path / "tuning.json"
+
+    assert main(["--tiny", "--output", str(output), "--commit", "test"]) == 0
+
+    [part] = json.loads(output.read_text())["parts"].values()
+    assert [row["tokens"] for row in part["fixed"]] == [64, 256]
+    assert all(row["tokens_per_second"] > 0 for row in part["fixed"])
+    assert [row["look"] for row in part["tuned"]] == [0, 1, 2, 3]
+    assert {row["reason"] for row in part["tuned"]} <= {str(reason) for reason in Reason}
+    assert part["tuned"][0]["budget"] == 96
+    assert part["second"][0]["budget"] == part["tuned"][-1]["budget"]
+    assert main(["--output", str(output), "--plot", str(tmp_path / "tuning.png")]) == 0
+    assert (tmp_path / "tuning.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("rates", "expected"), [([10, 99, 100], 1), ([100], 0), ([1, 2], None), ([], None)])
+def test_how_many_looks_a_known_key_needs(rates: list[float], expected: int | None) -> None:
+    assert looks_until([{"tokens_per_second": rate} for rate in rates], 97) == expected
