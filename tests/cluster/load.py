@@ -63,7 +63,7 @@ def constant_load(
     words: int = 0,
 ) -> Iterator[Load]:
     """So many threads of each kind ask until the block ends; then the last answers are awaited. ``words``
-    make the question longer."""
+    make the question longer, and its answer work."""
     pod = ["kubectl", "exec", "-i", "client", "-n", namespace, "--", "/opt/dllm/bin/python"]
     process = subprocess.Popen(
         [*pod, "-c", SCRIPT.read_text(), host, str(port), str(fresh), str(kept), str(words)],

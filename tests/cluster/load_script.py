@@ -1,9 +1,9 @@
 """Constant load, run in a pod: HOST PORT FRESH KEPT [WORDS].
 
 Prints a JSON line a request until standard input ends. FRESH threads open a connection for each request, KEPT
-threads use theirs for as long as the server lets them; WORDS more words make the question longer. A request
-that fails is asked again, each time on a new connection, until it is answered. `error` is its first failure:
-the HTTP status and the error's code, or the exception that broke the connection.
+threads use theirs for as long as the server lets them; WORDS more words make the question longer, and its
+answer work. A request that fails is asked again, each time on a new connection, until it is answered. `error`
+is its first failure: the HTTP status and the error's code, or the exception that broke the connection.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ QUESTION = "State the final answer to the following arithmetic problem: 2 + 3 ="
 
 
 def make_body(words: int) -> str:
-    content = QUESTION + " again" * words
-    return json.dumps({"messages": [{"role": "user", "content": content}], "max_tokens": 16})
+    """With words, work for an engine: four answers a request, of full length, in small steps."""
+    body = {"messages": [{"role": "user", "content": QUESTION + " again" * words}], "max_tokens": 16}
+    if words:
+        quota = {"unmasking": {"strategy": "quota", "value": 4}}
+        body |= {"n": 4, "max_tokens": 32, "ignore_eos": True, "diffusion": quota}
+    return json.dumps(body)
 
 
 def ask(connection: http.client.HTTPConnection, body: str) -> str | None:

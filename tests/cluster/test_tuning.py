@@ -156,7 +156,7 @@ def test_two_pools_end_with_settings_of_their_own_in_the_same_pods(
     before = {pool: pod_of(tuned, pool)["metadata"]["uid"] for pool in START_TOKENS}
     assert objects.namespace is not None
 
-    with constant_load(cluster, objects.namespace, "tuned", fresh=72, words=30) as load:
+    with constant_load(cluster, objects.namespace, "tuned", fresh=24, words=30) as load:
         small = eventually(lambda: check_changed(tuned, "small"), 3 * INTERVAL_SECONDS)
         decided = datetime.now(UTC)
         eventually(lambda: check_applied(cluster, tuned, "small"), 2 * INTERVAL_SECONDS)
@@ -255,8 +255,8 @@ def test_an_engine_that_never_applies_is_named_and_left_alone(cluster: Cluster, 
     serving = Serving.create(objects, "deaf", tight(2, roomy))
     serving.wait_ready(START_SECONDS)
     assert objects.namespace is not None
-    with constant_load(cluster, objects.namespace, "deaf", fresh=40, words=30) as load:
-        load.wait(cluster, 60)
+    with constant_load(cluster, objects.namespace, "deaf", fresh=12, words=30) as load:
+        load.wait(cluster, 24)
     pod = pod_of(serving)["metadata"]["name"]
     run_in(cluster, objects, pod, STOP_ENGINE)
 
@@ -279,15 +279,14 @@ for process in filter(str.isdigit, os.listdir("/proc")):
             print(process)
 """
 FILL_MEMORY = """
-import ctypes
-libc = ctypes.CDLL(None, use_errno=True)
-libc.shmat.restype = ctypes.c_void_p
-size = 32 << 20
-for _ in range(64):  # segments that outlive their writer, so that the largest process is the engine
-    segment = libc.shmget(0, ctypes.c_size_t(size), 0o1600)
-    address = libc.shmat(segment, None, 0)
-    ctypes.memset(address, 1, size)
-    libc.shmdt(ctypes.c_void_p(address))
+import os
+for process in filter(str.isdigit, os.listdir("/proc")):
+    with open(f"/proc/{process}/cmdline", "rb") as file:
+        is_engine = b"dllm_server.engine.loop" in file.read()
+    if is_engine:  # the one to go first when the container's memory is full
+        with open(f"/proc/{process}/oom_score_adj", "w") as file:
+            file.write("1000")
+held = [bytearray(b"x") * (10 << 20) for _ in range(70)]
 """
 
 
@@ -304,9 +303,13 @@ def test_metrics_that_vanish_change_nothing(objects: Objects) -> None:
     condition = serving.wait_reason("TuningConverged", "NoReadings", START_SECONDS)
 
     assert condition["status"] == "Unknown"
-    assert "no metrics" in " ".join(tuning(serving)["notes"])
+    eventually(lambda: check_silence_said(serving), 60.0)
     assert tuning(serving)["generation"] == 0
     serving.delete()
+
+
+def check_silence_said(serving: Serving) -> None:
+    assert "no metrics" in " ".join(tuning(serving).get("notes", ()))
 
 
 def test_a_device_that_ran_out_has_its_own_reason_and_cut(objects: Objects) -> None:

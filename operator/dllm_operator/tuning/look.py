@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from dllm_operator.api.status import LastChange
 from dllm_operator.api.tuning import CountBounds, ShareBounds, TuningMode, TuningSpec
@@ -24,6 +24,7 @@ MOST_LOGITS = 32_768
 LEAST_SHARE = 0.1
 STUCK_LOOKS = 5  # at which a generation counts as not applied
 ROLLBACK_LOOKS = 10
+ON_ITS_WAY = timedelta(seconds=90)  # by the kubelet, from the ConfigMap to the file
 _TOKENS = "max_num_batched_tokens"
 
 
@@ -60,6 +61,8 @@ def look(
     tuning = _updated(tuning, seen, readings, around, now)
     state = tuning.state
     objective = _objective(tuning.memory, window, readings, around)
+    if not readings and _is_on_its_way(tuning, now):
+        window = replace(window, is_applied=False)
     following, decision = decide(state, window, objective)
     if _is_stuck(tuning, decision):
         if around.is_failing and state.fallback is not None and tuning.memory.applying >= ROLLBACK_LOOKS:
@@ -87,6 +90,12 @@ def look(
         last_change=last,
     )
     return Outcome(tuning, decision if decision.change is not None else None)
+
+
+def _is_on_its_way(tuning: PoolTuning, now: datetime) -> bool:
+    """Whether a pod that ended may not have had the newest settings yet: its end says nothing of them."""
+    last = tuning.last_change
+    return last is not None and now - last.time < ON_ITS_WAY
 
 
 def _updated(

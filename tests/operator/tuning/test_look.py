@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -156,6 +156,19 @@ def test_a_device_that_ran_out_is_counted_and_cut() -> None:
     assert found.tuning.out_of_memory == 1
     assert found.tuning.state.setting.max_num_batched_tokens == 512
     assert found.tuning.memory.last_end == "2026-01-01T00:00:00Z"
+
+
+def test_an_end_before_the_last_cut_can_have_arrived_does_not_cut_again() -> None:
+    tuning = after(begin(), {}, kills=1).tuning
+    seen = observe_pool({}, {}, {}, generation=tuning.state.generation, kills=1)
+
+    soon = look(tuning, seen, {}, around(), NOW + timedelta(seconds=30))
+    late = look(tuning, seen, {}, around(), NOW + timedelta(seconds=120))
+
+    assert soon.change is None
+    assert soon.tuning.reason is Reason.APPLYING
+    assert soon.tuning.out_of_memory == 2
+    assert late.tuning.state.setting.max_num_batched_tokens == 256
 
 
 @pytest.mark.parametrize("is_host_memory", [True, False], ids=["cpu", "gpu"])
