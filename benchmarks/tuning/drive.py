@@ -13,9 +13,9 @@ from dllm_operator.tuning.decision import Reason
 from dllm_operator.tuning.look import Surroundings, look
 from dllm_operator.tuning.observation import observe_pool
 from dllm_operator.tuning.pool_start import specified_setting
+from dllm_operator.tuning.reading import merged
 from dllm_operator.tuning.record import Memory, PoolTuning, remembered
 from dllm_operator.tuning.state import TuningState
-from dllm_operator.tuning.tuner import merged
 from dllm_server.engine.device_memory import is_out_of_memory
 from dllm_server.memory import BudgetError
 

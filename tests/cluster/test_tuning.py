@@ -270,19 +270,19 @@ def test_an_engine_that_never_applies_is_named_and_left_alone(cluster: Cluster, 
     serving.delete()
 
 
-STOP_ENGINE = """
+STOP_ENGINE = r"""
 import os, signal
 for process in filter(str.isdigit, os.listdir("/proc")):
     with open(f"/proc/{process}/cmdline", "rb") as file:
-        if b"dllm_server.engine.loop" in file.read():
+        if b"-m\x00dllm_server.engine.loop\x00" in file.read():
             os.kill(int(process), signal.SIGSTOP)
             print(process)
 """
-FILL_MEMORY = """
+FILL_MEMORY = r"""
 import os
 for process in filter(str.isdigit, os.listdir("/proc")):
     with open(f"/proc/{process}/cmdline", "rb") as file:
-        is_engine = b"dllm_server.engine.loop" in file.read()
+        is_engine = b"-m\x00dllm_server.engine.loop\x00" in file.read()
     if is_engine:  # the one to go first when the container's memory is full
         with open(f"/proc/{process}/oom_score_adj", "w") as file:
             file.write("1000")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -16,6 +16,7 @@ Labels = tuple[tuple[str, str], ...]
 Series = Mapping[str, Mapping[Labels, float]]
 
 OWNERS = ("weights", "kv_pool", "activations", "logits", "other")
+MOST_WINDOWS = 400  # an hour of ten seconds each
 _SUMS = ("steps", "tokens", "seconds", "token_seconds", "squared_tokens")
 
 
@@ -97,6 +98,16 @@ def reading_of(series: Series) -> PodReading:
         windows=_windows(series),
         latency=_latency(series),
     )
+
+
+def merged(earlier: PodReading | None, now: PodReading) -> PodReading:
+    """The newer reading of a pod with the windows that the earlier one still showed, unless its engine began
+    anew."""
+    if earlier is None or now.sums.steps < earlier.sums.steps:
+        return now
+    shown = {(window.number, window.start_seconds) for window in now.windows}
+    gone = tuple(w for w in earlier.windows if (w.number, w.start_seconds) not in shown)
+    return replace(now, windows=gone[-MOST_WINDOWS:] + now.windows)
 
 
 def _series(text: str) -> Series:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import aiohttp
@@ -26,7 +26,7 @@ from dllm_operator.tuning.look import Surroundings, look
 from dllm_operator.tuning.observation import observe_pool
 from dllm_operator.tuning.profile_store import ProfileStore
 from dllm_operator.tuning.prometheus import query
-from dllm_operator.tuning.reading import PodReading
+from dllm_operator.tuning.reading import PodReading, merged
 from dllm_operator.tuning.scrape import Scrape, scrape
 
 log = structlog.get_logger(__name__)
@@ -235,18 +235,6 @@ class Tuner:
                 reason=change.reason,
                 message=change.message,
             )
-
-
-def merged(earlier: PodReading | None, now: PodReading) -> PodReading:
-    """The newer reading with the windows that the earlier one still showed."""
-    if earlier is None or now.sums.steps < earlier.sums.steps:
-        return now
-    shown = {(window.number, window.start_seconds) for window in now.windows}
-    gone = tuple(w for w in earlier.windows if (w.number, w.start_seconds) not in shown)
-    return replace(now, windows=gone[-MOST_WINDOWS:] + now.windows)
-
-
-MOST_WINDOWS = 400  # an hour of ten seconds each
 
 
 def _metrics_url(pod: Manifest, port: int) -> str:

@@ -14,8 +14,8 @@ from aiohttp import web
 from dllm_operator.cluster_view import ClusterView
 from dllm_operator.observe import Manifest
 from dllm_operator.reconciler import Reconciler
-from dllm_operator.tuning.reading import parse_reading
-from dllm_operator.tuning.tuner import MOST_BETWEEN_SCRAPES, Tuner, TuningObserver, merged
+from dllm_operator.tuning.reading import merged, parse_reading
+from dllm_operator.tuning.tuner import MOST_BETWEEN_SCRAPES, Tuner, TuningObserver
 from engine_metrics import MIB, make_snapshot, make_window, metrics_text
 
 from tests.operator.objects import (
