@@ -278,15 +278,14 @@ for process in filter(str.isdigit, os.listdir("/proc")):
             os.kill(int(process), signal.SIGSTOP)
             print(process)
 """
-FILL_MEMORY = r"""
-import os
-for process in filter(str.isdigit, os.listdir("/proc")):
-    with open(f"/proc/{process}/cmdline", "rb") as file:
-        is_engine = b"-m\x00dllm_server.engine.loop\x00" in file.read()
-    if is_engine:  # the one to go first when the container's memory is full
-        with open(f"/proc/{process}/oom_score_adj", "w") as file:
-            file.write("1000")
-held = [bytearray(b"x") * (10 << 20) for _ in range(70)]
+FILL_MEMORY = """
+import os, time
+for _ in range(14):  # each smaller than the engine, which is the first to go when the container is full
+    if os.fork() == 0:
+        held = bytearray(b"x") * (60 << 20)
+        time.sleep(15)
+        os._exit(0)
+time.sleep(15)
 """
 
 
