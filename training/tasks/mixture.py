@@ -37,7 +37,7 @@ SHARES: Mapping[str, float] = {
 FAMILIES = tuple(SHARES)
 
 EARLY_UNTIL = 0.3  # part of training in which recall has short lists and the share below
-EARLY_RECALL_SHARE = 0.17
+EARLY_RECALL_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
