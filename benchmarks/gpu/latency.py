@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from benchmarks.gpu.session import Served
@@ -22,7 +23,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 @dataclass(frozen=True, slots=True)
 class Latencies:
     """Seconds from arrival. A request still open at the cut counts with its wait so far, so that percentiles
-    with ``open_requests`` above 0 are lower bounds."""
+    with ``open_requests`` above 0 are lower bounds. Gaps are those between a request's consecutive blocks, as
+    a client of a stream sees them; NaN where no request has two."""
 
     requests: int
     open_requests: int
@@ -34,6 +36,9 @@ class Latencies:
     first_block_p50: float
     first_block_p95: float
     first_block_p99: float
+    gap_p50: float
+    gap_p99: float
+    gap_max: float
     values: list[float]
 
     def record(self) -> dict[str, Any]:
@@ -46,6 +51,7 @@ def latencies(served: Iterable[Served], cut_seconds: float) -> Latencies:
     whole = [_until(request.finished, request.arrived, cut_seconds) for request in arrived]
     first = [_until(request.first_block, request.arrived, cut_seconds) for request in arrived]
     p50, p95, p99 = (percentile(whole, share) for share in SHARES)
+    gaps = [later - earlier for request in arrived for earlier, later in pairwise(request.blocks)]
     first_p50, first_p95, first_p99 = (percentile(first, share) for share in SHARES)
     return Latencies(
         requests=len(arrived),
@@ -58,6 +64,9 @@ def latencies(served: Iterable[Served], cut_seconds: float) -> Latencies:
         first_block_p50=first_p50,
         first_block_p95=first_p95,
         first_block_p99=first_p99,
+        gap_p50=percentile(gaps, 0.5),
+        gap_p99=percentile(gaps, 0.99),
+        gap_max=max(gaps, default=math.nan),
         values=sorted(whole),
     )
 

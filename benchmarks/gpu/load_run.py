@@ -47,7 +47,8 @@ class LoadRun:
         }
 
     def report(self, result: PartResult, note: str = "") -> None:
-        for field in ("p50", "p95", "p99", "first_block_p50", "first_block_p95", "first_block_p99"):
+        fields = ("p50", "p95", "p99", "first_block_p50", "first_block_p95", "first_block_p99")
+        for field in fields if self.system == "static" else (*fields, "gap_p50", "gap_p99", "gap_max"):
             result.add(f"{self.name}: {field}", getattr(self.found, field), "s", note=note)
 
 

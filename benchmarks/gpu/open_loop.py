@@ -29,9 +29,8 @@ def run(bench: Bench, result: PartResult) -> None:
     for profile in load.profiles:
         rate = part.saturated[profile] = saturation(bench, profile)
         result.add(f"{profile}: saturation", rate, "requests/s", note=f"{load.quota} tokens a step")
-        part.calm[profile] = part.serve(profile, "poisson", load.load_share, load.load_seconds)
-        if load.has_bursts:
-            part.serve(profile, "bursty", load.load_share, load.load_seconds)
+        for process in ("poisson", "bursty") if load.has_bursts else ("poisson",):
+            part.spread[profile, process] = part.serve(profile, process, load.load_share, load.load_seconds)
         bench.check_time(f"profile {profile}")
     for share in load.sweep_shares:
         part.serve(load.profiles[0], "poisson", share, load.sweep_seconds)
@@ -78,12 +77,13 @@ def busy_rate(samples: list[Sample]) -> float:
 
 @dataclass(slots=True)
 class OpenLoopPart:
-    """``saturated`` requests a second by profile; ``calm``: the engine's Poisson run at the load's share."""
+    """``saturated`` requests a second by profile; ``spread``: the engine's runs at the load's share, by
+    profile and process."""
 
     bench: Bench
     result: PartResult
     saturated: dict[str, float] = field(default_factory=dict)
-    calm: dict[str, LoadRun] = field(default_factory=dict)
+    spread: dict[tuple[str, str], LoadRun] = field(default_factory=dict)
 
     def serve(self, profile: str, process: str, share: float, seconds: float, label: str = "") -> LoadRun:
         """The engine under steady load."""
@@ -103,16 +103,22 @@ class OpenLoopPart:
         return run
 
     def refreshes_at_once(self, profile: str) -> None:
-        """The same arrivals with refreshes spread and with all of them in the step in which they are due."""
-        load, spread = self.bench.scale.open_loop, self.calm[profile]
+        """The same arrivals with refreshes spread and with all of them in the step in which they are due.
+
+        The work is the same, so that the end of a request hardly moves; what a long step of many refreshes
+        holds up is every other request's next block.
+        """
+        load = self.bench.scale.open_loop
         with without_staggering(self.bench):
             run_all(self.bench.engine(), short_requests(self.bench, RETENTION_RATIO))
-            label = ", refreshes at once"
-            at_once = self.serve(profile, "poisson", load.load_share, load.load_seconds, label)
-        note = "same arrivals; above 1 staggering helps"
-        for name, target in (("p50", None), ("p99", WORSE)):
-            ratio = getattr(at_once.found, name) / getattr(spread.found, name)
-            self.result.add(f"{profile}: {name} without staggering over with", ratio, "times", target, note)
+            for process in ("poisson", "bursty") if load.has_bursts else ("poisson",):
+                label = ", refreshes at once"
+                at_once = self.serve(profile, process, load.load_share, load.load_seconds, label).found
+                spread, note = self.spread[profile, process].found, f"{process}; above 1 staggering helps"
+                for name, target in (("p50", None), ("p99", None), ("gap_p50", None), ("gap_p99", WORSE)):
+                    ratio = getattr(at_once, name) / getattr(spread, name)
+                    figure = f"{profile}, {process}: {name} without staggering over with"
+                    self.result.add(figure, ratio, "times", target, note)
 
     def overload(self, profile: str) -> None:
         """A part of the saturation, then beyond it, then the part again: when is the queue empty?"""
@@ -155,7 +161,7 @@ class OpenLoopPart:
         run = LoadRun(name, "static", profile, "poisson", load.load_share, rate, cut, found, tokens)
         note = f"{found.open_requests} of {found.requests} still open after {cut:.0f} s"
         self._keep(run, note=note)
-        ratio = self.calm[profile].found.p99 / found.p99
+        ratio = self.spread[profile, "poisson"].found.p99 / found.p99
         self.result.add(f"{profile}: engine's p99 over the static batcher's", ratio, "times", TAIL, note)
         self.bench.say(f"{name}: p50 {found.p50:.2f} s, p99 {found.p99:.2f} s; {note}")
 

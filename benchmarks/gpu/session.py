@@ -21,13 +21,14 @@ SETTLE_SECONDS = 0.1
 
 @dataclass(slots=True)
 class Served:
-    """One request's times since the session began. ``None``: not yet."""
+    """One request's times since the session began. ``None``: not yet. ``blocks``: when each was published."""
 
     arrived: float
     first_block: float | None = None
     finished: float | None = None
     tokens: int = 0
     failure: str = ""
+    blocks: list[float] = field(default_factory=list)
 
 
 class Sample(NamedTuple):
@@ -135,6 +136,7 @@ class Session:
                 case BlockCommitted(request_id, token_ids):
                     served = self.served[request_id]
                     served.tokens += len(token_ids)
+                    served.blocks.append(now)
                     served.first_block = now if served.first_block is None else served.first_block
                 case Finished(request_id):
                     self.served[request_id].finished = now

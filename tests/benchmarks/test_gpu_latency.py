@@ -44,6 +44,18 @@ def test_a_request_that_had_not_come_before_the_cut_does_not_count() -> None:
     assert found.requests == 1
 
 
+def test_gaps_are_between_the_blocks_of_one_request() -> None:
+    served = [Served(0.0, 1.0, 4.0, blocks=[1.0, 1.5, 4.0]), Served(0.0, 2.0, 2.0, blocks=[2.0])]
+
+    found = latencies(served, cut_seconds=10.0)
+
+    assert (found.gap_p50, found.gap_p99, found.gap_max) == (0.5, 2.5, 2.5)
+
+
+def test_without_a_second_block_there_is_no_gap() -> None:
+    assert math.isnan(latencies([Served(0.0, 1.0, 1.0, blocks=[1.0])], cut_seconds=2.0).gap_p99)
+
+
 def sample(seconds: float, waiting: int) -> Sample:
     return Sample(seconds, 0, 32, 1, 1, waiting)
 
