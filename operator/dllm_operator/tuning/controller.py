@@ -7,26 +7,21 @@ did not pay ends the climb. The split between activations and pages moves rarely
 
 from __future__ import annotations
 
-import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from dllm_operator.tuning.capacity import Load, MemoryUse, best_live, best_split, throughput
+from dllm_operator.tuning.capacity import Load, best_live, best_split, throughput
+from dllm_operator.tuning.danger import in_danger
 from dllm_operator.tuning.decision import Action, Change, Decision, Reason
 from dllm_operator.tuning.learn import learn
-from dllm_operator.tuning.setting import Bounds, Range, Setting
+from dllm_operator.tuning.objective import AIM_BELOW, Objective, is_cooling, memory_use
+from dllm_operator.tuning.setting import Setting, difference
 from dllm_operator.tuning.speed import Speed, fit_speed
 from dllm_operator.tuning.state import Trial, TuningState
 from dllm_operator.tuning.window import PoolWindow
 
-CUT = 0.5  # of the token budget after an out-of-memory
-LEAST_CUT = 0.9  # of the token budget after a peak above target
-PAGES_CUT = 0.5  # of the pages at once
-LEAST_PAGES = 2
 CAUTIOUS_STEP = 1.25
 HYSTERESIS = 1.08  # a wish closer than this to what is set is no wish
-AIM_BELOW = 0.005  # of the device below the target: what predictions aim at
-TOKEN_MARGIN = 1.05  # on the bytes a token: peaks are noisy
 PAYOFF = 1.01  # a step up must bring this much
 MISS = 0.10  # a prediction that far off does not count as a model
 BUSY_FILL = 0.85  # the token budget limits the steps
@@ -34,36 +29,9 @@ SETTLE_WINDOWS = 1  # after a change has been applied
 CEILING_WINDOWS = 120  # before a level that failed is tried again
 CEILING_MARGIN = 0.9
 STARVED_WINDOWS = 3
-RESTART_COOLDOWN_WINDOWS = 20
 SPLIT_GAIN = 1.03
-LEAK_SHARE = 0.03  # of the device, grown since the start and still growing
-LEAK_WINDOWS = 5
 LOAD_SHIFT = 1.25
 HIDDEN = 2.0  # how much more than it got a request may want of full steps
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """``target`` is the share of the device's memory that peaks may reach; ``most_live_tokens`` is the
-    largest token budget that engines take without a restart. ``is_host_memory``: the device's memory is the
-    host's, so that the kubelet ends pods that take too much of it."""
-
-    target: float
-    bounds: Bounds
-    page_bytes: int
-    bytes_per_row: float
-    latency_p95_seconds: float | None = None
-    most_live_tokens: int | None = None
-    is_host_memory: bool = False
-
-    @property
-    def live_bounds(self) -> Bounds:
-        """What can be set without a restart."""
-        if self.most_live_tokens is None:
-            return self.bounds
-        tokens = self.bounds.tokens
-        high = max(min(tokens.high, self.most_live_tokens), 1)
-        return replace(self.bounds, tokens=Range(min(tokens.low, high), high))
 
 
 def decide(state: TuningState, window: PoolWindow, objective: Objective) -> tuple[TuningState, Decision]:
@@ -94,7 +62,7 @@ def _decide(state: TuningState, window: PoolWindow, objective: Objective) -> tup
     if window.pods == 0 and not has_ended:
         return state, Decision(Reason.NO_READINGS, "no pod answered")
     if has_ended or window.peak_share > objective.target:
-        return _in_danger(state, window, objective)
+        return in_danger(state, window, objective)
     if not window.is_applied:
         return state, Decision(Reason.APPLYING, f"pods take over generation {state.generation}")
     if window.seconds <= 0:
@@ -107,79 +75,6 @@ def _decide(state: TuningState, window: PoolWindow, objective: Objective) -> tup
         return state, Decision(Reason.NO_TRAFFIC, "no step has run")
     state = _judge_trial(state, window)
     return _improve(state, window, objective)
-
-
-def _in_danger(state: TuningState, window: PoolWindow, objective: Objective) -> tuple[TuningState, Decision]:
-    """Less at once; the level becomes a ceiling. Growth that belongs to no setting is a leak instead."""
-    now = state.setting
-    has_ended = window.out_of_memory + window.host_out_of_memory > 0
-    reason, what = _danger(window, objective)
-    if not window.is_applied:
-        return state, Decision(Reason.APPLYING, f"{what}; the last cut is not applied yet")
-    if _is_leaking(state, window) and not has_ended:
-        message = f"{what}: other memory grows window after window with nothing changed; restart the pods"
-        return state, Decision(Reason.LEAK, message, Change(Action.RESTART, now))
-    if not has_ended and window.peak_activation_bytes + window.peak_logits_bytes < _excess(window, objective):
-        return state, _shrink_pages(state, window, objective, what)
-    bounds, tokens = objective.bounds, now.max_num_batched_tokens
-    use = memory_use(state, window, objective)
-    predicted = use.most_tokens(now, objective.target - AIM_BELOW) if use.bytes_per_token > 0 else tokens
-    most = tokens * (CUT if has_ended else LEAST_CUT)
-    cut = replace(now, max_num_batched_tokens=int(min(most, max(predicted, tokens * CUT))))
-    if cut.max_num_batched_tokens < bounds.tokens.low:
-        cut = _cut_others(now, bounds)
-    cut = bounds.clamp(cut)
-    if cut == now:
-        return state, Decision(Reason.AT_BOUNDS, f"{what}, and every setting is at its lower bound")
-    state = replace(state, ceiling_tokens=tokens, ceiling_window=state.window, trial=None)
-    message = f"{what}: {_difference(now, cut)}"
-    return state, Decision(reason, message, Change(Action.LIVE, cut))
-
-
-def _excess(window: PoolWindow, objective: Objective) -> float:
-    """Bytes of the peak above the target."""
-    return window.peak_bytes - objective.target * window.device_bytes
-
-
-def _shrink_pages(state: TuningState, window: PoolWindow, objective: Objective, what: str) -> Decision:
-    """No token budget helps where what is held between steps is too much. At most half of the pages go at
-    once."""
-    now = state.setting
-    wish = now.kv_pool_bytes - _excess(window, objective) - AIM_BELOW * window.device_bytes
-    pages = int(max(wish, PAGES_CUT * now.kv_pool_bytes)) // objective.page_bytes
-    smaller = replace(now, kv_pool_bytes=pages * objective.page_bytes)
-    held = f"{what}, and not for activations"
-    if pages < LEAST_PAGES or smaller == now:
-        return Decision(Reason.AT_BOUNDS, f"{held}: weights and other memory leave no room for pages")
-    if _is_cooling(state):
-        return Decision(Reason.SETTLING, f"{held}: the last restart is too recent for another")
-    message = f"{held}: {_difference(now, smaller)}"
-    return Decision(Reason.PEAK_ABOVE_TARGET, message, Change(Action.RESTART, smaller))
-
-
-def _is_cooling(state: TuningState) -> bool:
-    last = state.restart_window
-    return last is not None and state.window - last < RESTART_COOLDOWN_WINDOWS
-
-
-def _danger(window: PoolWindow, objective: Objective) -> tuple[Reason, str]:
-    if window.out_of_memory:
-        return Reason.OUT_OF_MEMORY, f"{window.out_of_memory} out-of-memory"
-    if window.host_out_of_memory:
-        what = f"the kubelet ended {window.host_out_of_memory} pods at their memory limit"
-        return Reason.HOST_OUT_OF_MEMORY, what
-    what = f"peak at {window.peak_share:.1%} of the device, target {objective.target:.0%}"
-    return Reason.PEAK_ABOVE_TARGET, what
-
-
-def _cut_others(now: Setting, bounds: Bounds) -> Setting:
-    """The token budget to its bound; where it is there already, sequences, then logits rows."""
-    low = int(bounds.tokens.low)
-    if now.max_num_batched_tokens > low:
-        return replace(now, max_num_batched_tokens=low)
-    if now.max_num_seqs > bounds.seqs.low:
-        return replace(now, max_num_seqs=max(int(now.max_num_seqs * 0.8), 1))
-    return replace(now, max_num_logits=max(int(now.max_num_logits * CUT), 1))
 
 
 def _judge_trial(state: TuningState, window: PoolWindow) -> TuningState:
@@ -237,7 +132,7 @@ def _step_up(
     if wish.max_num_batched_tokens < now.max_num_batched_tokens * HYSTERESIS:
         return state, Decision(Reason.SATISFIED, "the token budget is where memory and speed want it")
     state = replace(state, trial=Trial(seen, predicted))
-    message = f"requests wait and steps are full: {_difference(now, wish)}"
+    message = f"requests wait and steps are full: {difference(now, wish)}"
     return state, Decision(reason, message, Change(Action.LIVE, wish))
 
 
@@ -247,7 +142,7 @@ def _split(
     """Another division of memory between activations and pages, where it is worth a restart."""
     if speed is None or state.starved < STARVED_WINDOWS or state.pages_per_request is None:
         return None
-    if _is_cooling(state):
+    if is_cooling(state):
         return None
     now, use, load = state.setting, memory_use(state, window, objective), _load(state, window)
     target = objective.target - AIM_BELOW
@@ -256,7 +151,7 @@ def _split(
     before, after = throughput(now, use, speed, load), throughput(wish, use, speed, load)
     if before <= 0 or after < SPLIT_GAIN * before or wish == now:
         return None
-    message = f"{after / before - 1:.0%} more throughput predicted: {_difference(now, wish)}"
+    message = f"{after / before - 1:.0%} more throughput predicted: {difference(now, wish)}"
     return Decision(Reason.SPLIT_MOVED, message, Change(Action.RESTART, wish))
 
 
@@ -270,20 +165,8 @@ def _shorten_steps(
     what = f"p95 latency {latency:.2f} s, objective {limit:.2f} s"
     if wish == now:
         return state, Decision(Reason.AT_BOUNDS, f"{what}, and every setting is at its lower bound")
-    message = f"{what}: {_difference(now, wish)}"
+    message = f"{what}: {difference(now, wish)}"
     return state, Decision(Reason.LATENCY_ABOVE_OBJECTIVE, message, Change(Action.LIVE, wish))
-
-
-def memory_use(state: TuningState, window: PoolWindow, objective: Objective) -> MemoryUse:
-    """What is known of the GPU type so far."""
-    return MemoryUse(
-        window.device_bytes,
-        window.weights_bytes,
-        max(state.other_bytes, default=window.other_bytes),
-        state.bytes_per_token * TOKEN_MARGIN,
-        objective.bytes_per_row,
-        objective.page_bytes,
-    )
 
 
 def _load(state: TuningState, window: PoolWindow, hidden: float = HIDDEN) -> Load:
@@ -312,14 +195,6 @@ def _is_starved(state: TuningState, window: PoolWindow, objective: Objective) ->
     return state.setting.max_num_batched_tokens * HYSTERESIS >= most
 
 
-def _is_leaking(state: TuningState, window: PoolWindow) -> bool:
-    known, base = state.other_bytes, state.base_other_bytes
-    if base is None or len(known) < LEAK_WINDOWS:
-        return False
-    is_growing = known[-1] > known[0] and all(a <= b for a, b in itertools.pairwise(known))
-    return is_growing and known[-1] - base >= LEAK_SHARE * window.device_bytes
-
-
 def _below_ceiling(state: TuningState, wish: Setting) -> Setting:
     ceiling = state.ceiling_tokens
     if ceiling is None or state.window - state.ceiling_window >= CEILING_WINDOWS:
@@ -344,9 +219,3 @@ def _changed(state: TuningState, change: Change) -> TuningState:
         base_other_bytes=None if is_restart else state.base_other_bytes,
         calm=0,
     )
-
-
-def _difference(before: Setting, after: Setting) -> str:
-    names = ("max_num_batched_tokens", "max_num_seqs", "max_num_logits", "refresh_share", "kv_pool_bytes")
-    changes = ((name, getattr(before, name), getattr(after, name)) for name in names)
-    return ", ".join(f"{name} {old:g} -> {new:g}" for name, old, new in changes if old != new)

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 
 from dllm_operator.api.status import LastChange
 from dllm_operator.api.tuning import CountBounds, ShareBounds, TuningMode, TuningSpec
-from dllm_operator.tuning.controller import Objective, decide, postpone
+from dllm_operator.tuning.controller import decide, postpone
 from dllm_operator.tuning.decision import Action, Decision, Reason
+from dllm_operator.tuning.objective import Objective
 from dllm_operator.tuning.observation import PoolObservation
 from dllm_operator.tuning.reading import PodReading
 from dllm_operator.tuning.record import Memory, PoolTuning

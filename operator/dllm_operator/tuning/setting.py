@@ -57,3 +57,10 @@ class Bounds:
 
     def holds(self, setting: Setting) -> bool:
         return self.clamp(setting) == setting
+
+
+def difference(before: Setting, after: Setting) -> str:
+    """``name old -> new`` of what differs."""
+    names = ("max_num_batched_tokens", "max_num_seqs", "max_num_logits", "refresh_share", "kv_pool_bytes")
+    changes = ((name, getattr(before, name), getattr(after, name)) for name in names)
+    return ", ".join(f"{name} {old:g} -> {new:g}" for name, old, new in changes if old != new)

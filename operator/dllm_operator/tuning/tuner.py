@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -22,7 +22,7 @@ from dllm_operator.planner import Planner
 from dllm_operator.resource import Resource
 from dllm_operator.status import situation
 from dllm_operator.tuning.decision import Decision
-from dllm_operator.tuning.look import Surroundings, look
+from dllm_operator.tuning.look import Outcome, Surroundings, look
 from dllm_operator.tuning.observation import observe_pool
 from dllm_operator.tuning.profile_store import ProfileStore
 from dllm_operator.tuning.prometheus import query
@@ -137,42 +137,68 @@ class Tuner:
         watched, now = self._watched[key], self._clock()
         interval = float(spec.tuning.interval_seconds)
         watched.scrape_at = now + min(interval, MOST_BETWEEN_SCRAPES)
-        is_deciding = now >= watched.decide_at
-        pods = [pod for pod in self._view.pods.owned(key).values() if is_serving(pod)]
-        urls = {pod["metadata"]["name"]: _metrics_url(pod, spec.networking.port) for pod in pods}
-        if self._prometheus_url is None:
-            found = await scrape(session, urls)
-        elif urls:
-            found = await query(session, self._prometheus_url, resource.namespace, urls.keys())
-        else:
-            found = Scrape()
-        of_pool = {pod["metadata"]["name"]: pod["metadata"]["labels"].get(POOL, "") for pod in pods}
-        for name in set(of_pool.values()) | watched.pools.keys():
-            held = watched.pools.setdefault(name, _PoolReadings())
-            new = {pod: r for pod, r in found.readings.items() if of_pool[pod] == name}
-            alive = {pod for pod, pool in of_pool.items() if pool == name}
-            kept = {pod: reading for pod, reading in held.latest.items() if pod in alive}
-            held.latest = kept | {pod: merged(held.latest.get(pod), r) for pod, r in new.items()}
-        if not is_deciding:
+        silent = await self._read(session, key, spec.networking.port, watched)
+        if now < watched.decide_at:
             return
         watched.decide_at = now + interval
-        is_changed = False
-        # Read anew: what was awaited may have taken long.
+        # Reading took its time: the resource may be another by now.
         body = self._view.resources.objects.get(key)
         if body is None or body["metadata"]["uid"] != resource.uid:
             return
-        planned = self._planner.plan(resource, spec)
-        observed = self._planner.observe(resource)
-        settled = {p.name: p.is_settled for p in situation(resource, planned, observed, None).pools}
-        may_restart = all(settled.values())
+        resource = Resource.parse(body)
+        if resource.spec is not None and resource.spec.tuning.mode is not TuningMode.OFF:
+            await self._decide(key, resource, resource.spec, watched, silent)
+
+    async def _read(
+        self, session: aiohttp.ClientSession, key: ResourceKey, port: int, watched: _Watched
+    ) -> Mapping[str, str]:
+        """Pods that said nothing, and why; what the others said is kept with what they said before."""
+        pods = {
+            pod["metadata"]["name"]: pod for pod in self._view.pods.owned(key).values() if is_serving(pod)
+        }
+        if self._prometheus_url is None:
+            urls = {name: _metrics_url(pod, port) for name, pod in pods.items()}
+            found = await scrape(session, urls)
+        elif pods:
+            found = await query(session, self._prometheus_url, key[0], pods.keys())
+        else:
+            found = Scrape()
+        of_pool = {name: pod["metadata"]["labels"].get(POOL, "") for name, pod in pods.items()}
+        for pool in {*of_pool.values(), *watched.pools}:
+            held = watched.pools.setdefault(pool, _PoolReadings())
+            held.latest = {
+                pod: merged(held.latest.get(pod), found.readings[pod])
+                if pod in found.readings
+                else held.latest[pod]
+                for pod, its_pool in of_pool.items()
+                if its_pool == pool and (pod in found.readings or pod in held.latest)
+            }
+        return found.silent
+
+    async def _decide(
+        self,
+        key: ResourceKey,
+        resource: Resource,
+        spec: DLLMDeploymentSpec,
+        watched: _Watched,
+        silent: Mapping[str, str],
+    ) -> None:
+        """A look at each pool; one pool at a time may restart."""
+        planned, observed = self._planner.plan(resource, spec), self._planner.observe(resource)
+        may_restart = all(pool.is_settled for pool in situation(resource, planned, observed, None).pools)
+        is_changed = False
         for pool in planned.pools:
+            pods = [pod for pod in observed.pods if pod["metadata"]["labels"].get(POOL) == pool.name]
+            names = {pod["metadata"]["name"] for pod in pods}
+            its_silent = {pod: reason for pod, reason in silent.items() if pod in names}
             held = watched.pools.setdefault(pool.name, _PoolReadings())
-            silent = {pod: why for pod, why in found.silent.items() if of_pool[pod] == pool.name}
-            mine = [p for p in observed.pods if p["metadata"]["labels"].get(POOL) == pool.name]
-            if await self._look(resource, spec, pool, held, silent, mine, may_restart=may_restart):
-                is_changed = True
-                pool_now = self._book.of(resource)[pool.name]
-                may_restart = may_restart and pool_now.state.restart_generation != pool_now.state.generation
+            outcome = await self._look(resource, spec, pool, held, its_silent, pods, may_restart=may_restart)
+            if outcome is None:
+                continue
+            is_changed = True
+            state = outcome.tuning.state
+            if outcome.change is not None and state.restart_generation == state.generation:
+                may_restart = False
         if is_changed:
             self._wake(key)
 
@@ -183,16 +209,15 @@ class Tuner:
         pool: PoolPlan,
         held: _PoolReadings,
         silent: Mapping[str, str],
-        pods: Iterable[Manifest],
+        pods: Sequence[Manifest],
         *,
         may_restart: bool,
-    ) -> bool:
-        """Whether there is something new to write."""
+    ) -> Outcome | None:
+        """None where there is nothing new to write."""
         tuning = self._book.of(resource).get(pool.name)
         if tuning is None or pool.profile_key is None:
-            return False
-        mine = list(pods)
-        ends = [end for end in memory_ends(mine) if end.finished_at > tuning.memory.last_end]
+            return None
+        ends = [end for end in memory_ends(pods) if end.finished_at > tuning.memory.last_end]
         answering = {pod: reading for pod, reading in held.latest.items() if pod not in silent}
         seen = observe_pool(
             held.before,
@@ -204,12 +229,12 @@ class Tuner:
         )
         is_calm = seen.window.is_applied and not silent and bool(answering)
         if not seen.is_conclusive and is_calm and seen.notes == tuning.notes:
-            return False  # between two of the engines' windows
+            return None  # between two of the engines' windows
         around = Surroundings(
             spec=spec.tuning,
             is_host_memory=spec.device is Device.CPU,
             may_restart=may_restart,
-            is_failing=any(classify(pod) is not None for pod in mine),
+            is_failing=any(classify(pod) is not None for pod in pods),
             last_end=max((end.finished_at for end in ends), default=""),
         )
         outcome = look(tuning, seen, answering, around, self._now())
@@ -219,7 +244,7 @@ class Tuner:
         self._tell(resource, pool, outcome.tuning.reason, len(silent), outcome.change)
         if pool.is_tuned:
             await self._profiles.learn(pool.profile_key, outcome.tuning, self._now())
-        return True
+        return outcome
 
     def _tell(
         self, resource: Resource, pool: PoolPlan, reason: str, silent: int, change: Decision | None

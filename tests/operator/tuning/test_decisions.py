@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dllm_operator.tuning.controller import Objective, decide
+from dllm_operator.tuning.controller import decide
 from dllm_operator.tuning.decision import Action, Reason
+from dllm_operator.tuning.objective import Objective
 from dllm_operator.tuning.setting import Bounds, Range, Setting
 from dllm_operator.tuning.speed import StepSums
 from dllm_operator.tuning.state import TuningState

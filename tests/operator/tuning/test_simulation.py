@@ -6,8 +6,9 @@ import itertools
 from dataclasses import dataclass, replace
 
 import pytest
-from dllm_operator.tuning.controller import Objective, decide
+from dllm_operator.tuning.controller import decide
 from dllm_operator.tuning.decision import Action, Decision
+from dllm_operator.tuning.objective import Objective
 from dllm_operator.tuning.setting import Setting
 from dllm_operator.tuning.state import TuningState
 from dllm_operator.tuning.window import PoolWindow

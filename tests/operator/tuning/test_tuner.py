@@ -56,7 +56,14 @@ class Place:
         body = make_body(device="cpu", **spec) | {"status": {}}
         body["metadata"]["resourceVersion"] = self.kube.next_version()
         self.view.resources.put(self.kube.store(body))
+        self.meanwhile: Callable[[], None] = lambda: None  # what happens while the pod answers
         self.begin()
+
+    def edit(self, **spec: Any) -> None:
+        """By a user, over the spec as it is."""
+        live = self.kube.objects["DLLMDeployment", "chat"]
+        metadata = live["metadata"] | {"generation": 2, "resourceVersion": self.kube.next_version()}
+        self.view.resources.put(self.kube.store(live | {"spec": live["spec"] | spec, "metadata": metadata}))
 
     def begin(self) -> None:
         """An operator that has just begun to lead."""
@@ -120,6 +127,7 @@ def drive(story: Callable[[Place], Any], **fields: Any) -> Place:
         places: list[Place] = []
 
         async def metrics(_: web.Request) -> web.Response:
+            places[0].meanwhile()
             return web.Response(text=places[0].text)
 
         app = web.Application()
@@ -313,6 +321,31 @@ def test_a_second_resource_of_the_same_key_starts_from_what_the_first_learned() 
     env = {variable["name"]: variable["value"] for variable in container["env"]}
     assert env["DLLM_MAX_NUM_BATCHED_TOKENS"] == str(place.file()["max_num_batched_tokens"])
     assert env["DLLM_MAX_MODEL_LEN"] == "512"
+
+
+def test_an_edit_while_pods_are_read_is_seen() -> None:
+    async def story(place: Place) -> None:
+        place.answer(0)
+        await place.look()
+        place.meanwhile = lambda: place.edit(engine=ENGINE | {"maxNumBatchedTokens": 700})
+        place.answer(0, 1)
+        await place.look()
+
+    place = drive(story)
+
+    assert place.file()["max_num_batched_tokens"] == 700
+    assert place.tuning()["generation"] == 1
+
+
+def test_a_resource_that_is_switched_off_while_pods_are_read_is_left_alone() -> None:
+    async def story(place: Place) -> None:
+        place.answer(0)
+        await place.look()
+        place.meanwhile = lambda: place.edit(tuning=TUNING | {"mode": "Off"})
+        place.answer(0, 1, activations=120 * MIB)
+        await place.look()
+
+    assert drive(story).counts.changes == []
 
 
 def test_long_intervals_lose_no_window() -> None:
