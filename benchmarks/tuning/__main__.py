@@ -39,11 +39,11 @@ ON_GPU = Experiment(
     },
     fixed=(1024, 4000, 16_384),
     fixed_seqs=256,
-    fixed_seconds=14.0,
+    fixed_seconds=11.0,
     requests=400,
-    interval_seconds=5.0,
+    interval_seconds=4.0,
     window_seconds=1.0,
-    looks=18,
+    looks=15,
     steady_looks=4,
 )
 LIMITS = ("24GiB", "48GiB", "80GiB")

@@ -12,7 +12,7 @@ from dllm_operator.api.tuning import TuningMode, TuningSpec
 from dllm_operator.tuning.decision import Reason
 from dllm_operator.tuning.look import Surroundings, look
 from dllm_operator.tuning.observation import observe_pool
-from dllm_operator.tuning.pool_start import specified_setting
+from dllm_operator.tuning.pool_start import specified_setting, start_share
 from dllm_operator.tuning.reading import merged
 from dllm_operator.tuning.record import Memory, PoolTuning, remembered
 from dllm_operator.tuning.state import TuningState
@@ -114,7 +114,10 @@ def _look(
     now = {POD: merged(before[POD], pod.read())}
     seen = observe_pool(before, now, {}, generation=tuning.state.generation)
     spec = TuningSpec(mode=TuningMode.AUTO, target_memory_utilization=experiment.target)
-    around = Surroundings(spec, is_host_memory=False, may_restart=True, is_failing=False, last_end="")
+    share = start_share(_engine_block(experiment))
+    around = Surroundings(
+        spec, is_host_memory=False, start_share=share, may_restart=True, is_failing=False, last_end=""
+    )
     used = tuning.state.setting
     outcome = look(tuning, seen, now, around, datetime.now(UTC))
     following = outcome.tuning

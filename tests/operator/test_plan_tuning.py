@@ -82,7 +82,7 @@ def test_a_restart_changes_what_pods_start_with_and_pins_the_length_served() -> 
 
     assert annotations == {TUNING_RESTART: "4"}
     assert env["DLLM_KV_POOL_BYTES"] == str(9 << 30)
-    assert (env["DLLM_MAX_NUM_BATCHED_TOKENS"], env["DLLM_MAX_NUM_SEQS"]) == ("1500", "96")
+    assert (env["DLLM_MAX_NUM_BATCHED_TOKENS"], env["DLLM_MAX_NUM_SEQS"]) == ("4096", "96")
     assert (env["DLLM_MAX_NUM_LOGITS"], env["DLLM_MAX_MODEL_LEN"]) == ("1024", "4096")
 
 

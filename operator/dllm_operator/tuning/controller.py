@@ -145,9 +145,10 @@ def _split(
     if is_cooling(state):
         return None
     now, use, load = state.setting, memory_use(state, window, objective), _load(state, window)
-    target = objective.target - AIM_BELOW
-    wish = _below_ceiling(state, best_split(now, use, speed, load, objective.bounds, target))
-    wish = objective.bounds.clamp(wish)
+    use = replace(use, other_bytes=max(use.other_bytes, objective.reserved_bytes))
+    bounds = objective.start_bounds
+    wish = _below_ceiling(state, best_split(now, use, speed, load, bounds, objective.start_target))
+    wish = bounds.clamp(wish)
     before, after = throughput(now, use, speed, load), throughput(wish, use, speed, load)
     if before <= 0 or after < SPLIT_GAIN * before or wish == now:
         return None

@@ -31,11 +31,13 @@ _TOKENS = "max_num_batched_tokens"
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a look depends on beyond the readings. ``may_restart``: no pool of the resource is rolling out.
+    """What a look depends on beyond the readings. ``start_share``: of the device, that engines divide when
+    they start. ``may_restart``: no pool of the resource is rolling out.
     ``is_failing``: a pod of the pool cannot start."""
 
     spec: TuningSpec
     is_host_memory: bool
+    start_share: float
     may_restart: bool
     is_failing: bool
     last_end: str  # time of the newest end by memory that the observation counts
@@ -136,7 +138,8 @@ def _updated(
 
 
 def _as_started(state: TuningState, window: PoolWindow, readings: Mapping[str, PodReading]) -> TuningState:
-    """Before the first change, the engines themselves say what they started with."""
+    """Before the first change, the engines themselves say what they started with; of pages, always: they get
+    what is left, at most what was asked for."""
     reading = next(iter(readings.values()), None)
     if reading is None or not window.is_applied:
         return state
@@ -150,13 +153,9 @@ def _as_started(state: TuningState, window: PoolWindow, readings: Mapping[str, P
             max_num_logits=int(live.get("max_num_logits", setting.max_num_logits)),
             refresh_share=live.get("refresh_share", setting.refresh_share),
         )
-    if window.kv_pool_bytes and state.restart_generation == 0:
+    if window.kv_pool_bytes:
         setting = replace(setting, kv_pool_bytes=window.kv_pool_bytes)
-    if setting == state.setting:
-        return state
-    started = (
-        setting if state.generation == 0 else replace(state.started, kv_pool_bytes=setting.kv_pool_bytes)
-    )
+    started = setting if state.generation == 0 else state.started
     return replace(state, setting=setting, started=started)
 
 
@@ -173,6 +172,9 @@ def _objective(
         latency_p95_seconds=around.spec.latency_p95_seconds,
         most_live_tokens=int(lowest) if lowest != math.inf else None,
         is_host_memory=around.is_host_memory,
+        start_share=around.start_share,
+        reserved_bytes=max((reading.reserved_bytes for reading in readings.values()), default=0),
+        least_start_tokens=max(memory.max_model_len, 1),
     )
 
 

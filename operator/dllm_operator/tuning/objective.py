@@ -18,7 +18,11 @@ RESTART_COOLDOWN_WINDOWS = 20
 class Objective:
     """``target`` is the share of the device's memory that peaks may reach; ``most_live_tokens`` is the
     largest token budget that engines take without a restart. ``is_host_memory``: the device's memory is the
-    host's, so that the kubelet ends pods that take too much of it."""
+    host's, so that the kubelet ends pods that take too much of it.
+
+    What an engine does when it starts bounds every restart: it divides ``start_share`` of the device, sets
+    ``reserved_bytes`` aside, and takes no token budget below the longest sequence it serves,
+    ``least_start_tokens``. Pages get what is left, whatever was asked for."""
 
     target: float
     bounds: Bounds
@@ -27,6 +31,21 @@ class Objective:
     latency_p95_seconds: float | None = None
     most_live_tokens: int | None = None
     is_host_memory: bool = False
+    start_share: float = 1.0
+    reserved_bytes: int = 0
+    least_start_tokens: int = 1
+
+    @property
+    def start_target(self) -> float:
+        """What a prediction for a restart aims at."""
+        return min(self.target, self.start_share) - AIM_BELOW
+
+    @property
+    def start_bounds(self) -> Bounds:
+        """What can be set with a restart."""
+        tokens = self.bounds.tokens
+        low = min(max(tokens.low, self.least_start_tokens), tokens.high)
+        return replace(self.bounds, tokens=Range(low, tokens.high))
 
     @property
     def live_bounds(self) -> Bounds:

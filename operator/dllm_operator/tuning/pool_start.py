@@ -27,6 +27,11 @@ def specified_setting(engine: Mapping[str, Any]) -> Setting:
     )
 
 
+def start_share(engine: Mapping[str, Any]) -> float:
+    """Of the device, that an engine of this block divides when it starts."""
+    return EngineSettings.model_validate(dict(engine)).gpu_memory_utilization
+
+
 def lasting_settings(engine: Mapping[str, Any]) -> str:
     """Those that no tuner changes, as one text."""
     return json.dumps({name: value for name, value in engine.items() if name not in _TUNED}, sort_keys=True)
@@ -46,12 +51,13 @@ def pool_tuning(
 
 def start_settings(tuning: PoolTuning) -> dict[str, int]:
     """What a restart or a learned profile has put in the place of the engine block's. The length served is
-    pinned, since it would follow the token budget."""
+    pinned, since it would follow the token budget, and no engine starts with a budget below it: the tuning
+    file lowers that later."""
     state, started = tuning.state, tuning.state.started
     if state.restart_generation == 0:
         return {}
     values = {
-        "max_num_batched_tokens": started.max_num_batched_tokens,
+        "max_num_batched_tokens": max(started.max_num_batched_tokens, tuning.memory.max_model_len),
         "max_num_seqs": started.max_num_seqs,
         "max_num_logits": started.max_num_logits,
         "kv_pool_bytes": started.kv_pool_bytes,

@@ -53,14 +53,16 @@ class WindowReading:
 @dataclass(frozen=True, slots=True)
 class PodReading:
     """``sums`` and ``out_of_memory`` (in steps, not while profiling) count since the engine began.
-    ``windows``: oldest first, those that the engine still shows. ``latency``: requests that took at most so
-    many seconds, by bound, growing; empty where the server counts none."""
+    ``reserved_bytes`` are set aside at the start for what has no other owner. ``windows``: oldest first, those
+    that the engine still shows. ``latency``: requests that took at most so many seconds, by bound, growing;
+    empty where the server counts none."""
 
     generation: int
     is_refused: bool
     device_bytes: int
     total_pages: int
     max_model_len: int
+    reserved_bytes: int
     live: Mapping[str, float]
     floors: Mapping[str, float]
     ceilings: Mapping[str, float]
@@ -90,6 +92,7 @@ def reading_of(series: Series) -> PodReading:
         device_bytes=device_bytes,
         total_pages=int(sum(pages.values())),
         max_model_len=int(_one(series, "dllm_max_model_len")),
+        reserved_bytes=int(_by_label(series, "dllm_memory_predicted_bytes", "owner").get("other", 0.0)),
         live=_by_label(series, "dllm_live_setting", "setting"),
         floors=_by_label(series, "dllm_live_setting_floor", "setting"),
         ceilings=_by_label(series, "dllm_live_setting_ceiling", "setting"),

@@ -15,10 +15,6 @@ class Setting:
     refresh_share: float
     kv_pool_bytes: int
 
-    def is_live_from(self, started: Setting) -> bool:
-        """Whether an engine that started with ``started`` can take this one without a restart."""
-        return self.kv_pool_bytes == started.kv_pool_bytes and self.max_num_seqs <= started.max_num_seqs
-
 
 @dataclass(frozen=True, slots=True)
 class Range:

@@ -24,6 +24,7 @@ from dllm_operator.status import situation
 from dllm_operator.tuning.decision import Decision
 from dllm_operator.tuning.look import Outcome, Surroundings, look
 from dllm_operator.tuning.observation import observe_pool
+from dllm_operator.tuning.pool_start import start_share
 from dllm_operator.tuning.profile_store import ProfileStore
 from dllm_operator.tuning.prometheus import query
 from dllm_operator.tuning.reading import PodReading, merged
@@ -233,6 +234,7 @@ class Tuner:
         around = Surroundings(
             spec=spec.tuning,
             is_host_memory=spec.device is Device.CPU,
+            start_share=start_share(pool.engine),
             may_restart=may_restart,
             is_failing=any(classify(pod) is not None for pod in pods),
             last_end=max((end.finished_at for end in ends), default=""),

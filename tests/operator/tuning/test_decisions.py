@@ -105,6 +105,43 @@ def test_half_of_the_pages_go_at_once_and_none_where_that_is_no_cure() -> None:
     assert decision.change is None
 
 
+STARVED = {"waiting": 9.0, "running": 8.0, "used_pages": 512.0, "total_pages": 512, "fill": 0.4}
+
+
+def split(**objective: Any) -> Setting:
+    """What a pool asks for whose 8 requests hold all pages while others wait."""
+    small = replace(START, kv_pool_bytes=513 << 20)
+    sums = StepSums()
+    for tokens in (200.0, 900.0, 1600.0) * 20:
+        seconds = 0.02 + tokens / 20_000
+        sums += StepSums(1, tokens, seconds, tokens * seconds, tokens**2)
+    state = TuningState(small, small, sums=sums, bytes_per_token=4e5, starved=2)
+    window = make_window(**STARVED, steps=sums, kv_pool_bytes=513 << 20, peak_bytes=15 * GIB)
+
+    state, decision = decide(state, window, replace(OBJECTIVE, **objective))
+
+    assert decision.reason is Reason.SPLIT_MOVED
+    return state.setting
+
+
+def held_bytes(setting: Setting, other_bytes: float = GIB) -> float:
+    """As an engine divides the device at its start."""
+    activations = 4e5 * setting.max_num_batched_tokens
+    return 12 * GIB + other_bytes + setting.kv_pool_bytes + activations + 1e5 * setting.max_num_logits
+
+
+def test_a_split_stays_within_what_engines_divide_when_they_start() -> None:
+    whole, part = split(), split(start_share=0.7)
+
+    assert 0.7 * 24 * GIB < held_bytes(whole) <= 0.9 * 24 * GIB
+    assert held_bytes(part) <= 0.7 * 24 * GIB
+    assert held_bytes(split(reserved_bytes=4 * GIB), 4 * GIB) <= 0.9 * 24 * GIB
+
+
+def test_a_split_starts_with_a_budget_that_holds_the_longest_sequence() -> None:
+    assert split(least_start_tokens=9000).max_num_batched_tokens >= 9000
+
+
 def test_no_pod_and_no_end_changes_nothing() -> None:
     _, decision = decide(TuningState(START, START), make_window(**EMPTY, pods=0), OBJECTIVE)
 

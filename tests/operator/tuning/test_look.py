@@ -32,6 +32,7 @@ def around(**changes: Any) -> Surroundings:
     values: dict[str, Any] = {
         "spec": spec(),
         "is_host_memory": False,
+        "start_share": 0.9,
         "may_restart": True,
         "is_failing": False,
         "last_end": "",

@@ -55,13 +55,14 @@ def test_a_known_key_starts_from_what_was_learned() -> None:
     assert tuning.state.setting == BEST
     assert (tuning.state.generation, tuning.state.bytes_per_token) == (1, 4e5)
     assert start_settings(tuning) == {
-        "max_num_batched_tokens": 1500,
+        "max_num_batched_tokens": 4096,  # the length served; the file says 1500
         "max_num_seqs": 90,
         "max_num_logits": 1024,
         "kv_pool_bytes": 7 << 30,
         "max_model_len": 4096,
     }
     assert live_settings(tuning)["refresh_share"] == 0.4
+    assert live_settings(tuning)["max_num_batched_tokens"] == 1500
 
 
 def test_another_version_of_the_engine_is_trusted_less() -> None:
