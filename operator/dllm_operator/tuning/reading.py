@@ -53,9 +53,9 @@ class WindowReading:
 @dataclass(frozen=True, slots=True)
 class PodReading:
     """``sums`` and ``out_of_memory`` (in steps, not while profiling) count since the engine began.
-    ``reserved_bytes`` are set aside at the start for what has no other owner. ``windows``: oldest first, those
-    that the engine still shows. ``latency``: requests that took at most so many seconds, by bound, growing;
-    empty where the server counts none."""
+    ``reserved_bytes`` are set aside at the start for what has no other owner. ``windows``: oldest first,
+    those that the engine still shows. ``latency``: requests that took at most so many seconds, by bound,
+    growing; empty where the server counts none."""
 
     generation: int
     is_refused: bool
