@@ -147,3 +147,18 @@ def test_no_pod_and_no_end_changes_nothing() -> None:
 
     assert decision.reason is Reason.NO_READINGS
     assert decision.change is None
+
+
+def test_a_latency_above_its_objective_shortens_steps_before_it_shrinks_the_budget() -> None:
+    objective = replace(OBJECTIVE, latency_p95_seconds=5.0)
+    state = TuningState(START, START)
+    for _ in range(20):
+        state, decision = decide(state, make_window(latency_p95_seconds=7.5), objective)
+        if state.setting.max_num_batched_tokens < START.max_num_batched_tokens:
+            break
+        assert decision.reason in (Reason.LATENCY_ABOVE_OBJECTIVE, Reason.SETTLING)
+
+    assert state.setting.refresh_share == 0.1
+    assert state.setting.max_num_batched_tokens == int(0.8 * START.max_num_batched_tokens)
+    _, decision = decide(replace(state, settling=0), make_window(latency_p95_seconds=4.0), objective)
+    assert decision.change is None

@@ -131,3 +131,44 @@ def test_an_error_while_profiling_is_no_error_of_a_step() -> None:
     snapshot = make_snapshot(make_window(0), oom_total={"mixed": 1, "profile": 3})
 
     assert parse_reading(metrics_text(snapshot)).out_of_memory == 1
+
+
+def timed(*, within: dict[str, int], steps: int = 100) -> PodReading:
+    """A pod whose requests took at most so long: counts by bound, as a histogram gives them."""
+    lines = [f'dllm_e2e_seconds_bucket{{le="{bound}"}} {count}' for bound, count in within.items()]
+    text = metrics_text(make_snapshot(make_window(0), steps=steps))
+    return parse_reading(f"{text}# TYPE dllm_e2e_seconds histogram\n" + "\n".join(lines) + "\n")
+
+
+def test_latency_is_that_of_the_requests_since_the_last_look_over_all_pods() -> None:
+    before = {"a": timed(within={"1": 50, "2": 100, "4": 100, "+Inf": 100}), "b": timed(within={"+Inf": 0})}
+    now = {
+        "a": timed(within={"1": 50, "2": 140, "4": 150, "+Inf": 150}),
+        "b": timed(within={"1": 0, "2": 40, "4": 50, "+Inf": 50}),
+    }
+
+    window = observe_pool(before, now, {}, generation=0).window
+
+    assert window.latency_p95_seconds == pytest.approx(2 + 2 * (95 - 80) / 20)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        pytest.param({"1": 5, "+Inf": 5}, {"1": 5, "+Inf": 5}, None, id="no request"),
+        pytest.param({"1": 0, "+Inf": 0}, {"1": 0, "+Inf": 9}, 1.0, id="beyond the last bound"),
+    ],
+)
+def test_latency_where_buckets_say_little(
+    before: dict[str, int], now: dict[str, int], expected: float | None
+) -> None:
+    seen = observe_pool({"a": timed(within=before)}, {"a": timed(within=now)}, {}, generation=0)
+
+    assert seen.window.latency_p95_seconds == expected
+
+
+def test_an_engine_that_began_anew_counts_its_latencies_anew() -> None:
+    before = {"a": timed(within={"1": 900, "+Inf": 900}, steps=500)}
+    now = {"a": timed(within={"1": 10, "+Inf": 10}, steps=20)}
+
+    assert observe_pool(before, now, {}, generation=0).window.latency_p95_seconds == pytest.approx(0.95)
