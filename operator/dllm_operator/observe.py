@@ -24,7 +24,7 @@ class Integration(StrEnum):
 
 def holds(body: Manifest, condition: str) -> bool:
     """Whether that condition of a live object is True."""
-    conditions: list[dict[str, Any]] = body.get("status", {}).get("conditions", [])
+    conditions: list[dict[str, Any]] = body.get("status", {}).get("conditions") or []  # null in a new CRD
     return any(c["type"] == condition and c["status"] == "True" for c in conditions)
 
 

@@ -357,6 +357,6 @@ def test_the_columns_show_the_model_and_its_state(kubectl: Kubectl, resources: R
 
     assert titles.split() == ["NAME", "MODEL", "READY", "REPLICAS", "GPUS", "TUNING", "AGE"]
     assert rows[0].split()[:-1] == ["shown", "embedded", "True", "2", "4", "Off"]
-    assert wide_titles.split()[-2:] == ["REASON", "URL"]
+    assert wide_titles.split()[-4:] == ["REASON", "TUNED", "CONVERGED", "URL"]
     assert wide_rows[0].split()[-2:] == ["Serving", "http://shown:8000"]
     assert f"dllmdeployment.{GROUP}/shown" in of_category

@@ -87,3 +87,10 @@ def test_nothing_is_kept_of_an_owner_without_children() -> None:
         table.drop(body)
 
     assert table.by_owner == {}
+
+
+def test_a_definition_whose_conditions_are_null_is_not_served_yet() -> None:
+    view = ClusterView()
+
+    assert not view.put_definition(make_definition() | {"status": {"conditions": None}})
+    assert not view.observe(make_resource()).integrations

@@ -72,7 +72,7 @@ def fit_speed(sums: StepSums) -> Speed | None:
         return None
     mean_tokens, mean_seconds = sums.mean_tokens, sums.seconds / sums.steps
     variance = sums.tokens_squared / sums.steps - mean_tokens**2
-    if variance < (MIN_SPREAD * mean_tokens) ** 2:
+    if variance <= 0 or variance < (MIN_SPREAD * mean_tokens) ** 2:
         return None
     slope = (sums.tokens_seconds / sums.steps - mean_tokens * mean_seconds) / variance
     floor = mean_seconds - slope * mean_tokens

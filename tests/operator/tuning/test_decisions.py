@@ -9,7 +9,7 @@ from dllm_operator.tuning.controller import decide
 from dllm_operator.tuning.decision import Action, Reason
 from dllm_operator.tuning.objective import Objective
 from dllm_operator.tuning.setting import Bounds, Range, Setting
-from dllm_operator.tuning.speed import StepSums
+from dllm_operator.tuning.speed import StepSums, fit_speed
 from dllm_operator.tuning.state import TuningState
 from dllm_operator.tuning.window import PoolWindow
 
@@ -162,3 +162,8 @@ def test_a_latency_above_its_objective_shortens_steps_before_it_shrinks_the_budg
     assert state.setting.max_num_batched_tokens == int(0.8 * START.max_num_batched_tokens)
     _, decision = decide(replace(state, settling=0), make_window(latency_p95_seconds=4.0), objective)
     assert decision.change is None
+
+
+def test_steps_that_are_all_alike_or_next_to_nothing_tell_no_speed() -> None:
+    assert fit_speed(StepSums(20, 2000, 1.0, 100.0, 200_000)) is None
+    assert fit_speed(StepSums(16, 5e-176, 1.0, 0.0, 0.0)) is None
