@@ -79,7 +79,10 @@ class Applier:
         live = table.objects.get((resource.namespace, name))
         if live is None:
             found = await self._kube.get(kind, resource.namespace, name)
-            live = table.trim(found) if found is not None else None
+            if found is not None:
+                live = table.trim(found)
+                if _is_owned(live, resource):  # no event tells of the end of another one
+                    table.put(found)
         if live is not None and not _is_owned(live, resource):
             await self._refuse(kind, resource, live)
         wanted = with_hash(manifest)

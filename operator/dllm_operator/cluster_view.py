@@ -52,6 +52,11 @@ class Table:
             del self.objects[key]
             self._unlink(key, known)
 
+    def clear(self) -> None:
+        """Forget all, so that the next look at each asks the API server."""
+        self.objects.clear()
+        self.by_owner.clear()
+
     def owned(self, owner: ResourceKey) -> dict[str, Manifest]:
         return self.by_owner.get(owner, {})
 

@@ -15,7 +15,16 @@ import kopf
 
 from dllm_operator.api.v1alpha1 import GROUP
 from dllm_operator.cluster_view import LOST_SECONDS, ClusterView, ResourceKey, Table, owner_of
-from dllm_operator.kinds import AUTOSCALER, CHILDREN, DEFINITION, INTEGRATION_CHILDREN, NODE, POD, RESOURCE
+from dllm_operator.kinds import (
+    AUTOSCALER,
+    CHILDREN,
+    DEFINITION,
+    INTEGRATION_CHILDREN,
+    NODE,
+    POD,
+    RESOURCE,
+    definition_name,
+)
 from dllm_operator.kopf_storage import NoDiffBase, NoProgress
 from dllm_operator.kube import Kind
 from dllm_operator.labels import MANAGED_SELECTOR
@@ -24,6 +33,7 @@ from dllm_operator.observe import Manifest
 SETTLE_SECONDS = 0.25  # children change in bursts; one reconcile answers a burst
 SERVER_SECONDS = 290  # a watch request ends by itself and starts anew
 CLIENT_SECONDS = 320
+WATCHED_SECONDS = 10.0  # after its definition came, a kind is watched
 DELETED = "DELETED"
 
 Wake = Callable[[ResourceKey, float], None]
@@ -130,6 +140,14 @@ class Handlers:
     def _definition_changed(self, body: Manifest, is_deleted: bool) -> None:
         if is_deleted:
             self._view.definitions.discard(body["metadata"]["name"])
+        self._wake_all()
+        for kind in INTEGRATION_CHILDREN:
+            if definition_name(kind) == body["metadata"]["name"]:
+                asyncio.get_running_loop().call_later(WATCHED_SECONDS, self._look_again, kind)
+
+    def _look_again(self, kind: Kind) -> None:
+        """What was written before kopf watched a new kind may be gone without an event."""
+        self._view.children[kind.kind].clear()
         self._wake_all()
 
     def _wake_all(self, namespace: str | None = None) -> None:

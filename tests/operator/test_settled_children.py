@@ -80,3 +80,27 @@ def test_a_restarted_operator_writes_a_rewritten_child_once_more() -> None:
 
     assert place.sync() == [SERVICE]
     assert place.sync() == []
+
+
+def test_a_kind_that_was_forgotten_is_asked_for_and_known_again() -> None:
+    place = Place()
+    place.sync()
+    services = place.view.children["Service"]
+    known = dict(services.objects)
+
+    services.clear()
+
+    assert place.sync() == []
+    assert services.objects.keys() == known.keys()
+    assert services.owned(("team-a", "chat")).keys() == {"chat"}
+
+
+def test_a_child_that_went_unseen_is_made_again_once_its_kind_is_forgotten() -> None:
+    place = Place()
+    place.sync()
+    del place.kube.objects["Service", "chat"]
+    assert place.sync() == []
+
+    place.view.children["Service"].clear()
+
+    assert SERVICE in place.sync()
