@@ -15,6 +15,8 @@ from benchmarks.gpu.session import Sample, Session
 
 RETENTION_RATIO = 0.5
 SEED = 29
+WHOLE = ("p50", "p95", "p99", "first_block_p50", "first_block_p95", "first_block_p99")
+BY_BLOCK = ("first_block_max", "gap_p50", "gap_p99", "gap_max")  # a static batch publishes its blocks at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,14 @@ class LoadRun:
     tokens: int
     samples: Sequence[Sample] = ()
 
+    @property
+    def bound(self) -> str:
+        """What the cut makes of the percentiles; empty where no request was open."""
+        if not self.found.open_requests:
+            return ""
+        still_open = f"{self.found.open_requests} of {self.found.requests}"
+        return f"lower bound: {still_open} still open after {self.cut:.0f} s"
+
     def record(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -46,10 +56,10 @@ class LoadRun:
             "composition": binned(self.samples, MOST_SAMPLES),
         }
 
-    def report(self, result: PartResult, note: str = "") -> None:
-        fields = ("p50", "p95", "p99", "first_block_p50", "first_block_p95", "first_block_p99")
-        for field in fields if self.system == "static" else (*fields, "gap_p50", "gap_p99", "gap_max"):
-            result.add(f"{self.name}: {field}", getattr(self.found, field), "s", note=note)
+    def report(self, result: PartResult) -> None:
+        fields = WHOLE if self.system == "static" else (*WHOLE, *BY_BLOCK)
+        for field in fields:
+            result.add(f"{self.name}: {field}", getattr(self.found, field), "s", note=self.bound)
 
 
 def make_arrivals(
@@ -88,9 +98,12 @@ def serve(
     ]
     session.replay(requests, (coming[-1].seconds if coming else 0.0) + load.drain_seconds)
     cut = session.now
-    found = latencies(session.served.values(), cut)
-    tokens = sum(sample.committed_tokens for sample in session.samples)
     samples = session.samples[:]
+    found = latencies(session.served.values(), cut, [sample.step_seconds for sample in samples])
+    tokens = sum(sample.committed_tokens for sample in samples)
     session.abandon()
-    bench.say(f"{name}: p50 {found.p50:.2f} s, p99 {found.p99:.2f} s of {found.requests}")
+    bench.say(
+        f"{name}: p50 {found.p50:.2f} s, p99 {found.p99:.2f} s of {found.requests}, "
+        f"p99 of gaps {found.gap_p99:.3f} s, of steps {found.step_p99:.3f} s"
+    )
     return LoadRun(name, "engine", profile, process, share, saturated, cut, found, tokens, samples)

@@ -14,7 +14,7 @@ from benchmarks.gpu.load_run import RETENTION_RATIO, SEED, LoadRun, make_arrival
 from benchmarks.gpu.offline import short_requests
 from benchmarks.gpu.recovery import recovery_seconds
 from benchmarks.gpu.session import Sample, run_all
-from benchmarks.gpu.staggering import without_staggering
+from benchmarks.gpu.staggering import COMPARED, ratios, without_staggering
 from benchmarks.gpu.static import largest_batch, serve_static
 
 TAIL = Target(7, 0.25, is_ceiling=True)
@@ -113,12 +113,13 @@ class OpenLoopPart:
             run_all(self.bench.engine(), short_requests(self.bench, RETENTION_RATIO))
             for process in ("poisson", "bursty") if load.has_bursts else ("poisson",):
                 label = ", refreshes at once"
-                at_once = self.serve(profile, process, load.load_share, load.load_seconds, label).found
-                spread, note = self.spread[profile, process].found, f"{process}; above 1 staggering helps"
-                for name, target in (("p50", None), ("p99", None), ("gap_p50", None), ("gap_p99", WORSE)):
-                    ratio = getattr(at_once, name) / getattr(spread, name)
+                at_once = self.serve(profile, process, load.load_share, load.load_seconds, label)
+                spread = self.spread[profile, process]
+                bounds = [f"; {run.name}: {run.bound}" for run in (at_once, spread) if run.bound]
+                for name, ratio in ratios(at_once.found, spread.found).items():
                     figure = f"{profile}, {process}: {name} without staggering over with"
-                    self.result.add(figure, ratio, "times", target, note)
+                    note = f"above 1 staggering helps; {COMPARED[name]}{''.join(bounds)}"
+                    self.result.add(figure, ratio, "times", WORSE if name == "gap_p99" else None, note)
 
     def overload(self, profile: str) -> None:
         """A part of the saturation, then beyond it, then the part again: when is the queue empty?"""
@@ -149,8 +150,8 @@ class OpenLoopPart:
             self.result.add(f"{name}: until the queue is empty again", seconds, "s", note=note)
 
     def static(self, profile: str) -> None:
-        """The static batcher under the Poisson arrivals that the engine got. The cut makes its tail a lower
-        bound, and so the ratio an upper one."""
+        """The static batcher under the Poisson arrivals that the engine got. Where the cut leaves requests
+        open, its tail is a lower bound, and so the ratio an upper one."""
         load, rate = self.bench.scale.open_loop, self.saturated[profile]
         coming = make_arrivals(self.bench, profile, "poisson", [(load.load_seconds, load.load_share * rate)])
         batch = largest_batch(self.bench, coming)
@@ -159,12 +160,14 @@ class OpenLoopPart:
         name = f"{profile}, poisson, {load.load_share:.0%} of saturation, static batches of {batch}"
         tokens = sum(request.tokens for request in served)
         run = LoadRun(name, "static", profile, "poisson", load.load_share, rate, cut, found, tokens)
-        note = f"{found.open_requests} of {found.requests} still open after {cut:.0f} s"
-        self._keep(run, note=note)
-        ratio = self.spread[profile, "poisson"].found.p99 / found.p99
+        self._keep(run)
+        engine = self.spread[profile, "poisson"]
+        bounds = [("static batcher", run.bound), ("engine", engine.bound)]
+        note = "; ".join(f"{system}: {bound}" for system, bound in bounds if bound)
+        ratio = engine.found.p99 / found.p99
         self.result.add(f"{profile}: engine's p99 over the static batcher's", ratio, "times", TAIL, note)
-        self.bench.say(f"{name}: p50 {found.p50:.2f} s, p99 {found.p99:.2f} s; {note}")
+        self.bench.say(f"{name}: p50 {found.p50:.2f} s, p99 {found.p99:.2f} s {run.bound}")
 
-    def _keep(self, run: LoadRun, *, note: str = "", **more: object) -> None:
+    def _keep(self, run: LoadRun, **more: object) -> None:
         self.result.data.setdefault("runs", []).append(run.record() | more)
-        run.report(self.result, note)
+        run.report(self.result)

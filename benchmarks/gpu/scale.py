@@ -43,7 +43,8 @@ class Case:
 @dataclass(frozen=True, slots=True)
 class OpenLoop:
     """Seconds of load, arrivals at ``load_share`` of the measured saturation. Runs that are still busy
-    ``drain_seconds`` after the last arrival are cut, and count their open requests' waits so far."""
+    ``drain_seconds`` after the last arrival are cut, and count their open requests' waits so far. So is the
+    static batcher, which takes no batch after ``static_seconds``."""
 
     profiles: tuple[str, ...]
     quota: int
@@ -138,7 +139,7 @@ FULL = Scale(
         load_seconds=20.0,
         sweep_seconds=12.0,
         drain_seconds=16.0,
-        static_seconds=36.0,
+        static_seconds=30.0,
         overload_seconds=30.0,
         recovery_seconds=30.0,
         saturation_requests=64,

