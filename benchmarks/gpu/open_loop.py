@@ -29,7 +29,7 @@ def run(bench: Bench, result: PartResult) -> None:
     for profile in load.profiles:
         rate = part.saturated[profile] = saturation(bench, profile)
         result.add(f"{profile}: saturation", rate, "requests/s", note=f"{load.quota} tokens a step")
-        for process in ("poisson", "bursty") if load.has_bursts else ("poisson",):
+        for process in load.processes:
             part.spread[profile, process] = part.serve(profile, process, load.load_share, load.load_seconds)
         bench.check_time(f"profile {profile}")
     for share in load.sweep_shares:
@@ -111,7 +111,7 @@ class OpenLoopPart:
         load = self.bench.scale.open_loop
         with without_staggering(self.bench):
             run_all(self.bench.engine(), short_requests(self.bench, RETENTION_RATIO))
-            for process in ("poisson", "bursty") if load.has_bursts else ("poisson",):
+            for process in load.processes:
                 label = ", refreshes at once"
                 at_once = self.serve(profile, process, load.load_share, load.load_seconds, label)
                 spread = self.spread[profile, process]

@@ -61,6 +61,11 @@ class OpenLoop:
     overload_share: float = 1.5
     recovery_share: float = 0.5
 
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Of the arrivals at ``load_share``."""
+        return ("poisson", "bursty") if self.has_bursts else ("poisson",)
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:

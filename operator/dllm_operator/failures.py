@@ -99,9 +99,8 @@ def memory_ends(pods: Iterable[Manifest]) -> list[MemoryEnd]:
                 ended = state.get("terminated")
                 if ended is None:
                     continue
-                only = {"containerStatuses": [{"name": "", "state": {"terminated": ended}}]}
-                is_host = _oom_killed(only) is not None
-                if is_host or _cuda_out_of_memory(only) is not None:
+                is_host = _is_oom_killed(ended)
+                if is_host or _device_refusal(ended) is not None:
                     found.append(MemoryEnd(ended.get("finishedAt", ""), is_host))
     return found
 
@@ -137,7 +136,7 @@ Found = tuple[FailureReason, str] | None
 
 def _oom_killed(status: dict[str, Any]) -> Found:
     for container, ended in _ends(status):
-        if ended.get("reason") == "OOMKilled":
+        if _is_oom_killed(ended):
             message = (
                 f"container {container['name']} exceeded its memory limit and was killed: raise the limit"
             )
@@ -145,14 +144,25 @@ def _oom_killed(status: dict[str, Any]) -> Found:
     return None
 
 
+def _is_oom_killed(ended: dict[str, Any]) -> bool:
+    return ended.get("reason") == "OOMKilled"
+
+
 def _cuda_out_of_memory(status: dict[str, Any]) -> Found:
     for _, ended in _ends(status):
-        termination = Termination.parse(ended.get("message", ""))
-        is_told = termination is not None and termination.reason is TerminationReason.DEVICE_OUT_OF_MEMORY
-        if is_told or ended.get("exitCode") == DEVICE_OUT_OF_MEMORY_EXIT_CODE:
-            text = termination.message if termination else "the device ran out of memory"
+        text = _device_refusal(ended)
+        if text is not None:
             return FailureReason.CUDA_OUT_OF_MEMORY, text
     return None
+
+
+def _device_refusal(ended: dict[str, Any]) -> str | None:
+    """What a container said that ended because the device ran out of memory; None if it did not."""
+    termination = Termination.parse(ended.get("message", ""))
+    is_told = termination is not None and termination.reason is TerminationReason.DEVICE_OUT_OF_MEMORY
+    if not is_told and ended.get("exitCode") != DEVICE_OUT_OF_MEMORY_EXIT_CODE:
+        return None
+    return termination.message if termination else "the device ran out of memory"
 
 
 def _image_pull(status: dict[str, Any]) -> Found:

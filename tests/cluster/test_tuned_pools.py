@@ -366,7 +366,7 @@ def test_a_second_resource_of_the_same_key_starts_from_what_was_learned(
     assert first["generation"] == 1
     assert first["max_num_batched_tokens"] < START_TOKENS["small"]
     assert first["max_num_batched_tokens"] == pytest.approx(learned, rel=0.5)
-    env = {variable["name"]: variable.get("value") for variable in container_of(serving, "small")["env"]}
+    env = serving.environment("small")
     assert env["DLLM_MAX_NUM_BATCHED_TOKENS"] == str(max(first["max_num_batched_tokens"], 320))
     assert env["DLLM_MAX_MODEL_LEN"] == "320"
     profiles = Objects(cluster, RELEASE_NAMESPACE).get(BY_KIND["ConfigMap"].kind, "dllm-operator-profiles")
@@ -380,8 +380,3 @@ def check_file_of(serving: Serving, pool: str) -> Fields:
     assert found is not None
     assert serving.objects.find("Deployment", f"{serving.name}-{pool}") is not None
     return file(serving, pool)
-
-
-def container_of(serving: Serving, pool: str) -> Fields:
-    [container] = serving.deployment(pool)["spec"]["template"]["spec"]["containers"]
-    return dict(container)

@@ -187,22 +187,17 @@ def bounds_of(
     longest = max(window.longest_tokens, int(max(floors, default=0)))
     setting, given = memory.state.setting, spec.bounds
     return Bounds(
-        tokens=_counts(given.max_num_batched_tokens, max(longest, 1), MOST_TOKENS),
-        seqs=_counts(given.max_num_seqs, 1, max(MOST_SEQS, setting.max_num_seqs)),
-        logits=_counts(given.max_num_logits, 1, max(MOST_LOGITS, setting.max_num_logits)),
-        refresh_share=_shares(given.refresh_share),
+        tokens=_range(given.max_num_batched_tokens, max(longest, 1), MOST_TOKENS),
+        seqs=_range(given.max_num_seqs, 1, max(MOST_SEQS, setting.max_num_seqs)),
+        logits=_range(given.max_num_logits, 1, max(MOST_LOGITS, setting.max_num_logits)),
+        refresh_share=_range(given.refresh_share, LEAST_SHARE, 1.0),
     )
 
 
-def _counts(given: CountBounds, low: int, high: int) -> Range:
+def _range(given: CountBounds | ShareBounds, low: float, high: float) -> Range:
+    """What is given, else ``low`` and ``high``."""
     low = given.min if given.min is not None else low
     high = given.max if given.max is not None else high
-    return Range(min(low, high), high)
-
-
-def _shares(given: ShareBounds) -> Range:
-    low = given.min if given.min is not None else LEAST_SHARE
-    high = given.max if given.max is not None else 1.0
     return Range(min(low, high), high)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pydantic import TypeAdapter, ValidationError
@@ -51,7 +51,7 @@ class PoolTuning:
     out_of_memory: int = 0
     host_out_of_memory: int = 0
     last_change: LastChange | None = None
-    looked_at: datetime | None = field(default=None)
+    looked_at: datetime | None = None
     edited_at: datetime | None = None
 
     @property
