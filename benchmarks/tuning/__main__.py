@@ -27,27 +27,35 @@ DEFAULT = Path(__file__).resolve().parent.parent / "results" / "tuning.json"
 PART_SECONDS = 550.0
 REACHES = 0.97
 
-ON_GPU = Experiment(
+DOCUMENTS = Experiment(
     limit=None,
     start={
-        "max_model_len": 1024,
+        "max_model_len": 2048,
         "max_num_batched_tokens": 2048,
         "max_num_seqs": 64,
         "kv_pool_bytes": None,
-        "retention_ratio": 0.5,
+        "retention_ratio": 1.0,
     },
-    fixed=(1024, 4000, 16_384),
+    fixed=(2048, 4000, 16_384),
     fixed_seqs=256,
-    fixed_seconds=11.0,
+    fixed_seconds=9.0,
     requests=400,
+    quota=1,
     interval_seconds=4.0,
     window_seconds=1.0,
-    looks=15,
+    looks=11,
     steady_looks=4,
 )
+CHAT = replace(
+    DOCUMENTS,
+    start=DOCUMENTS.start | {"max_model_len": 1024, "retention_ratio": 0.5},
+    fixed=(1024, 4000, 16_384),
+    quota=4,
+)
+LOADS = {"documents": (1000, DOCUMENTS), "chat": (300, CHAT)}  # prompt tokens; all generate 256
 LIMITS = ("24GiB", "48GiB", "80GiB")
 ON_CPU = replace(
-    ON_GPU,
+    CHAT,
     start={
         "max_model_len": 64,
         "max_num_batched_tokens": 96,
@@ -69,6 +77,7 @@ ON_CPU = replace(
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__)
     parser.add_argument("--limit", nargs="+", default=LIMITS, help="memory limits, a GPU type each")
+    parser.add_argument("--load", choices=LOADS, default="documents", help="what is asked of the engine")
     parser.add_argument("--tiny", action="store_true", help="toy shapes on a CPU: shows that everything runs")
     parser.add_argument("--output", type=Path, help=f"JSON, merged limit by limit (default {DEFAULT.name})")
     parser.add_argument("--commit", help="what to record where there is no repository")
@@ -82,12 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         draw(load(output), options.plot)
         return 0
-    bench = Bench(TINY if options.tiny else FULL, {}, console)
+    prompt_tokens, on_gpu = LOADS[options.load]
+    scale = TINY if options.tiny else replace(FULL, prompt_tokens=prompt_tokens)
+    bench = Bench(scale, {}, console)
     run = environment(options.commit) | {"scale": bench.scale.name}
     failed = []
     try:
         for limit in ("none",) if options.tiny else options.limit:
-            experiment = ON_CPU if options.tiny else replace(ON_GPU, limit=limit)
+            experiment = ON_CPU if options.tiny else replace(on_gpu, limit=limit)
             bench.deadline = Deadline(PART_SECONDS)
             try:
                 measured = measure(bench, experiment)
@@ -96,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 failed.append(limit)
                 continue
             record = load(output)
-            record["parts"][limit] = measured | {"run": run}
+            record["parts"][f"{options.load} {limit}"] = measured | {"run": run}
             save(output, record)
     finally:
         bench.close()
@@ -141,7 +152,14 @@ def looks_until(rows: Sequence[dict[str, Any]], rate: float) -> int | None:
 def table(record: dict[str, Any]) -> Table:
     """One row a limit."""
     found = Table(title="The controller against fixed token budgets")
-    for name in ("limit", "fixed: tok/s by budget", "tuned tok/s", "of the best", "over the largest", "OOM"):
+    for name in (
+        "load, limit",
+        "fixed: tok/s by budget",
+        "tuned tok/s",
+        "of the best",
+        "over the largest",
+        "OOM",
+    ):
         found.add_column(name)
     for limit, part in record["parts"].items():
         fixed = ", ".join(f"{row['tokens']}: {row['tokens_per_second']:.0f}" for row in part["fixed"])

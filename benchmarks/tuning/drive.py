@@ -37,6 +37,7 @@ class Experiment:
     fixed_seqs: int
     fixed_seconds: float
     requests: int
+    quota: int
     interval_seconds: float
     window_seconds: float
     looks: int
@@ -132,7 +133,7 @@ def _look(
             "peak_bytes": window.peak_bytes,
             "device_bytes": window.device_bytes,
             "out_of_memory": window.out_of_memory,
-            "fill": window.fill,
+            "tight": window.tight,
             "running": window.running,
             "reason": str(following.reason),
             "message": following.message,
@@ -162,7 +163,9 @@ def _pod(
     limited = changes | {"gpu_memory_limit": experiment.limit}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tuning.json").unlink(missing_ok=True)
-    return Pod(bench, limited, experiment.requests, experiment.window_seconds, folder, tuning)
+    return Pod(
+        bench, limited, experiment.requests, experiment.quota, experiment.window_seconds, folder, tuning
+    )
 
 
 def _engine_block(experiment: Experiment) -> dict[str, Any]:

@@ -23,18 +23,17 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.pressure import Pressure
 from benchmarks.gpu.session import Session
 
-QUOTA = 4
-RETENTION_RATIO = 0.5
-
 
 @dataclass(slots=True)
 class Pod:
     """``changes`` are the engine's settings over the scale's; a ``tuning`` goes over both, as in a pool that
-    has been tuned before. ``requests`` are kept open all the time, more than ever run at once."""
+    has been tuned before. ``requests`` of ``quota`` tokens a step are kept open all the time, more than
+    ever run at once."""
 
     bench: Bench
     changes: dict[str, Any]
     requests: int
+    quota: int
     window_seconds: float
     folder: Path
     tuning: PoolTuning | None = None
@@ -97,5 +96,7 @@ class Pod:
         settings = self.bench.settings(**changes)
         self.session = Session(self.started, self.window_seconds)
         name = f"pod-{id(self.session)}"
-        self.load = Pressure(self.bench, self.session, name, self.requests, QUOTA, RETENTION_RATIO)
+        self.load = Pressure(
+            self.bench, self.session, name, self.requests, self.quota, settings.retention_ratio
+        )
         self.watch = TuningWatch(self.folder / "tuning.json", growth_limits(settings, self.started))

@@ -87,7 +87,7 @@ class EngineLimits:
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Bytes by owner. ``pages`` counts usable pages; one more (the trash page) is part of
-    ``kv_pool_bytes``."""
+    ``kv_pool_bytes``. ``activation_bytes_per_token`` is measured where ``activations_bytes`` is."""
 
     device_bytes: int
     usable_bytes: int
@@ -197,7 +197,7 @@ def plan_budget(
         page_bytes=page_bytes,
         pages=pool // page_bytes - 1,
         kv_bytes_per_token=shape.kv_bytes_per_slot * limits.retention_ratio,
-        activation_bytes_per_token=per_token,
+        activation_bytes_per_token=math.ceil(activations / limits.max_num_batched_tokens),
         logits_bytes_per_row=per_row,
         pages_per_full_request=full,
     )

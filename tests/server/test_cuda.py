@@ -142,7 +142,7 @@ def test_an_8b_model_serves_within_a_24_gib_limit(tmp_path: Path) -> None:
     assert {outcome.end.reason for outcome in outcomes.values()} == {FinishReason.LENGTH}
     assert sum(started.engine.stats.oom.values()) == 0
     assert torch.cuda.max_memory_reserved() <= 24 * GIB
-    started.ledger.read_step(started.engine.live.max_num_logits)
+    started.ledger.read_step(started.engine.live.max_num_batched_tokens)
     print("budget MiB", {owner: size >> 20 for owner, size in started.budget.owners().items()})
     print("predicted MiB", {owner: size >> 20 for owner, size in started.predicted.owners().items()})
     print("seen MiB", {owner: size >> 20 for owner, size in started.ledger.peak_owners().items()})

@@ -49,15 +49,17 @@ class Load:
     pages: float
     rows: float  # of logits at once
     running: float  # requests that ran at once
+    usable: float  # of the token budget, that steps fill when it limits them
     is_starved: bool  # more would run if they could
 
 
 def step_tokens(setting: Setting, use: MemoryUse, load: Load) -> float:
-    """Tokens of a steady step: what the requests that fit bring, as far as the budget lets them."""
+    """Tokens of a steady step: what the requests that fit bring, as far as the budget lets them. It never
+    does to its last token: refreshes are whole, and have their share of it."""
     pages = max(setting.kv_pool_bytes // use.page_bytes - 1, 0)
     fitting = min(setting.max_num_seqs, pages / load.pages if load.pages > 0 else setting.max_num_seqs)
     running = fitting if load.is_starved else min(fitting, load.running)
-    return min(float(setting.max_num_batched_tokens), running * load.tokens_per_step)
+    return min(load.usable * setting.max_num_batched_tokens, running * load.tokens_per_step)
 
 
 def throughput(setting: Setting, use: MemoryUse, speed: Speed, load: Load) -> float:

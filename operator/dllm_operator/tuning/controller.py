@@ -13,8 +13,8 @@ from dataclasses import replace
 from dllm_operator.tuning.capacity import Load, best_live, best_split, throughput
 from dllm_operator.tuning.danger import in_danger
 from dllm_operator.tuning.decision import Action, Change, Decision, Reason
-from dllm_operator.tuning.learn import learn
-from dllm_operator.tuning.objective import AIM_BELOW, Objective, is_cooling, memory_use
+from dllm_operator.tuning.learn import BUSY, learn
+from dllm_operator.tuning.objective import AIM_BELOW, TOKEN_MARGIN, Objective, is_cooling, memory_use
 from dllm_operator.tuning.setting import Setting, difference
 from dllm_operator.tuning.speed import Speed, fit_speed
 from dllm_operator.tuning.state import Trial, TuningState
@@ -24,7 +24,6 @@ CAUTIOUS_STEP = 1.25
 HYSTERESIS = 1.08  # a wish closer than this to what is set is no wish
 PAYOFF = 1.01  # a step up must bring this much
 MISS = 0.10  # a prediction that far off does not count as a model
-BUSY_FILL = 0.85  # the token budget limits the steps
 SETTLE_WINDOWS = 1  # after a change has been applied
 CEILING_WINDOWS = 120  # before a level that failed is tried again
 CEILING_MARGIN = 0.9
@@ -103,8 +102,9 @@ def _improve(state: TuningState, window: PoolWindow, objective: Objective) -> tu
     split = _split(state, window, objective, speed)
     if split is not None:
         return replace(state, starved=0), split
-    if not (window.has_demand and window.fill >= BUSY_FILL):
-        return state, Decision(Reason.SATISFIED, f"steps use {window.fill:.0%} of the token budget")
+    if not (window.has_demand and window.tight >= BUSY):
+        message = f"the token budget keeps requests out of {window.tight:.0%} of the steps"
+        return state, Decision(Reason.SATISFIED, message)
     if state.plateau_running is not None:
         if window.running < LOAD_SHIFT * state.plateau_running:
             return state, Decision(Reason.PLATEAU, "the last step up brought nothing")
@@ -174,11 +174,11 @@ def _load(state: TuningState, window: PoolWindow, hidden: float = HIDDEN) -> Loa
     """What requests need. Full steps hide it: a request brings its share of them, and may bring `hidden`
     times as much, which only a larger budget can show."""
     share = window.steps.mean_tokens / window.running if window.running > 0 else 0.0
-    if window.fill >= BUSY_FILL:
+    if window.tight >= BUSY:
         share *= hidden
     per_request = max(state.tokens_per_request or 0.0, share)
     pages, rows = state.pages_per_request or 0.0, state.rows_per_request
-    return Load(per_request, pages, rows, window.running, window.has_demand)
+    return Load(per_request, pages, rows, window.running, state.usable_share, window.has_demand)
 
 
 def _is_starved(state: TuningState, window: PoolWindow, objective: Objective) -> bool:
@@ -187,7 +187,7 @@ def _is_starved(state: TuningState, window: PoolWindow, objective: Objective) ->
     if not window.has_demand:
         return False
     all_taken = window.page_share >= 0.9 or window.running >= state.setting.max_num_seqs - 0.5
-    if window.fill < BUSY_FILL:
+    if window.tight < BUSY:
         return all_taken
     use = memory_use(state, window, objective)
     most = min(
@@ -197,12 +197,14 @@ def _is_starved(state: TuningState, window: PoolWindow, objective: Objective) ->
 
 
 def _below_ceiling(state: TuningState, wish: Setting) -> Setting:
+    """What failed was memory: fewer pages than then leave room for more tokens."""
     ceiling = state.ceiling_tokens
     if ceiling is None or state.window - state.ceiling_window >= CEILING_WINDOWS:
         return wish
-    return replace(
-        wish, max_num_batched_tokens=min(wish.max_num_batched_tokens, int(ceiling * CEILING_MARGIN))
-    )
+    most = CEILING_MARGIN * ceiling
+    if state.bytes_per_token > 0:
+        most += (state.ceiling_pool_bytes - wish.kv_pool_bytes) / (state.bytes_per_token * TOKEN_MARGIN)
+    return replace(wish, max_num_batched_tokens=max(min(wish.max_num_batched_tokens, int(most)), 1))
 
 
 def _changed(state: TuningState, change: Change) -> TuningState:

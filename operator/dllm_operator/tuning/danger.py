@@ -41,7 +41,13 @@ def in_danger(state: TuningState, window: PoolWindow, objective: Objective) -> t
     cut = bounds.clamp(cut)
     if cut == now:
         return state, Decision(Reason.AT_BOUNDS, f"{what}, and every setting is at its lower bound")
-    state = replace(state, ceiling_tokens=tokens, ceiling_window=state.window, trial=None)
+    state = replace(
+        state,
+        ceiling_tokens=tokens,
+        ceiling_pool_bytes=now.kv_pool_bytes,
+        ceiling_window=state.window,
+        trial=None,
+    )
     message = f"{what}: {difference(now, cut)}"
     return state, Decision(reason, message, Change(Action.LIVE, cut))
 

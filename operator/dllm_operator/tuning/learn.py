@@ -12,7 +12,9 @@ from dllm_operator.tuning.window import PoolWindow
 SUMS_DECAY = 0.8
 FORGET = 0.1  # how fast a maximum gives way to smaller observations
 MEASURABLE_SHARE = 0.2  # of the token budget: smaller steps are mostly overhead
-ROOMY_FILL = 0.85  # below it every running request got into the steps
+BUSY = 0.5  # share of tight steps from which on the token budget limits the pool
+ROOMY = 0.2  # share of tight steps below which running requests got into the steps
+LEAST_USABLE = 0.25  # less is no property of the steps
 REMEMBERED = 6
 
 
@@ -28,6 +30,9 @@ def learn(state: TuningState, window: PoolWindow, bytes_per_row: float) -> Tunin
     if not window.has_traffic:
         return state
     state = replace(state, sums=state.sums.scaled(SUMS_DECAY) + window.steps)
+    if window.tight >= BUSY:
+        used = window.steps.mean_tokens / state.setting.max_num_batched_tokens
+        state = replace(state, usable_share=min(max(used, LEAST_USABLE), 1.0))
     if window.peak_tokens >= MEASURABLE_SHARE * state.setting.max_num_batched_tokens:
         seen = window.peak_activation_bytes / window.peak_tokens
         known = state.bytes_per_token
@@ -37,6 +42,6 @@ def learn(state: TuningState, window: PoolWindow, bytes_per_row: float) -> Tunin
         state = replace(state, pages_per_request=pages if pages > 0 else state.pages_per_request)
         if bytes_per_row > 0:
             state = replace(state, rows_per_request=window.peak_logits_bytes / bytes_per_row / window.running)
-        if window.fill < ROOMY_FILL:
+        if window.tight < ROOMY:
             state = replace(state, tokens_per_request=window.steps.mean_tokens / window.running)
     return state

@@ -92,7 +92,7 @@ def _window(
         out_of_memory=kills + sum(_new_out_of_memory(before.get(pod), now[pod]) for pod in now),
         steps=sum(steps, StepSums()) if windows else StepSums(),
         committed_per_second=sum(w.committed_tokens for w in windows) / seconds if seconds else 0.0,
-        fill=_mean_fill(windows),
+        tight=_tight(windows),
         waiting=fmean(w.most_waiting for w in windows) if windows else 0.0,
         running=fmean(w.most_running for w in windows) if windows else 0.0,
         used_pages=fmean(pages) if pages else 0.0,
@@ -154,9 +154,9 @@ def _peak_share(reading: PodReading, windows: Sequence[WindowReading]) -> float:
     return max((window.held_bytes for window in windows), default=0) / reading.device_bytes
 
 
-def _mean_fill(windows: Sequence[WindowReading]) -> float:
+def _tight(windows: Sequence[WindowReading]) -> float:
     steps = sum(window.steps for window in windows)
-    return sum(window.mean_fill * window.steps for window in windows) / steps if steps else 0.0
+    return sum(window.tight_steps for window in windows) / steps if steps else 0.0
 
 
 def _outliers(now: Mapping[str, PodReading]) -> list[str]:

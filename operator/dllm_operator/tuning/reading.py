@@ -42,7 +42,7 @@ class WindowReading:
     most_waiting: int
     most_running: int
     least_free_pages: int
-    mean_fill: float
+    tight_steps: int
 
     @property
     def held_bytes(self) -> int:
@@ -174,7 +174,7 @@ def _window(series: Series, number: int, peaks: Mapping[str, int]) -> WindowRead
         most_waiting=int(value("most_waiting")),
         most_running=int(value("most_running")),
         least_free_pages=int(value("least_free_pages")),
-        mean_fill=value("mean_batch_fill"),
+        tight_steps=int(value("tight_steps")),
     )
 
 

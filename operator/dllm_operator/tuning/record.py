@@ -115,7 +115,9 @@ def remembered(state: TuningState, setting: Setting, generation: int) -> TuningS
         tokens_per_request=state.tokens_per_request,
         pages_per_request=state.pages_per_request,
         rows_per_request=state.rows_per_request,
+        usable_share=state.usable_share,
         ceiling_tokens=state.ceiling_tokens,
+        ceiling_pool_bytes=state.ceiling_pool_bytes,
         restart_generation=generation,
     )
 

@@ -35,7 +35,9 @@ class TuningState:
     tokens_per_request: float | None = None
     pages_per_request: float | None = None
     rows_per_request: float = 0.0
-    ceiling_tokens: int | None = None
+    usable_share: float = 1.0  # of the token budget, that steps fill when it limits them
+    ceiling_tokens: int | None = None  # a token budget that failed
+    ceiling_pool_bytes: int = 0  # beside these pages
     ceiling_window: int = 0
     settling: int = 0
     trial: Trial | None = None

@@ -14,8 +14,8 @@ class PoolWindow:
 
     ``peak_tokens`` and ``peak_rows`` are the size of the step that held most, ``longest_tokens`` is the
     longest sequence that ran. ``out_of_memory`` is the device's, ``host_out_of_memory`` the kubelet's.
-    ``fill`` is the mean share of the token budget that steps used; ``waiting``, ``running`` and
-    ``used_pages`` are means over time.
+    ``tight`` is the share of steps from which the token budget kept a request out; ``waiting``, ``running``
+    and ``used_pages`` are means over time.
     """
 
     seconds: float
@@ -35,7 +35,7 @@ class PoolWindow:
     out_of_memory: int
     steps: StepSums
     committed_per_second: float  # a pod
-    fill: float
+    tight: float
     waiting: float  # a pod
     running: float  # a pod
     used_pages: float  # a pod

@@ -173,6 +173,7 @@ class Engine:
             logits_rows=min(len(batch.head.row), self.live.max_num_logits),
             committed_tokens=self.stats.committed_tokens - self._recorded_tokens,
             batch_fill=batch.rows / budget,
+            is_tight=plan.is_tight,
         )
         self._recorded_tokens = self.stats.committed_tokens
         return outgoing

@@ -12,7 +12,8 @@ class MemoryLedger:
     Weights and the KV pool are known exactly. ``other`` is what else is held between steps, with what CUDA
     graphs reserve: on a device that gives freed memory back at once it is read again after each step, so that
     a leak shows here; elsewhere it is what was held when serving began. What a step holds above these is its
-    transient: logits as the rows of the step say, activations the rest.
+    transient: activations as far as its tokens explain it, logits the rest. A forward's activations are gone
+    when its logits come, so that a step whose forward held most has none.
     """
 
     def __init__(
@@ -30,16 +31,14 @@ class MemoryLedger:
         self._recent = self._most = self._by_owner(0, 0)
         memory.reset_peak()
 
-    def read_step(self, logits_rows: int) -> dict[str, int]:
-        """Peak bytes by owner of the step that has just ended, with at most ``logits_rows`` rows of logits at
-        once."""
+    def read_step(self, tokens: int) -> dict[str, int]:
+        """Peak bytes by owner of the step of ``tokens`` query tokens that has just ended."""
         peak = self._memory.peak_bytes()
         if self._memory.gives_back_at_once:
             self._other = self._read_other()
         transient = max(peak + self._graphs - self._weights - self._pool - self._other, 0)
-        most = min(logits_rows * self._budget.logits_bytes_per_row, self._budget.logits_bytes)
-        logits = min(transient, most)
-        owners = self._by_owner(transient - logits, logits)
+        activations = min(transient, tokens * self._budget.activation_bytes_per_token)
+        owners = self._by_owner(activations, transient - activations)
         self._recent = owners
         self._most = {
             owner: min(owners[owner], value) if owner == "free" else max(owners[owner], value)

@@ -198,6 +198,7 @@ class Window(msgspec.Struct, frozen=True):
     most_running: int
     least_free_pages: int
     longest_sequence_tokens: int
+    tight_steps: int  # from which the token budget kept a request out
     mean_batch_fill: float
 
 

@@ -40,7 +40,7 @@ class Meter:
             self._ledger.discard_peak()
             self.windows.note_step(step, {})
         else:
-            self.windows.note_step(step, self._ledger.read_step(step.logits_rows))
+            self.windows.note_step(step, self._ledger.read_step(step.tokens))
 
     def settle(self) -> None:
         """Call before a snapshot: without a step since the last one no step holds memory any more."""

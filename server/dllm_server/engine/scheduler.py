@@ -48,13 +48,14 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """Slots by phase, the number of admitted requests (a prefix of the queue, all in REFRESH) and the
-    deficit to carry."""
+    deficit to carry. ``is_tight``: a request could have run but for its tokens."""
 
     refresh: tuple[int, ...]
     reuse: tuple[int, ...]
     admitted: int
     tokens: int
     deficit: float
+    is_tight: bool
 
     @property
     def is_empty(self) -> bool:
@@ -72,12 +73,14 @@ class _Step:
         self.reuse: list[int] = []
         self.admitted = 0
         self.has_unmet_refresh = False
+        self.is_tight = False
         self._free_slots, self._free_pages = limits.free_slots, limits.free_pages
         self._page_floor = limits.watermark_pages if runs_anything else 0
 
     def take_aged(self, aged: Iterable[Running]) -> None:
         for request in aged:
             if request.tokens > self.left:
+                self.is_tight = True
                 return
             self._take(request)
 
@@ -85,6 +88,7 @@ class _Step:
         for request in young:
             if not request.is_refresh:
                 if request.tokens > self.left:
+                    self.is_tight = True
                     return
                 self._take(request)
 
@@ -94,7 +98,7 @@ class _Step:
         for request in young:
             if request.is_refresh:
                 if request.tokens > min(self.left, self.allowance):
-                    self.has_unmet_refresh = True
+                    self.has_unmet_refresh = self.is_tight = True
                     return
                 self._take(request)
 
@@ -104,12 +108,13 @@ class _Step:
             if self.has_unmet_refresh or not self.can_admit(request):
                 return
             if request.tokens > self.allowance:
-                self.has_unmet_refresh = True
+                self.has_unmet_refresh = self.is_tight = True
                 return
             self.admit_one(request)
 
     def can_admit(self, request: Waiting) -> bool:
         has_room = self._free_slots > 0 and self._free_pages - request.pages >= self._page_floor
+        self.is_tight |= has_room and request.tokens > self.left
         return has_room and request.tokens <= self.left
 
     def admit_one(self, request: Waiting) -> None:
@@ -155,4 +160,5 @@ def schedule(
         admitted=step.admitted,
         tokens=limits.token_budget - step.left,
         deficit=max(step.allowance, -float(limits.token_budget)) if step.has_unmet_refresh else 0.0,
+        is_tight=step.is_tight,
     )

@@ -13,13 +13,15 @@ KEPT_WINDOWS = 12
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One step: ``tokens`` are query tokens, ``logits_rows`` the most rows projected at once. A step that ran
-    out of memory did nothing (``is_out_of_memory``)."""
+    """One step: ``tokens`` are query tokens, ``logits_rows`` the most rows projected at once; ``is_tight``: a
+    request had to stay out for its tokens. A step that ran out of memory did nothing
+    (``is_out_of_memory``)."""
 
     tokens: int
     logits_rows: int
     committed_tokens: int
     batch_fill: float
+    is_tight: bool = False
     is_out_of_memory: bool = False
 
 
@@ -47,6 +49,7 @@ class _Open:
     tokens: int = 0
     committed_tokens: int = 0
     oom: int = 0
+    tight_steps: int = 0
     batch_fill: float = 0.0
 
 
@@ -102,6 +105,7 @@ class WindowLog:
         window.steps += 1
         window.tokens += step.tokens
         window.committed_tokens += step.committed_tokens
+        window.tight_steps += step.is_tight
         window.batch_fill += step.batch_fill
         held = sum(value for owner, value in peak.items() if owner != "free")
         if held > window.peak_bytes:
@@ -127,6 +131,7 @@ class WindowLog:
                 most_running=load.running,
                 least_free_pages=load.free_pages,
                 longest_sequence_tokens=load.longest_sequence_tokens,
+                tight_steps=window.tight_steps,
                 mean_batch_fill=window.batch_fill / window.steps if window.steps else 0.0,
             )
         )

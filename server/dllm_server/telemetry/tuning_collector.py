@@ -23,6 +23,7 @@ WINDOW_GAUGES = {
     "most_running": "Most requests that held pages.",
     "least_free_pages": "Fewest free KV pages.",
     "longest_sequence_tokens": "Longest sequence in flight, waiting ones included.",
+    "tight_steps": "Steps from which the token budget kept a request out.",
     "mean_batch_fill": "Mean of query tokens / token budget over the steps.",
 }
 STEP_SUMS = {

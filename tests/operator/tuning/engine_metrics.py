@@ -30,6 +30,7 @@ def make_window(number: int, *, activations: int = 40 * MIB, **changes: Any) -> 
         "most_running": 8,
         "least_free_pages": 30,
         "longest_sequence_tokens": 128,
+        "tight_steps": 2,
         "mean_batch_fill": 0.5,
     }
     return Window(**(values | changes))

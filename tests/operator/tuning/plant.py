@@ -70,6 +70,7 @@ class Plant:
     leak_bytes_per_window: float = 0.0
     time_noise: float = 0.03
     peak_noise: float = 0.01
+    usable: float = 0.7  # of the token budget, with half of it for refreshes; an H100's under load
     page_slots: int = 16
     slot_bytes: int = 512 * 1024
     queue: float = 0.0
@@ -116,13 +117,14 @@ class Plant:
         pages = setting.kv_pool_bytes // self.page_bytes - 1
         slots = min(float(setting.max_num_seqs), pages / self.pages_per_request)
         seconds = WINDOW_SECONDS / SLICES
-        sums, fill, waiting, running, work = StepSums(), 0.0, 0.0, 0.0, 0.0
+        sums, tight, waiting, running, work = StepSums(), 0.0, 0.0, 0.0, 0.0
         most_tokens = 0.0
         for _ in range(SLICES):
             self.queue += self._arrivals(seconds)
             self.running = min(slots, self.queue)
             asked = self.running * self.traffic.tokens_per_step
-            tokens = min(asked, float(setting.max_num_batched_tokens))
+            budget = self.usable * setting.max_num_batched_tokens
+            tokens = min(asked, budget)
             if tokens > 0:
                 sums += self._steps(tokens)
                 rate = tokens / self._step_seconds(tokens)
@@ -131,10 +133,14 @@ class Plant:
                 work += done
             burst = min(self.running * self.traffic.longest_tokens, float(setting.max_num_batched_tokens))
             most_tokens = max(most_tokens, burst)
-            fill += tokens / setting.max_num_batched_tokens / SLICES
+            tight += self._tight_share(asked, budget) / SLICES
             waiting += max(self.queue - self.running, 0.0) / SLICES
             running += self.running / SLICES
-        return self._window(setting, sums, fill, waiting, running, work, most_tokens, pages, is_applied)
+        return self._window(setting, sums, tight, waiting, running, work, most_tokens, pages, is_applied)
+
+    def _tight_share(self, asked: float, budget: float) -> float:
+        """Of the steps: refreshes are whole, so that some stay out before the budget is used up."""
+        return min(max(0.5 + (asked - budget) / self.traffic.longest_tokens, 0.0), 1.0) if asked else 0.0
 
     def _arrivals(self, seconds: float) -> float:
         mean = self.traffic.per_second * seconds
@@ -156,7 +162,7 @@ class Plant:
         self,
         setting: Setting,
         sums: StepSums,
-        fill: float,
+        tight: float,
         waiting: float,
         running: float,
         work: float,
@@ -189,7 +195,7 @@ class Plant:
             out_of_memory=failures,
             steps=sums,
             committed_per_second=work / WINDOW_SECONDS,
-            fill=fill,
+            tight=tight,
             waiting=waiting,
             running=running,
             used_pages=running * self.pages_per_request,

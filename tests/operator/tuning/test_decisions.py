@@ -39,7 +39,7 @@ def make_window(**changes: Any) -> PoolWindow:
         "out_of_memory": 0,
         "steps": StepSums(100, 2e5, 5.0, 1e4, 4.2e8),
         "committed_per_second": 100.0,
-        "fill": 0.5,
+        "tight": 0.1,
         "waiting": 0.0,
         "running": 10.0,
         "used_pages": 100.0,
@@ -105,7 +105,7 @@ def test_half_of_the_pages_go_at_once_and_none_where_that_is_no_cure() -> None:
     assert decision.change is None
 
 
-STARVED = {"waiting": 9.0, "running": 8.0, "used_pages": 512.0, "total_pages": 512, "fill": 0.4}
+STARVED = {"waiting": 9.0, "running": 8.0, "used_pages": 512.0, "total_pages": 512, "tight": 0.1}
 
 
 def split(**objective: Any) -> Setting:

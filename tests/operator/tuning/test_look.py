@@ -189,8 +189,7 @@ def busy(generation: int = 0, ceiling: int = 4096, **window: Any) -> PodReading:
         0,
         generation=generation,
         **(
-            {"mean_batch_fill": 1.0, "most_waiting": 9, "peak_step_tokens": 1024, "activations": 40 * MIB}
-            | window
+            {"tight_steps": 20, "most_waiting": 9, "peak_step_tokens": 1024, "activations": 40 * MIB} | window
         ),
     )
     snapshot = make_snapshot(

@@ -142,6 +142,7 @@ plants = st.builds(
     seed=st.integers(0, 10_000),
     bytes_per_token=st.floats(0.25 * MIB, 0.6 * MIB),
     other_bytes=st.floats(0.8 * GIB, 1.6 * GIB),
+    usable=st.floats(0.5, 1.0),
 )
 
 
