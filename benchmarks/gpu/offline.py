@@ -71,11 +71,18 @@ def short_requests(bench: Bench, retention_ratio: float) -> list[Generate]:
 
 
 def random_request(
-    bench: Bench, rng: random.Random, name: str, quota: int, retention_ratio: float
+    bench: Bench,
+    rng: random.Random,
+    name: str,
+    quota: int,
+    retention_ratio: float,
+    max_tokens: int | None = None,
 ) -> Generate:
-    """One request of the offline shape."""
+    """One request of the offline shape; another ``max_tokens`` leaves so much more or less prompt."""
     scale = bench.scale
-    job = random_job(scale.prompt_tokens, scale.max_tokens, scale.model["vocab_size"], rng)
+    generated = scale.max_tokens if max_tokens is None else max_tokens
+    prompt_tokens = scale.prompt_tokens + scale.max_tokens - generated
+    job = random_job(prompt_tokens, generated, scale.model["vocab_size"], rng)
     return job.request(name, quota, block=scale.block, retention_ratio=retention_ratio, ignore_eos=True)
 
 

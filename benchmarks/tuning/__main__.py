@@ -38,12 +38,12 @@ DOCUMENTS = Experiment(
     },
     fixed=(2048, 4000, 16_384),
     fixed_seqs=256,
-    fixed_seconds=9.0,
+    fixed_seconds=17.0,
     requests=400,
     quota=1,
     interval_seconds=4.0,
     window_seconds=1.0,
-    looks=11,
+    looks=14,
     steady_looks=4,
 )
 CHAT = replace(

@@ -97,6 +97,6 @@ class Pod:
         self.session = Session(self.started, self.window_seconds)
         name = f"pod-{id(self.session)}"
         self.load = Pressure(
-            self.bench, self.session, name, self.requests, self.quota, settings.retention_ratio
+            self.bench, self.session, name, self.requests, self.quota, settings.retention_ratio, varies=True
         )
         self.watch = TuningWatch(self.folder / "tuning.json", growth_limits(settings, self.started))

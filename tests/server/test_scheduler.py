@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from dllm_server.engine.scheduler import Limits, Running, StepPlan, Waiting, schedule
@@ -123,6 +124,25 @@ def test_a_large_request_at_the_head_is_not_overtaken() -> None:
     plan = schedule([Running(0, True, 100, 0)], waiting, make_limits(), 0.0)
 
     assert plan.admitted == 0
+
+
+@pytest.mark.parametrize(
+    ("running", "waiting", "limits", "is_tight"),
+    [
+        ([Running(0, False, 8, 0)], [], {}, False),
+        ([Running(0, False, 8, 0), Running(1, True, 150, 0)], [], {"share": 1.0}, False),
+        ([Running(0, False, 8, 0), Running(1, True, 150, 0)], [], {}, True),  # above refreshes' share
+        ([Running(0, False, 120, 0), Running(1, False, 120, 0)], [], {}, True),
+        ([Running(0, True, 120, 9), Running(1, True, 120, 9)], [], {}, True),
+        ([Running(0, True, 120, 0)], [Waiting(120, 1, 0)], {}, True),
+        ([Running(0, True, 120, 0)], [Waiting(120, 1, 0)], {"slots": 0}, False),  # no slot either
+        ([Running(0, True, 120, 0)], [Waiting(120, 9, 0)], {"pages": 8}, False),
+    ],
+)
+def test_a_step_is_tight_when_only_its_tokens_keep_a_request_out(
+    running: list[Running], waiting: list[Waiting], limits: dict[str, Any], is_tight: bool
+) -> None:
+    assert schedule(running, waiting, make_limits(**limits), 0.0).is_tight is is_tight
 
 
 def test_what_has_waited_longest_goes_first_once_aged() -> None:

@@ -13,6 +13,7 @@ from dllm_operator.tuning.speed import Speed
 
 SEQS_RATIO = 1.25
 GRID_RATIO = 1.1  # between neighbouring token budgets that are looked at
+SPARE = 1.25  # sequences over those that bring a budget's tokens on average
 ENOUGH = 0.99  # of the best throughput: a larger budget for the rest only costs memory and tail latency
 
 
@@ -110,11 +111,18 @@ def _divided(
 
 
 def _smallest_good(candidates: list[Setting], use: MemoryUse, speed: Speed, load: Load) -> Setting:
+    """Least tokens, since they cost tail latency; beside them the sequences that bring as many, and SPARE for
+    what the load's mean hides. More than these would only slow each other."""
     rated = [(throughput(candidate, use, speed, load), candidate) for candidate in candidates]
     best = max(rate for rate, _ in rated)
-    return min(
-        (c for rate, c in rated if rate >= ENOUGH * best), key=lambda c: (use.peak_bytes(c), c.max_num_seqs)
-    )
+    good = (candidate for rate, candidate in rated if rate >= ENOUGH * best)
+
+    def cost(setting: Setting) -> tuple[int, float, float]:
+        tokens, seqs = setting.max_num_batched_tokens, setting.max_num_seqs
+        useful = SPARE * load.usable * tokens / load.tokens_per_step if load.tokens_per_step > 0 else seqs
+        return tokens, -min(seqs, useful), use.peak_bytes(setting)
+
+    return min(good, key=cost)
 
 
 def _grid(low: float, high: float, ratio: float = GRID_RATIO) -> Iterator[float]:
