@@ -21,6 +21,7 @@ CHILD_KINDS = ",".join(
 )
 QUESTION = "State the final answer to the following arithmetic problem: 917 + 585 + 321 ="
 ANSWER = "1823"
+ENDPOINT_SECONDS = 20.0
 SMALL = {
     "engine": {"kvPoolBytes": "128MiB", "maxNumSeqs": 8},
     "podTemplate": {"resources": {"requests": {"cpu": "50m", "memory": "512Mi"}}},
@@ -115,12 +116,22 @@ class InClusterClient:
         return self._cluster.kubectl(*command, stdin=code)
 
     def ask(self, url: str, question: str = QUESTION) -> str:
-        """The answer to a chat request."""
+        """The answer to a chat request. Nodes learn of a Service's endpoints a little after its pods are
+        ready: until then connections are refused."""
         body = json.dumps({"messages": [{"role": "user", "content": question}]})
         return self.python(
-            "import json, urllib.request\n"
+            "import json, time, urllib.error, urllib.request\n"
             f"request = urllib.request.Request({url!r} + '/v1/chat/completions', {body!r}.encode(),\n"
             "    {'Content-Type': 'application/json'})\n"
-            "answer = json.load(urllib.request.urlopen(request, timeout=60))\n"
+            f"until = time.monotonic() + {ENDPOINT_SECONDS}\n"
+            "while True:\n"
+            "    try:\n"
+            "        answer = json.load(urllib.request.urlopen(request, timeout=60))\n"
+            "        break\n"
+            "    except urllib.error.URLError as error:\n"
+            "        is_early = isinstance(error.reason, ConnectionRefusedError)\n"
+            "        if not is_early or time.monotonic() > until:\n"
+            "            raise\n"
+            "        time.sleep(0.5)\n"
             "print(answer['choices'][0]['message']['content'])\n"
         ).strip()
