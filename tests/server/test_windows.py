@@ -24,7 +24,7 @@ def make_log(clock: Clock) -> WindowLog:
 
 
 def make_step(tokens: int, *, fill: float = 0.5, is_out_of_memory: bool = False) -> StepRecord:
-    return StepRecord(tokens, 3, 2, fill, fill == 1.0, is_out_of_memory)
+    return StepRecord(tokens, 5, 3, 2, fill, fill == 1.0, is_out_of_memory)
 
 
 def peak(activations: int) -> dict[str, int]:
@@ -61,7 +61,7 @@ def test_a_window_holds_its_steps_and_names_the_one_that_made_the_peak() -> None
     assert (window.steps, window.tokens, window.committed_tokens, window.oom) == (3, 80, 6, 1)
     assert (window.most_waiting, window.most_running, window.least_free_pages) == (40, 2, 1)
     assert abs(window.mean_batch_fill - 0.6) < 1e-9
-    assert window.tight_steps == 1
+    assert (window.tight_steps, window.step_requests) == (1, 15)
 
 
 def test_a_peak_belongs_to_one_window_only() -> None:

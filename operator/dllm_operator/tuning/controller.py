@@ -7,7 +7,6 @@ did not pay ends the climb. The split between activations and pages moves rarely
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from dllm_operator.tuning.capacity import Load, best_live, best_split, throughput
@@ -30,7 +29,6 @@ CEILING_MARGIN = 0.9
 STARVED_WINDOWS = 3
 SPLIT_GAIN = 1.03
 LOAD_SHIFT = 1.25
-HIDDEN = 2.0  # how much more than it got a request may want of full steps
 
 
 def decide(state: TuningState, window: PoolWindow, objective: Objective) -> tuple[TuningState, Decision]:
@@ -125,7 +123,7 @@ def _step_up(
         wish = replace(now, max_num_batched_tokens=max(most, now.max_num_batched_tokens))
         reason, predicted = Reason.CAUTIOUS_STEP, None
     else:
-        load = _load(state, window, hidden=math.inf)
+        load = _load(state, window)
         wish = best_live(now, use, speed, load, objective.live_bounds, target)
         reason, predicted = Reason.MODEL_STEP, throughput(wish, use, speed, load)
     wish = objective.live_bounds.clamp(_below_ceiling(state, wish))
@@ -170,15 +168,17 @@ def _shorten_steps(
     return state, Decision(Reason.LATENCY_ABOVE_OBJECTIVE, message, Change(Action.LIVE, wish))
 
 
-def _load(state: TuningState, window: PoolWindow, hidden: float = HIDDEN) -> Load:
-    """What requests need. Full steps hide it: a request brings its share of them, and may bring `hidden`
-    times as much, which only a larger budget can show."""
-    share = window.steps.mean_tokens / window.running if window.running > 0 else 0.0
-    if window.tight >= BUSY:
-        share *= hidden
-    per_request = max(state.tokens_per_request or 0.0, share)
-    pages, rows = state.pages_per_request or 0.0, state.rows_per_request
-    return Load(per_request, pages, rows, window.running, state.usable_share, window.has_demand)
+def _load(state: TuningState, window: PoolWindow) -> Load:
+    """What requests need. A request that is kept out of a step brings as much to a later one: what it brings
+    when it takes part is what it would bring to every step of a larger budget."""
+    return Load(
+        tokens_per_step=state.tokens_per_request,
+        pages=state.pages_per_request or 0.0,
+        rows=state.rows_per_request,
+        running=window.running,
+        usable=state.usable_share,
+        is_starved=window.has_demand,
+    )
 
 
 def _is_starved(state: TuningState, window: PoolWindow, objective: Objective) -> bool:

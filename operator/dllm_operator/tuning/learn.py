@@ -13,7 +13,6 @@ SUMS_DECAY = 0.8
 FORGET = 0.1  # how fast a maximum gives way to smaller observations
 MEASURABLE_SHARE = 0.2  # of the token budget: smaller steps are mostly overhead
 BUSY = 0.5  # share of tight steps from which on the token budget limits the pool
-ROOMY = 0.2  # share of tight steps below which running requests got into the steps
 LEAST_USABLE = 0.25  # less is no property of the steps
 REMEMBERED = 6
 
@@ -42,6 +41,6 @@ def learn(state: TuningState, window: PoolWindow, bytes_per_row: float) -> Tunin
         state = replace(state, pages_per_request=pages if pages > 0 else state.pages_per_request)
         if bytes_per_row > 0:
             state = replace(state, rows_per_request=window.peak_logits_bytes / bytes_per_row / window.running)
-        if window.tight < ROOMY:
-            state = replace(state, tokens_per_request=window.steps.mean_tokens / window.running)
+    if window.tokens_per_request > 0:
+        state = replace(state, tokens_per_request=window.tokens_per_request)
     return state

@@ -92,6 +92,7 @@ def _window(
         out_of_memory=kills + sum(_new_out_of_memory(before.get(pod), now[pod]) for pod in now),
         steps=sum(steps, StepSums()) if windows else StepSums(),
         committed_per_second=sum(w.committed_tokens for w in windows) / seconds if seconds else 0.0,
+        tokens_per_request=_tokens_per_request(windows),
         tight=_tight(windows),
         waiting=fmean(w.most_waiting for w in windows) if windows else 0.0,
         running=fmean(w.most_running for w in windows) if windows else 0.0,
@@ -152,6 +153,11 @@ def _latency_p95(before: Mapping[str, PodReading], now: Mapping[str, PodReading]
 
 def _peak_share(reading: PodReading, windows: Sequence[WindowReading]) -> float:
     return max((window.held_bytes for window in windows), default=0) / reading.device_bytes
+
+
+def _tokens_per_request(windows: Sequence[WindowReading]) -> float:
+    requests = sum(window.step_requests for window in windows)
+    return sum(window.tokens for window in windows) / requests if requests else 0.0
 
 
 def _tight(windows: Sequence[WindowReading]) -> float:

@@ -37,6 +37,8 @@ class WindowReading:
     peak_rows: int
     longest_tokens: int
     steps: int
+    tokens: int
+    step_requests: int
     committed_tokens: int
     out_of_memory: int
     most_waiting: int
@@ -169,6 +171,8 @@ def _window(series: Series, number: int, peaks: Mapping[str, int]) -> WindowRead
         peak_rows=int(value("peak_step_logits_rows")),
         longest_tokens=int(value("longest_sequence_tokens")),
         steps=int(value("steps")),
+        tokens=int(value("tokens")),
+        step_requests=int(value("step_requests")),
         committed_tokens=int(value("committed_tokens")),
         out_of_memory=int(value("oom")),
         most_waiting=int(value("most_waiting")),

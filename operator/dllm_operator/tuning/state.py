@@ -21,8 +21,8 @@ class Trial:
 @dataclass(frozen=True, slots=True)
 class TuningState:
     """``window`` counts windows; the fields that name one hold its number. ``bytes_per_token`` is 0 until a
-    step of some size has been seen; ``tokens_per_request`` is what a running request brings to a step, None
-    until steps had room for all."""
+    step of some size has been seen; ``tokens_per_request`` is what a request brings to a step that it takes
+    part in."""
 
     setting: Setting
     started: Setting
@@ -32,7 +32,7 @@ class TuningState:
     bytes_per_token: float = 0.0
     other_bytes: tuple[int, ...] = ()  # of the last windows, newest last
     base_other_bytes: int | None = None  # of the first window after a start
-    tokens_per_request: float | None = None
+    tokens_per_request: float = 0.0
     pages_per_request: float | None = None
     rows_per_request: float = 0.0
     usable_share: float = 1.0  # of the token budget, that steps fill when it limits them

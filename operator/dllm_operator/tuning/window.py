@@ -14,6 +14,7 @@ class PoolWindow:
 
     ``peak_tokens`` and ``peak_rows`` are the size of the step that held most, ``longest_tokens`` is the
     longest sequence that ran. ``out_of_memory`` is the device's, ``host_out_of_memory`` the kubelet's.
+    ``tokens_per_request`` is what a request brought to a step that it took part in, 0 without a step.
     ``tight`` is the share of steps from which the token budget kept a request out; ``waiting``, ``running``
     and ``used_pages`` are means over time.
     """
@@ -35,6 +36,7 @@ class PoolWindow:
     out_of_memory: int
     steps: StepSums
     committed_per_second: float  # a pod
+    tokens_per_request: float
     tight: float
     waiting: float  # a pod
     running: float  # a pod

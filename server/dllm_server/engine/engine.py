@@ -170,6 +170,7 @@ class Engine:
             outgoing += self._collect_last()
         self.last_step = StepRecord(
             tokens=batch.rows,
+            requests=batch.requests,
             logits_rows=min(len(batch.head.row), self.live.max_num_logits),
             committed_tokens=self.stats.committed_tokens - self._recorded_tokens,
             batch_fill=batch.rows / budget,
@@ -305,7 +306,7 @@ class Engine:
         self.stats.oom[kind] += 1
         slots = [slot for slot in slots if slot in self._running]  # not those that have ended meanwhile
         self.stats.step_times.warm_up()
-        self.last_step = StepRecord(tokens, 0, 0, 0.0, is_out_of_memory=True)
+        self.last_step = StepRecord(tokens, len(slots), 0, 0, 0.0, is_out_of_memory=True)
         if not slots:
             return []
         largest = max(self._running.values(), key=lambda request: request.sequence_tokens)

@@ -192,6 +192,7 @@ class Window(msgspec.Struct, frozen=True):
     peak_step_logits_rows: int
     steps: int
     tokens: int
+    step_requests: int  # requests of the steps, each as often as it took part
     committed_tokens: int
     oom: int
     most_waiting: int

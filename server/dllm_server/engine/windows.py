@@ -13,11 +13,12 @@ KEPT_WINDOWS = 12
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One step: ``tokens`` are query tokens, ``logits_rows`` the most rows projected at once; ``is_tight``: a
-    request had to stay out for its tokens. A step that ran out of memory did nothing
+    """One step: ``tokens`` are query tokens of ``requests``, ``logits_rows`` the most rows projected at once;
+    ``is_tight``: a request had to stay out for its tokens. A step that ran out of memory did nothing
     (``is_out_of_memory``)."""
 
     tokens: int
+    requests: int
     logits_rows: int
     committed_tokens: int
     batch_fill: float
@@ -47,6 +48,7 @@ class _Open:
     peak_step: StepRecord | None = None
     steps: int = 0
     tokens: int = 0
+    step_requests: int = 0
     committed_tokens: int = 0
     oom: int = 0
     tight_steps: int = 0
@@ -104,6 +106,7 @@ class WindowLog:
             return
         window.steps += 1
         window.tokens += step.tokens
+        window.step_requests += step.requests
         window.committed_tokens += step.committed_tokens
         window.tight_steps += step.is_tight
         window.batch_fill += step.batch_fill
@@ -125,6 +128,7 @@ class WindowLog:
                 peak_step_logits_rows=step.logits_rows if step else 0,
                 steps=window.steps,
                 tokens=window.tokens,
+                step_requests=window.step_requests,
                 committed_tokens=window.committed_tokens,
                 oom=window.oom,
                 most_waiting=load.waiting,

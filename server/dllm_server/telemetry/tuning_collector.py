@@ -17,6 +17,7 @@ WINDOW_GAUGES = {
     "peak_step_logits_rows": "Rows projected at once in the step that made the peak.",
     "steps": "Steps that ended in the window.",
     "tokens": "Query tokens of these steps.",
+    "step_requests": "Requests of these steps, each as often as it took part.",
     "committed_tokens": "Tokens committed.",
     "oom": "Out-of-memory errors contained.",
     "most_waiting": "Largest waiting queue.",

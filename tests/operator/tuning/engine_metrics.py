@@ -24,6 +24,7 @@ def make_window(number: int, *, activations: int = 40 * MIB, **changes: Any) -> 
         "peak_step_logits_rows": 64,
         "steps": 20,
         "tokens": 8000,
+        "step_requests": 160,
         "committed_tokens": 300,
         "oom": 0,
         "most_waiting": 4,

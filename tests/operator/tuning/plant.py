@@ -195,6 +195,7 @@ class Plant:
             out_of_memory=failures,
             steps=sums,
             committed_per_second=work / WINDOW_SECONDS,
+            tokens_per_request=self.traffic.tokens_per_step if sums.steps else 0.0,
             tight=tight,
             waiting=waiting,
             running=running,

@@ -39,6 +39,7 @@ def make_window(**changes: Any) -> PoolWindow:
         "out_of_memory": 0,
         "steps": StepSums(100, 2e5, 5.0, 1e4, 4.2e8),
         "committed_per_second": 100.0,
+        "tokens_per_request": 200.0,
         "tight": 0.1,
         "waiting": 0.0,
         "running": 10.0,

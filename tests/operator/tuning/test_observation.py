@@ -27,7 +27,7 @@ def test_only_windows_since_the_last_look_count() -> None:
     assert window.peak_activation_bytes == 40 * MIB
     assert window.committed_per_second == 30
     assert (window.waiting, window.running, window.used_pages, window.total_pages) == (4, 8, 70, 100)
-    assert window.tight == pytest.approx(0.1)
+    assert (window.tokens_per_request, window.tight) == (50.0, pytest.approx(0.1))
     assert window.is_applied
 
 

@@ -65,6 +65,7 @@ def make_window(number: int) -> Window:
         peak_step_logits_rows=8,
         steps=2,
         tokens=60,
+        step_requests=6,
         committed_tokens=12,
         oom=1,
         most_waiting=5,

@@ -47,6 +47,7 @@ ENGINE_SAMPLES = {
     'dllm_window_most_running{window="3"}': 3,
     'dllm_window_least_free_pages{window="3"}': 70,
     'dllm_window_longest_sequence_tokens{window="3"}': 99,
+    'dllm_window_step_requests{window="3"}': 6,
     'dllm_window_tight_steps{window="3"}': 1,
     'dllm_window_mean_batch_fill{window="3"}': 0.25,
     'dllm_step_seconds_count{phase="mixed"}': 2,
