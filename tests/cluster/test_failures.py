@@ -50,7 +50,7 @@ CASES = [
     Case(
         "memory-limit",
         "OOMKilled",
-        {"podTemplate": {"resources": {"requests": {"memory": "32Mi"}, "limits": {"memory": "48Mi"}}}},
+        {"podTemplate": {"resources": {"requests": {"memory": "32Mi"}, "limits": {"memory": "32Mi"}}}},
         shown=("OOMKilled",),
         says=("0 of 1 pods are ready", "container engine exceeded its memory limit", "raise the limit"),
         cures=(
