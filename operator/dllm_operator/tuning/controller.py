@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dllm_operator.tuning.capacity import Load, best_live, best_split, throughput
+from dllm_operator.tuning.capacity import Load, MemoryUse, best_live, best_split, throughput
 from dllm_operator.tuning.danger import in_danger
 from dllm_operator.tuning.decision import Action, Change, Decision, Reason
 from dllm_operator.tuning.learn import BUSY, learn
-from dllm_operator.tuning.objective import AIM_BELOW, TOKEN_MARGIN, Objective, is_cooling, memory_use
+from dllm_operator.tuning.objective import AIM_BELOW, Objective, is_cooling, memory_use
 from dllm_operator.tuning.setting import Setting, difference
 from dllm_operator.tuning.speed import Speed, fit_speed
 from dllm_operator.tuning.state import Trial, TuningState
@@ -126,7 +126,7 @@ def _step_up(
         load = _load(state, window)
         wish = best_live(now, use, speed, load, objective.live_bounds, target)
         reason, predicted = Reason.MODEL_STEP, throughput(wish, use, speed, load)
-    wish = objective.live_bounds.clamp(_below_ceiling(state, wish))
+    wish = objective.live_bounds.clamp(_below_ceiling(state, wish, use))
     if wish.max_num_batched_tokens < now.max_num_batched_tokens * HYSTERESIS:
         return state, Decision(Reason.SATISFIED, "the token budget is where memory and speed want it")
     state = replace(state, trial=Trial(seen, predicted))
@@ -145,7 +145,7 @@ def _split(
     now, use, load = state.setting, memory_use(state, window, objective), _load(state, window)
     use = replace(use, other_bytes=max(use.other_bytes, objective.reserved_bytes))
     bounds = objective.start_bounds
-    wish = _below_ceiling(state, best_split(now, use, speed, load, bounds, objective.start_target))
+    wish = _below_ceiling(state, best_split(now, use, speed, load, bounds, objective.start_target), use)
     wish = bounds.clamp(wish)
     before, after = throughput(now, use, speed, load), throughput(wish, use, speed, load)
     if before <= 0 or after < SPLIT_GAIN * before or wish == now:
@@ -196,14 +196,14 @@ def _is_starved(state: TuningState, window: PoolWindow, objective: Objective) ->
     return state.setting.max_num_batched_tokens * HYSTERESIS >= most
 
 
-def _below_ceiling(state: TuningState, wish: Setting) -> Setting:
+def _below_ceiling(state: TuningState, wish: Setting, use: MemoryUse) -> Setting:
     """What failed was memory: fewer pages than then leave room for more tokens."""
     ceiling = state.ceiling_tokens
     if ceiling is None or state.window - state.ceiling_window >= CEILING_WINDOWS:
         return wish
     most = CEILING_MARGIN * ceiling
-    if state.bytes_per_token > 0:
-        most += (state.ceiling_pool_bytes - wish.kv_pool_bytes) / (state.bytes_per_token * TOKEN_MARGIN)
+    if use.bytes_per_token > 0:
+        most += (state.ceiling_pool_bytes - wish.kv_pool_bytes) / use.bytes_per_token
     return replace(wish, max_num_batched_tokens=max(min(wish.max_num_batched_tokens, int(most)), 1))
 
 

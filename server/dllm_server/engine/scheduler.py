@@ -79,16 +79,14 @@ class _Step:
 
     def take_aged(self, aged: Iterable[Running]) -> None:
         for request in aged:
-            if request.tokens > self.left:
-                self.is_tight = True
+            if not self._fits(request, self.left):
                 return
             self._take(request)
 
     def take_reuse(self, young: Iterable[Running]) -> None:
         for request in young:
             if not request.is_refresh:
-                if request.tokens > self.left:
-                    self.is_tight = True
+                if not self._fits(request, self.left):
                     return
                 self._take(request)
 
@@ -97,8 +95,8 @@ class _Step:
             self.allowance = float(self.limits.token_budget)  # nobody is kept waiting by a long step
         for request in young:
             if request.is_refresh:
-                if request.tokens > min(self.left, self.allowance):
-                    self.has_unmet_refresh = self.is_tight = True
+                if not self._fits(request, min(self.left, self.allowance)):
+                    self.has_unmet_refresh = True
                     return
                 self._take(request)
 
@@ -107,15 +105,14 @@ class _Step:
         for request in queue:
             if self.has_unmet_refresh or not self.can_admit(request):
                 return
-            if request.tokens > self.allowance:
-                self.has_unmet_refresh = self.is_tight = True
+            if not self._fits(request, self.allowance):
+                self.has_unmet_refresh = True
                 return
             self.admit_one(request)
 
     def can_admit(self, request: Waiting) -> bool:
         has_room = self._free_slots > 0 and self._free_pages - request.pages >= self._page_floor
-        self.is_tight |= has_room and request.tokens > self.left
-        return has_room and request.tokens <= self.left
+        return has_room and self._fits(request, self.left)
 
     def admit_one(self, request: Waiting) -> None:
         self.left -= request.tokens
@@ -123,6 +120,12 @@ class _Step:
         self._free_slots -= 1
         self._free_pages -= request.pages
         self.admitted += 1
+
+    def _fits(self, request: Running | Waiting, most: float) -> bool:
+        """Whether its tokens are at most that many. What they keep out makes the step tight."""
+        fits = request.tokens <= most
+        self.is_tight |= not fits
+        return fits
 
     def _take(self, request: Running) -> None:
         self.left -= request.tokens
