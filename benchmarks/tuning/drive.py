@@ -15,6 +15,7 @@ from dllm_operator.tuning.observation import observe_pool
 from dllm_operator.tuning.pool_start import specified_setting, start_share
 from dllm_operator.tuning.reading import merged
 from dllm_operator.tuning.record import Memory, PoolTuning, remembered
+from dllm_operator.tuning.speed import fit_speed
 from dllm_operator.tuning.state import TuningState
 from dllm_server.engine.device_memory import is_out_of_memory
 from dllm_server.memory import BudgetError
@@ -122,7 +123,7 @@ def _look(
     used = tuning.state.setting
     outcome = look(tuning, seen, now, around, datetime.now(UTC))
     following = outcome.tuning
-    window = seen.window
+    window, speed = seen.window, fit_speed(following.state.sums)
     story.rows.append(
         {
             "look": number,
@@ -135,6 +136,11 @@ def _look(
             "out_of_memory": window.out_of_memory,
             "tight": window.tight,
             "running": window.running,
+            "usable_share": following.state.usable_share,
+            "tokens_per_request": following.state.tokens_per_request,
+            "bytes_per_token": following.state.bytes_per_token,
+            "step_floor_seconds": speed.floor_seconds if speed else None,
+            "forwarded_tokens_per_second": speed.tokens_per_second if speed else None,
             "reason": str(following.reason),
             "message": following.message,
         }

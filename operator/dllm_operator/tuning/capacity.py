@@ -5,13 +5,13 @@ controller.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dllm_operator.tuning.setting import Bounds, Setting
 from dllm_operator.tuning.speed import Speed
 
-SEQS_RATIO = 1.25
 GRID_RATIO = 1.1  # between neighbouring token budgets that are looked at
 SPARE = 1.25  # sequences over those that bring a budget's tokens on average
 ENOUGH = 0.99  # of the best throughput: a larger budget for the rest only costs memory and tail latency
@@ -88,48 +88,51 @@ def best_split(
     candidates = [
         candidate
         for tokens in _grid(bounds.tokens.low, bounds.tokens.high)
-        for seqs in _grid(max(bounds.seqs.low, 1.0), bounds.seqs.high, SEQS_RATIO)
-        if (candidate := _divided(setting, int(tokens), int(seqs), use, load, bounds, target)) is not None
+        if (candidate := _divided(setting, int(tokens), use, load, bounds, target)) is not None
     ]
     return _smallest_good(candidates or [setting], use, speed, load)
 
 
 def _divided(
-    setting: Setting, tokens: int, seqs: int, use: MemoryUse, load: Load, bounds: Bounds, target: float
+    setting: Setting, tokens: int, use: MemoryUse, load: Load, bounds: Bounds, target: float
 ) -> Setting | None:
-    """Pages for so many sequences beside so many tokens of activations; None where they do not fit."""
-    rows = int(bounds.logits.clamp(seqs * load.rows)) if load.rows > 0 else setting.max_num_logits
-    pages = math.ceil(seqs * load.pages) + 1
-    wish = replace(
-        setting,
-        max_num_batched_tokens=tokens,
-        max_num_seqs=seqs,
-        max_num_logits=min(rows, setting.max_num_logits),
-        kv_pool_bytes=pages * use.page_bytes,
-    )
-    return wish if use.peak_bytes(wish) <= target * use.device_bytes else None
+    """Beside the activations of so many tokens, pages for the sequences that bring as many, and SPARE for
+    what the load's mean hides; more would only slow each other. As many as fit, where that is fewer; None
+    where none do."""
+
+    def holding(seqs: int) -> Setting:
+        rows = int(bounds.logits.clamp(seqs * load.rows)) if load.rows > 0 else setting.max_num_logits
+        return replace(
+            setting,
+            max_num_batched_tokens=tokens,
+            max_num_seqs=seqs,
+            max_num_logits=min(rows, setting.max_num_logits),
+            kv_pool_bytes=(math.ceil(seqs * load.pages) + 1) * use.page_bytes,
+        )
+
+    low, high = max(int(bounds.seqs.low), 1), int(bounds.seqs.high)
+    if load.tokens_per_step > 0:
+        useful = math.ceil(SPARE * load.usable * tokens / load.tokens_per_step)
+        high = min(max(useful, low), high)
+    most = target * use.device_bytes
+    fitting = bisect_left(range(low, high + 1), True, key=lambda seqs: use.peak_bytes(holding(seqs)) > most)
+    return holding(low + fitting - 1) if fitting else None
 
 
 def _smallest_good(candidates: list[Setting], use: MemoryUse, speed: Speed, load: Load) -> Setting:
-    """Least tokens, since they cost tail latency; beside them the sequences that bring as many, and SPARE for
-    what the load's mean hides. More than these would only slow each other."""
+    """Of those with all but the best throughput the one with the least tokens, since they cost tail
+    latency."""
     rated = [(throughput(candidate, use, speed, load), candidate) for candidate in candidates]
     best = max(rate for rate, _ in rated)
     good = (candidate for rate, candidate in rated if rate >= ENOUGH * best)
-
-    def cost(setting: Setting) -> tuple[int, float, float]:
-        tokens, seqs = setting.max_num_batched_tokens, setting.max_num_seqs
-        useful = SPARE * load.usable * tokens / load.tokens_per_step if load.tokens_per_step > 0 else seqs
-        return tokens, -min(seqs, useful), use.peak_bytes(setting)
-
-    return min(good, key=cost)
+    return min(good, key=lambda candidate: candidate.max_num_batched_tokens)
 
 
-def _grid(low: float, high: float, ratio: float = GRID_RATIO) -> Iterator[float]:
-    """From low to high in steps of a ratio, high included; nothing where high is below low."""
+def _grid(low: float, high: float) -> Iterator[float]:
+    """From low to high in steps of GRID_RATIO, high included; nothing where high is below low."""
     tokens = max(low, 1.0)
     while tokens < high:
         yield tokens
-        tokens *= ratio
+        tokens *= GRID_RATIO
     if high >= low:
         yield high

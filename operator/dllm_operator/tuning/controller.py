@@ -16,14 +16,13 @@ from dllm_operator.tuning.learn import BUSY, learn
 from dllm_operator.tuning.objective import AIM_BELOW, Objective, is_cooling, memory_use
 from dllm_operator.tuning.setting import Setting, difference
 from dllm_operator.tuning.speed import Speed, fit_speed
-from dllm_operator.tuning.state import Trial, TuningState
+from dllm_operator.tuning.state import SETTLE_WINDOWS, Trial, TuningState
 from dllm_operator.tuning.window import PoolWindow
 
 CAUTIOUS_STEP = 1.25
 HYSTERESIS = 1.08  # a wish closer than this to what is set is no wish
 PAYOFF = 1.01  # a step up must bring this much
 MISS = 0.10  # a prediction that far off does not count as a model
-SETTLE_WINDOWS = 1  # after a change has been applied
 CEILING_WINDOWS = 120  # before a level that failed is tried again
 CEILING_MARGIN = 0.9
 STARVED_WINDOWS = 3
@@ -64,12 +63,11 @@ def _decide(state: TuningState, window: PoolWindow, objective: Objective) -> tup
         return state, Decision(Reason.APPLYING, f"pods take over generation {state.generation}")
     if window.seconds <= 0:
         return state, Decision(Reason.NO_READINGS, "no window of the pods is over since the last look")
-    if state.settling > 0:
-        return replace(state, settling=state.settling - 1), Decision(
-            Reason.SETTLING, "the last change settles"
-        )
     if not window.has_traffic:
         return state, Decision(Reason.NO_TRAFFIC, "no step has run")
+    if state.settling > 0:
+        state = replace(state, settling=state.settling - 1)
+        return state, Decision(Reason.SETTLING, "the last change settles")
     state = _judge_trial(state, window)
     return _improve(state, window, objective)
 

@@ -11,7 +11,7 @@ from dllm_operator.api.status import LastChange, LearnedValues, PoolTuningStatus
 from dllm_operator.tuning.decision import Reason
 from dllm_operator.tuning.setting import Setting
 from dllm_operator.tuning.speed import fit_speed
-from dllm_operator.tuning.state import TuningState
+from dllm_operator.tuning.state import SETTLE_WINDOWS, TuningState
 
 MAX_NOTES = 8
 MAX_NOTE = 256
@@ -105,7 +105,7 @@ def parse_tuning(status: object) -> PoolTuning | None:
 
 def remembered(state: TuningState, setting: Setting, generation: int) -> TuningState:
     """A start from what another pool of the same key learned: its best setting, and what it knows of memory
-    and speed; nothing of its windows."""
+    and speed; nothing of its windows. What pods do first, when all their requests refresh, says little."""
     return TuningState(
         setting=setting,
         started=setting,
@@ -118,6 +118,7 @@ def remembered(state: TuningState, setting: Setting, generation: int) -> TuningS
         usable_share=state.usable_share,
         ceiling_tokens=state.ceiling_tokens,
         ceiling_pool_bytes=state.ceiling_pool_bytes,
+        settling=SETTLE_WINDOWS,
         restart_generation=generation,
     )
 

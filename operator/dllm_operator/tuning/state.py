@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from dllm_operator.tuning.setting import Setting
 from dllm_operator.tuning.speed import StepSums
 
+SETTLE_WINDOWS = 1  # under load, after a change has been applied or a start from what others learned
+CALM_WINDOWS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -52,6 +55,3 @@ class TuningState:
     @property
     def is_converged(self) -> bool:
         return self.calm >= CALM_WINDOWS
-
-
-CALM_WINDOWS = 3
