@@ -46,18 +46,14 @@ def check_all(shape: ModelShape, table: ConfigurationTable, length: int, rows: i
 
 
 def _rows(shape: ModelShape, run: Operations, rows: int, limit: float) -> Iterator[Check]:
-    x, residual, weight = (
-        shape.random(rows, shape.d_model),
-        shape.random(rows, shape.d_model),
-        shape.random(shape.d_model),
-    )
-    total = x.double() + residual.double()
-    expected = total / (total.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double()
-    yield Check("add_rms_norm", relative_error(run.add_rms_norm(x, residual, weight, 1e-5), expected), limit)
+    x, gain = shape.random(rows, shape.d_model), shape.random(shape.d_model)
+    normed = x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-5).sqrt() * gain.double()
+    yield Check("rms_norm", relative_error(run.rms_norm(x, gain, 1e-5), normed), limit)
     gate_up = shape.random(rows, 2 * shape.mlp_width)
     gate, up = gate_up.double().chunk(2, dim=1)
     expected = gate * torch.sigmoid(gate) * up
     yield Check("silu_and_multiply", relative_error(run.silu_and_multiply(gate_up), expected), limit)
+    yield from _linear(shape, run, x, limit)
     heads, kv_heads, dim = shape.heads, shape.kv_heads, shape.head_dim
     qkv = shape.random(rows, (heads + 2 * kv_heads) * dim)
     cos, sin = rope_tables(rows, dim, 500000.0, shape.device)
@@ -69,6 +65,23 @@ def _rows(shape: ModelShape, run: Operations, rows: int, limit: float) -> Iterat
     yield Check("rope_to_pages, queries", relative_error(q, wide_q), limit)
     yield Check("rope_to_pages, pages of keys", relative_error(keys[16:], wide_k), limit)
     yield Check("rope_to_pages, pages of values", relative_error(values[16:], v), 0.0)
+
+
+def _linear(shape: ModelShape, run: Operations, x: Tensor, limit: float) -> Iterator[Check]:
+    """All of ``x``'s rows, and as few as a reuse step of one request has."""
+    weight = shape.random(shape.d_model, shape.d_model) / shape.d_model**0.5
+    gate_up = shape.random(2 * shape.mlp_width, shape.d_model) / shape.d_model**0.5
+    for rows in (len(x), min(len(x), 32)):
+        some, name = x[:rows], f", {rows} rows"
+        product = some.double() @ weight.double().T
+        yield Check("linear" + name, relative_error(run.linear(some, weight), product), limit)
+        gate, up = (some.double() @ gate_up.double().T).chunk(2, dim=1)
+        found = run.gated_linear(some, gate_up)
+        yield Check("gated_linear" + name, relative_error(found, gate * torch.sigmoid(gate) * up), limit)
+        residual = shape.random(rows, shape.d_model)
+        expected = residual.double() + product
+        run.add_linear(some, weight, residual)
+        yield Check("add_linear" + name, relative_error(residual, expected), limit)
 
 
 def _attention(shape: ModelShape, run: Operations, length: int, limit: float) -> Iterator[Check]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import torch
-from dllm_kernels.gpu import kv_select, logits_chunk, paged_attention, projection, varlen_attention
+from dllm_kernels.gpu import few_rows, kv_select, logits_chunk, paged_attention, projection, varlen_attention
 from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable, Key, candidates
 from dllm_kernels.gpu.example_inputs import ModelShape, refresh_inputs, reuse_inputs
 from dllm_kernels.gpu.operations import TritonOperations
@@ -44,6 +44,7 @@ def launches(shape: ModelShape) -> dict[str, Launch]:
     scores = torch.empty(1, shape.kv_heads, 48)
     positions = torch.empty(1, shape.kv_heads, 8, dtype=torch.int32)
     hidden, weight = shape.random(8, shape.d_model), shape.random(shape.vocabulary, shape.d_model)
+    square, bias = shape.random(shape.d_model, shape.d_model), shape.random(shape.vocabulary)
     banned = torch.zeros(1, dtype=torch.int64)
     sampling = Sampling(torch.ones(8), torch.arange(8), torch.ones(8), torch.zeros(8), is_filtered=False)
     qkv = shape.random(8, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
@@ -60,10 +61,7 @@ def launches(shape: ModelShape) -> dict[str, Launch]:
                 reuse.q, reuse.k_pool, reuse.v_pool, reuse.spans, reuse.keys, reuse.out, split
             )
 
-    def normalise(c: Configuration) -> None:
-        run = TritonOperations(_Only(c))
-        run.rms_norm(hidden, hidden[0], 1e-5)
-        run.add_rms_norm(hidden, hidden.clone(), hidden[0], 1e-5)
+    gate_up = shape.random(2 * shape.mlp_width, shape.d_model)
 
     return {
         "lm_head_many": project(None),
@@ -80,7 +78,10 @@ def launches(shape: ModelShape) -> dict[str, Launch]:
         "kv_score": lambda c: kv_select.score(refresh.q, refresh.k, pack, c),
         "kv_select": lambda c: kv_select.select(scores, shape.kv_heads, pack, c, shares_indices=False),
         "kv_pack": lambda c: kv_select.pack(refresh.k, refresh.v, positions, pack, *pools, c),
-        "rms_norm": normalise,
+        "linear": lambda c: few_rows.linear(hidden, weight, bias, c),
+        "gated_linear": lambda c: few_rows.gated_linear(hidden, gate_up, c),
+        "add_linear": lambda c: few_rows.add_linear(hidden, square, hidden.clone(), c),
+        "rms_norm": lambda c: TritonOperations(_Only(c)).rms_norm(hidden, hidden[0], 1e-5),
         "rope": lambda c: TritonOperations(_Only(c)).rope_to_pages(
             qkv, angles, angles, *heads, *pools, slots
         ),

@@ -177,11 +177,7 @@ def launches(run: Callable[[], object], device: torch.device) -> int:
 
 
 def _rows(shape: ModelShape, rows: int, table: ConfigurationTable, bandwidth: float) -> Iterator[Timing]:
-    x, residual, weight = (
-        shape.random(rows, shape.d_model),
-        shape.random(rows, shape.d_model),
-        shape.random(shape.d_model),
-    )
+    x, gain = shape.random(rows, shape.d_model), shape.random(shape.d_model)
     gate_up = shape.random(rows, 2 * shape.mlp_width)
     qkv = shape.random(rows, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
     cos, sin = (torch.ones(rows, shape.head_dim, device=shape.device) for _ in range(2))
@@ -189,14 +185,14 @@ def _rows(shape: ModelShape, rows: int, table: ConfigurationTable, bandwidth: fl
     slots = torch.arange(16, 16 + rows, device=shape.device)
     heads = shape.heads, shape.kv_heads
     moved = {
-        "add_rms_norm": 2 * bytes_of(x, residual),
+        "rms_norm": 2 * bytes_of(x),
         "silu_and_multiply": bytes_of(gate_up) * 3 // 2,
         "rope_to_pages": 2 * bytes_of(qkv) + bytes_of(cos, sin),
     }
     implementations: dict[str, Operations] = {"triton": TritonOperations(table), "torch": TorchOperations()}
     for name, run in implementations.items():
         calls: dict[str, Callable[[], object]] = {
-            "add_rms_norm": partial(run.add_rms_norm, x, residual, weight, 1e-5),
+            "rms_norm": partial(run.rms_norm, x, gain, 1e-5),
             "silu_and_multiply": partial(run.silu_and_multiply, gate_up),
             "rope_to_pages": partial(run.rope_to_pages, qkv, cos, sin, *heads, k_pool, v_pool, slots),
         }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
-from dllm_kernels import attention, commit, kv_select, lm_head, rms_norm, rope, swiglu
+from dllm_kernels import attention, commit, kv_select, linear, lm_head, rms_norm, rope, swiglu
 from dllm_kernels.attention import PagedKeys
 from dllm_kernels.commit import CommitRows
 from dllm_kernels.kv_select import PackGroup
@@ -69,7 +69,13 @@ class Operations(Protocol):
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
 
-    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor: ...
+    def silu_and_multiply(self, gate_up: Tensor) -> Tensor: ...
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
+
+    def gated_linear(self, x: Tensor, gate_up: Tensor) -> Tensor: ...
+
+    def add_linear(self, x: Tensor, weight: Tensor, residual: Tensor) -> None: ...
 
     def rope_to_pages(
         self,
@@ -83,8 +89,6 @@ class Operations(Protocol):
         slots: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]: ...
 
-    def silu_and_multiply(self, gate_up: Tensor) -> Tensor: ...
-
 
 class TorchOperations:
     """Plain PyTorch, on any device."""
@@ -94,10 +98,12 @@ class TorchOperations:
     varlen_attention = staticmethod(attention.varlen_attention)
     paged_attention = staticmethod(attention.paged_attention)
     select_and_pack = staticmethod(kv_select.select_and_pack)
-    add_rms_norm = staticmethod(rms_norm.add_rms_norm)
     rms_norm = staticmethod(rms_norm.rms_norm)
-    rope_to_pages = staticmethod(rope.rope_to_pages)
     silu_and_multiply = staticmethod(swiglu.silu_and_multiply)
+    gated_linear = staticmethod(linear.gated_linear)
+    add_linear = staticmethod(linear.add_linear)
+    linear = staticmethod(linear.linear)  # last: it hides the module
+    rope_to_pages = staticmethod(rope.rope_to_pages)
 
 
 def operations(

@@ -17,16 +17,3 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         ``[tokens, width]`` in the dtype of ``x``.
     """
     return torch.nn.functional.rms_norm(x.float(), (x.shape[-1],), None, eps).to(x.dtype) * weight
-
-
-def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Add ``x`` to ``residual`` in place, and ``rms_norm`` the sum.
-
-    Args:
-        x, residual: ``[tokens, width]`` of one dtype.
-
-    Returns:
-        ``[tokens, width]``; ``residual`` holds the sum.
-    """
-    residual += x
-    return rms_norm(residual, weight, eps)

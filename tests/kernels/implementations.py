@@ -27,6 +27,7 @@ class Implementation:
     device: torch.device
     has_small_tiles: bool = False
     lm_head: str = ""
+    linear: str = ""
 
     @property
     def narrow(self) -> torch.dtype:
@@ -47,6 +48,8 @@ class Implementation:
 def table_of(implementation: Implementation) -> ConfigurationTable:
     from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable, Key
 
+    swaps = int(implementation.linear == "streamed-swapped")
+    small_stream = {"block_columns": 16, "block_depth": 16, "swaps": swaps, "ahead_bytes": 0}
     small = {
         "lm_head": ({"block_rows": 16, "block_columns": 16, "block_depth": 16, "is_flattened": 0}, 2),
         "logits_chunk": ({"block_rows": 16, "block_columns": 16}, 0),
@@ -55,6 +58,7 @@ def table_of(implementation: Implementation) -> ConfigurationTable:
         "kv_score": ({"block_keys": 16, "block_window": 2}, 0),
         "kv_select": ({}, 0),
         "kv_pack": ({"block_keys": 4}, 0),
+        **dict.fromkeys(("linear", "gated_linear", "add_linear"), (small_stream, 0)),
         "rms_norm": ({}, 0),
         "rope": ({"block_heads": 2}, 0),
         "silu_and_multiply": ({"block_columns": 16}, 0),
@@ -68,6 +72,8 @@ def table_of(implementation: Implementation) -> ConfigurationTable:
             return Configuration(blocks, splits=splits)
 
         def variant(self, operation: str, key: Key) -> str | None:
+            if operation in ("linear", "gated_linear", "add_linear"):
+                return implementation.linear.removesuffix("-swapped") or None
             return implementation.lm_head or None if operation == "lm_head" else None
 
     return FixedTable()
@@ -76,7 +82,7 @@ def table_of(implementation: Implementation) -> ConfigurationTable:
 CPU = torch.device("cpu")
 
 
-def _parameters(lm_heads: tuple[str, ...]) -> list[object]:
+def _parameters(field: str = "", variants: tuple[str, ...] = ("",)) -> list[object]:
     found = [pytest.param(Implementation(Backend.TORCH, CPU), id="torch-cpu")]
     device = torch.device("cuda") if HAS_GPU else CPU
     way = "compiled" if HAS_GPU else "interpreted"
@@ -84,15 +90,18 @@ def _parameters(lm_heads: tuple[str, ...]) -> list[object]:
     if HAS_GPU:
         marks = [pytest.mark.gpu]
         found.append(pytest.param(Implementation(Backend.TORCH, device), id="torch-cuda", marks=marks))
-    for lm_head in lm_heads:
+    for variant in variants:
         for is_small in (True, False) if HAS_GPU else (True,):
-            one = Implementation(Backend.TRITON, device, is_small, lm_head)
-            name = "-".join(filter(None, ("triton", way, lm_head, "small-tiles" if is_small else "")))
+            one = Implementation(Backend.TRITON, device, is_small, **({field: variant} if field else {}))
+            name = "-".join(filter(None, ("triton", way, variant, "small-tiles" if is_small else "")))
             found.append(pytest.param(one, id=name, marks=marks))
     return found
 
 
-each_implementation = pytest.mark.parametrize("implementation", _parameters(("",)))
-each_lm_head = pytest.mark.parametrize("implementation", _parameters(("fused", "chunked")))
+each_implementation = pytest.mark.parametrize("implementation", _parameters())
+each_lm_head = pytest.mark.parametrize("implementation", _parameters("lm_head", ("fused", "chunked")))
+each_linear = pytest.mark.parametrize(
+    "implementation", _parameters("linear", ("streamed", "streamed-swapped", "library"))
+)
 each_width = pytest.mark.parametrize("width", ["float32", "narrow"])
 needs_triton = pytest.mark.skipif(WHY_NO_TRITON is not None, reason=str(WHY_NO_TRITON))

@@ -49,6 +49,12 @@ def _attend(queries: int, keys: int, warps: int, stages: int, splits: int = 0) -
     return Configuration({"block_queries": queries, "block_keys": keys}, warps, stages, splits)
 
 
+def _stream(columns: int, depth: int, stages: int, ahead: int, swaps: int = 0) -> Configuration:
+    """``ahead`` bytes of each weight row are asked for early."""
+    blocks = {"block_columns": columns, "block_depth": depth, "swaps": swaps, "ahead_bytes": ahead}
+    return Configuration(blocks, 4, stages)
+
+
 CANDIDATES: Mapping[str, tuple[Configuration, ...]] = {
     # Many rows: the product is the floor.
     "lm_head_many": (
@@ -113,6 +119,26 @@ CANDIDATES: Mapping[str, tuple[Configuration, ...]] = {
         Configuration({"block_keys": 64}, 4, 1),
         Configuration({"block_keys": 16}, 2, 1),
     ),
+    # The weights' read is the floor: many bytes in flight on every multiprocessor.
+    "linear": (
+        _stream(32, 128, 5, 512),
+        _stream(64, 128, 6, 512, swaps=1),
+        _stream(64, 128, 5, 1024, swaps=1),
+        _stream(32, 256, 3, 512),
+    ),
+    "gated_linear": (
+        _stream(64, 128, 4, 512, swaps=1),
+        _stream(64, 128, 4, 0, swaps=1),
+        _stream(64, 64, 5, 512, swaps=1),
+        _stream(32, 128, 4, 512),
+    ),
+    "add_linear": (
+        _stream(32, 256, 5, 1024),
+        _stream(32, 256, 5, 2048),
+        _stream(16, 256, 5, 1024),
+        _stream(32, 128, 5, 1024),
+        _stream(64, 128, 6, 1024, swaps=1),
+    ),
     "rms_norm": tuple(Configuration({}, warps, 1) for warps in (8, 4, 16)),
     "rope": (Configuration({"block_heads": 16}, 4, 1), Configuration({"block_heads": 32}, 4, 1)),
     "silu_and_multiply": (
@@ -128,6 +154,7 @@ _FLOAT32: Mapping[str, tuple[Configuration, ...]] = {
         ("lm_head_many", "lm_head_few", "lm_head_many_sampled", "lm_head_few_sampled"),
         (_project(32, 64, 32, 4, 2, 0),),
     ),
+    **dict.fromkeys(("linear", "gated_linear", "add_linear"), (_stream(32, 32, 2, 0),)),
     "varlen_attention": (_attend(16, 16, 4, 2),),
     "paged_attention": (_attend(16, 32, 4, 2),),
 }

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import torch
 import triton
+import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 MOST_BLOCK_DIM = 128
 
@@ -47,3 +51,24 @@ def require_last_contiguous(**tensors: Tensor) -> None:
 
 def cdiv(value: int, divisor: int) -> int:
     return -(-value // divisor)
+
+
+@jit()
+def await_inputs(overlaps: tl.constexpr) -> None:
+    """First in a kernel whose launch takes ``overlapping``: the next may be brought onto the device, and this
+    one goes on once the one before has ended."""
+    if overlaps:
+        gdc_launch_dependents()
+        gdc_wait()
+
+
+def overlapping(tensor: Tensor) -> dict[str, Any]:
+    """Keyword arguments of a launch that may begin while the kernel before still runs, where the device has
+    programmatic dependent launch."""
+    can = tensor.is_cuda and _has_dependent_launch(tensor.device)
+    return {"overlaps": True, "launch_pdl": True} if can else {"overlaps": False}
+
+
+@cache
+def _has_dependent_launch(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= (9, 0)

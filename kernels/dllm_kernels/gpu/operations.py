@@ -11,6 +11,7 @@ from dllm_kernels.commit import CommitRows
 from dllm_kernels.gpu import (
     commit,
     kv_select,
+    linear,
     lm_head,
     paged_attention,
     rms_norm,
@@ -79,8 +80,17 @@ class TritonOperations:
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return rms_norm.rms_norm(x, weight, eps, table=self.table)
 
-    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return rms_norm.add_rms_norm(x, residual, weight, eps, table=self.table)
+    def silu_and_multiply(self, gate_up: Tensor) -> Tensor:
+        return swiglu.silu_and_multiply(gate_up, table=self.table)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return linear.linear(x, weight, bias, table=self.table)
+
+    def gated_linear(self, x: Tensor, gate_up: Tensor) -> Tensor:
+        return linear.gated_linear(x, gate_up, table=self.table)
+
+    def add_linear(self, x: Tensor, weight: Tensor, residual: Tensor) -> None:
+        linear.add_linear(x, weight, residual, table=self.table)
 
     def rope_to_pages(
         self,
@@ -94,6 +104,3 @@ class TritonOperations:
         slots: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         return rope.rope_to_pages(qkv, cos, sin, heads, kv_heads, k_pool, v_pool, slots, table=self.table)
-
-    def silu_and_multiply(self, gate_up: Tensor) -> Tensor:
-        return swiglu.silu_and_multiply(gate_up, table=self.table)

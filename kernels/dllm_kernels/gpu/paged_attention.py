@@ -18,10 +18,12 @@ from dllm_kernels.gpu.configurations import (
     multiprocessors,
 )
 from dllm_kernels.gpu.jit import (
+    await_inputs,
     block_dim,
     cdiv,
     dot_precision,
     jit,
+    overlapping,
     power_of_two,
     require_last_contiguous,
 )
@@ -64,12 +66,14 @@ def _attend(
     is_split: tl.constexpr,
     block_queries: tl.constexpr,
     block_keys: tl.constexpr,
+    overlaps: tl.constexpr,
 ) -> None:
     """One program: the queries of one KV head's group over one share of one request's keys.
 
     Where keys are split, ``out`` is float32 [splits, rows, heads, block_dim] and ``tops`` float32 [splits,
     rows, heads] holds log2 of each part's weight.
     """
+    await_inputs(overlaps)
     kv_head = tl.program_id(0)
     request = tl.program_id(1)
     split = tl.program_id(2) % splits
@@ -129,8 +133,10 @@ def _combine(
     head_dim: tl.constexpr,
     block_dim: tl.constexpr,
     block_splits: tl.constexpr,
+    overlaps: tl.constexpr,
 ) -> None:
     """One program: one head of one query over all splits."""
+    await_inputs(overlaps)
     query = tl.program_id(0)
     request = tl.program_id(1)
     if query >= tl.load(lengths + request):
@@ -225,6 +231,7 @@ def attend(
         precision=dot_precision(q),
         is_split=is_split,
         **configuration.launch,
+        **overlapping(q),
     )
     if is_split:
         _combine[(spans.longest, requests, heads)](
@@ -241,4 +248,5 @@ def attend(
             block_dim=width,
             block_splits=power_of_two(splits),
             num_warps=1,
+            **overlapping(q),
         )

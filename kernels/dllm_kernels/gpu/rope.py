@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from dllm_kernels.gpu.configurations import ConfigurationTable, Key, bucket
-from dllm_kernels.gpu.jit import cdiv, jit, power_of_two
+from dllm_kernels.gpu.jit import await_inputs, cdiv, jit, overlapping, power_of_two
 from dllm_kernels.rope import split_heads
 
 KERNEL = "rope"
@@ -31,8 +31,10 @@ def _rotate(
     half: tl.constexpr,
     block_half: tl.constexpr,
     block_heads: tl.constexpr,
+    overlaps: tl.constexpr,
 ) -> None:
     """One program: ``block_heads`` heads (queries, keys, then values) of one token."""
+    await_inputs(overlaps)
     row = tl.program_id(0).to(tl.int64)
     is_written = row >= first_written
     if (tl.program_id(1) * block_heads >= heads + kv_heads) & (row < first_written):
@@ -103,5 +105,6 @@ def rope_to_pages(
             half=half,
             block_half=power_of_two(half),
             **configuration.launch,
+            **overlapping(qkv),
         )
     return q, k, v

@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from dllm_kernels.gpu.configurations import ConfigurationTable, Key, bucket
-from dllm_kernels.gpu.jit import cdiv, jit
+from dllm_kernels.gpu.jit import await_inputs, cdiv, jit, overlapping
 
 KERNEL = "silu_and_multiply"
 
@@ -19,7 +19,9 @@ def _gate(
     row_stride: tl.tensor,
     width: tl.constexpr,
     block_columns: tl.constexpr,
+    overlaps: tl.constexpr,
 ) -> None:
+    await_inputs(overlaps)
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * block_columns + tl.arange(0, block_columns)
     mask = column < width
@@ -40,6 +42,6 @@ def silu_and_multiply(gate_up: Tensor, *, table: ConfigurationTable) -> Tensor:
     if rows:
         configuration = table.get(KERNEL, key_of(gate_up))
         _gate[(rows, cdiv(width, configuration.blocks["block_columns"]))](
-            gate_up, out, gate_up.stride(0), width=width, **configuration.launch
+            gate_up, out, gate_up.stride(0), width=width, **configuration.launch, **overlapping(gate_up)
         )
     return out

@@ -13,7 +13,9 @@ import torch
 from triton.runtime.errors import OutOfResources
 
 from dllm_kernels.gpu import (
+    few_rows,
     kv_select,
+    linear,
     lm_head,
     paged_attention,
     rms_norm,
@@ -28,6 +30,7 @@ from dllm_kernels.gpu.timing import median_seconds
 from dllm_kernels.lm_head import Sampling
 
 REPEATS = 10
+LAYERS = 4  # weights of a linear layer that are measured in turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class Sizes:
 
     Attributes:
         head_rows: rows of the LM head.
-        token_rows: rows of a step, for the kernels that work row by row.
+        token_rows: rows of a step, for the kernels that work row by row; for the linear layers those that
+            are few.
         refresh: requests, tokens a request, block and kept tokens.
         reuse: requests, block and keys a request.
         is_sampled: also the LM head at a temperature above 0.
@@ -57,6 +61,8 @@ def warm_up(shape: ModelShape, sizes: Sizes, table: ConfigurationTable) -> None:
             _lm_head(shape, rows, table, is_sampled=is_sampled)
     for rows in sizes.token_rows:
         _row_kernels(shape, rows, table)
+        if rows <= few_rows.MOST_ROWS:
+            _linear(shape, rows, table)
     for requests, length, block, kept in sizes.refresh:
         _refresh(shape, (requests, length, block, kept), table)
     for requests, block, keys in sizes.reuse:
@@ -113,7 +119,7 @@ def _lm_head(shape: ModelShape, rows: int, table: ConfigurationTable, *, is_samp
 
 def _row_kernels(shape: ModelShape, rows: int, table: ConfigurationTable) -> None:
     """Each runs through its own entry, on a table of the one candidate."""
-    x, residual, gain = shape.random(rows, shape.d_model), shape.random(rows, shape.d_model), shape.random(1)
+    x, gain = shape.random(rows, shape.d_model), shape.random(1)
     weight = gain.expand(shape.d_model).contiguous()
     gate_up = shape.random(rows, 2 * shape.mlp_width)
     qkv = shape.random(rows, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
@@ -125,7 +131,7 @@ def _row_kernels(shape: ModelShape, rows: int, table: ConfigurationTable) -> Non
     runs: dict[str, tuple[Key, Callable[[ConfigurationTable], object]]] = {
         rms_norm.KERNEL: (
             rms_norm.key_of(x),
-            lambda only: rms_norm.add_rms_norm(x, residual, weight, 1e-5, table=only),
+            lambda only: rms_norm.rms_norm(x, weight, 1e-5, table=only),
         ),
         rope.KERNEL: (
             rope.key_of(rows, *heads, shape.head_dim, dtype),
@@ -145,7 +151,52 @@ def _row_kernels(shape: ModelShape, rows: int, table: ConfigurationTable) -> Non
             shape.device,
             lambda c, name=name, run=run: run(ConfigurationTable({name: c})),  # type: ignore[misc]
         )
-    rms_norm.rms_norm(x, weight, 1e-5, table=table)
+
+
+def _linear(shape: ModelShape, rows: int, table: ConfigurationTable) -> None:
+    """The layers of one block of the model."""
+    qkv_width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+    for kernel, size in (
+        (few_rows.LINEAR, (qkv_width, shape.d_model)),
+        (few_rows.ADD_LINEAR, (shape.d_model, shape.heads * shape.head_dim)),
+        (few_rows.GATED_LINEAR, (2 * shape.mlp_width, shape.d_model)),
+        (few_rows.ADD_LINEAR, (shape.d_model, shape.mlp_width)),
+    ):
+        _linear_layer(shape, kernel, rows, size, table)
+
+
+def _linear_layer(
+    shape: ModelShape, kernel: str, rows: int, size: tuple[int, int], table: ConfigurationTable
+) -> None:
+    """Our kernel against the library's product. Several layers one after the other, as they run: no cache
+    holds their weights, and the next may begin early."""
+    x, columns = shape.random(rows, size[1]), size[0] // (2 if kernel == few_rows.GATED_LINEAR else 1)
+    key = few_rows.key_of(x, columns)
+    if table.variant(kernel, key):
+        return
+    layers, residual = shape.random(LAYERS, *size), shape.random(rows, columns)
+    streamed: dict[str, Callable[[torch.Tensor, Configuration], object]] = {
+        few_rows.LINEAR: lambda weight, c: few_rows.linear(x, weight, None, c),
+        few_rows.GATED_LINEAR: lambda weight, c: few_rows.gated_linear(x, weight, c),
+        few_rows.ADD_LINEAR: lambda weight, c: few_rows.add_linear(x, weight, residual, c),
+    }
+    library: dict[str, Callable[[torch.Tensor], object]] = {
+        few_rows.LINEAR: lambda weight: linear.linear(x, weight, None, table=table),
+        few_rows.GATED_LINEAR: lambda weight: linear.gated_linear(x, weight, table=table),
+        few_rows.ADD_LINEAR: lambda weight: linear.add_linear(x, weight, residual, table=table),
+    }
+
+    def run(configuration: Configuration) -> None:
+        for weight in layers:
+            streamed[kernel](weight, configuration)
+
+    def run_library() -> None:
+        for weight in layers:
+            library[kernel](weight)
+
+    own = best(kernel, key, table, shape.device, run)
+    other = median_seconds(run_library, shape.device, repeats=REPEATS)
+    table.put_variant(kernel, key, linear.Variant.STREAMED if own < other else linear.Variant.LIBRARY)
 
 
 def _refresh(shape: ModelShape, size: tuple[int, int, int, int], table: ConfigurationTable) -> None:

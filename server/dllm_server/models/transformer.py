@@ -42,15 +42,15 @@ class StepAttention(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Views of one layer's weights; ``next_norm`` is the norm of whatever follows."""
+    """Views of one layer's weights."""
 
+    attention_norm: Tensor
     qkv: Tensor
     qkv_bias: Tensor | None
     attention_out: Tensor
     mlp_norm: Tensor
     gate_up: Tensor
     down: Tensor
-    next_norm: Tensor
 
 
 class Transformer:
@@ -124,11 +124,11 @@ class Transformer:
         config, run, eps = self.config, self.operations, self.config.rms_norm_eps
         cos, sin = self.cos[positions], self.sin[positions]
         residual = F.embedding(token_ids, self.weights["embedding"])
-        normed = run.rms_norm(residual, self.weights["attention_norm"][0], eps)
         last = config.n_layers - 1
         for number, layer in enumerate(self._layers):
+            normed = run.rms_norm(residual, layer.attention_norm, eps)
             q, k, v = run.rope_to_pages(
-                F.linear(normed, layer.qkv, layer.qkv_bias),
+                run.linear(normed, layer.qkv, layer.qkv_bias),
                 cos,
                 sin,
                 config.n_heads,
@@ -139,20 +139,19 @@ class Transformer:
             attended = attention.attend(number, q, k, v)
             if number == last and rows is not None:
                 attended, residual = attended[rows], residual[rows]
-            normed = run.add_rms_norm(F.linear(attended, layer.attention_out), residual, layer.mlp_norm, eps)
-            gated = run.silu_and_multiply(F.linear(normed, layer.gate_up))
-            normed = run.add_rms_norm(F.linear(gated, layer.down), residual, layer.next_norm, eps)
-        return normed
+            run.add_linear(attended, layer.attention_out, residual)
+            normed = run.rms_norm(residual, layer.mlp_norm, eps)
+            run.add_linear(run.gated_linear(normed, layer.gate_up), layer.down, residual)
+        return run.rms_norm(residual, self.weights["final_norm"], eps)
 
     def _layer(self, number: int) -> Layer:
         weights, bias = self.weights, self.weights.get("qkv_bias")
-        is_last = number + 1 == self.config.n_layers
         return Layer(
+            attention_norm=weights["attention_norm"][number],
             qkv=weights["qkv"][number],
             qkv_bias=None if bias is None else bias[number],
             attention_out=weights["attention_out"][number],
             mlp_norm=weights["mlp_norm"][number],
             gate_up=weights["gate_up"][number],
             down=weights["down"][number],
-            next_norm=weights["final_norm"] if is_last else weights["attention_norm"][number + 1],
         )
