@@ -8,12 +8,12 @@ from functools import partial
 
 import torch
 from dllm_kernels.backend import Operations, TorchOperations
-from dllm_kernels.gpu import kv_select, lm_head, paged_attention, varlen_attention
+from dllm_kernels.gpu import few_rows, kv_select, lm_head, paged_attention, varlen_attention
 from dllm_kernels.gpu.configurations import ConfigurationTable
 from dllm_kernels.gpu.example_inputs import ModelShape, refresh_inputs, reuse_inputs
 from dllm_kernels.gpu.operations import TritonOperations
 from dllm_kernels.gpu.timing import median_seconds
-from dllm_kernels.gpu.warm_up import Sizes
+from dllm_kernels.gpu.warm_up import LAYERS, Sizes, linear_layers
 from dllm_kernels.lm_head import Sampling
 from torch import Tensor
 
@@ -67,6 +67,8 @@ def measure(cases: Cases, table: ConfigurationTable) -> Iterator[Timing]:
         yield from _refresh(shape, refresh, table, bandwidth)
     for rows in sizes.token_rows:
         yield from _rows(shape, rows, table, bandwidth)
+        if rows <= few_rows.MOST_ROWS:
+            yield from _linear(shape, rows, table, bandwidth)
 
 
 def copy_bandwidth(device: torch.device) -> float:
@@ -199,6 +201,44 @@ def _rows(shape: ModelShape, rows: int, table: ConfigurationTable, bandwidth: fl
         for kernel, call in calls.items():
             seconds = median_seconds(call, shape.device, flushes_cache=True)
             yield Timing(f"{kernel} {name}", f"{rows} rows", seconds, moved[kernel] / bandwidth)
+
+
+def _linear(shape: ModelShape, rows: int, table: ConfigurationTable, bandwidth: float) -> Iterator[Timing]:
+    """Each linear layer of a block, and the four in a row, over several blocks' weights so that no cache
+    holds them."""
+    layers = linear_layers(shape)
+    weights = [shape.random(LAYERS, *size) for _, size in layers]
+    inputs = {width: shape.random(rows, width) for _, (_, width) in layers}
+    residual = shape.random(rows, shape.d_model)
+    implementations: dict[str, Operations] = {"triton": TritonOperations(table), "torch": TorchOperations()}
+    for name, run in implementations.items():
+
+        def call(layer: int, block: int, run: Operations = run) -> None:
+            kernel, (_, width) = layers[layer]
+            x, weight = inputs[width], weights[layer][block]
+            if kernel == few_rows.ADD_LINEAR:
+                run.add_linear(x, weight, residual)
+            elif kernel == few_rows.GATED_LINEAR:
+                run.gated_linear(x, weight)
+            else:
+                run.linear(x, weight)
+
+        every = tuple(range(len(layers)))
+        for chosen in (*((layer,) for layer in every), every):
+
+            def calls(chosen: tuple[int, ...] = chosen, call: Callable[[int, int], None] = call) -> None:
+                for block in range(LAYERS):
+                    for layer in chosen:
+                        call(layer, block)
+
+            moved = bytes_of(*(weights[layer][0] for layer in chosen))
+            seconds = median_seconds(calls, shape.device) / LAYERS
+            label = "linear layers of a block"
+            if len(chosen) == 1:
+                kernel, (columns, width) = layers[chosen[0]]
+                label = f"{kernel} {width} to {columns}"
+            note = f"{moved / seconds / 1e12:.2f} TB/s"
+            yield Timing(f"{label} {name}", f"{rows} rows", seconds, moved / bandwidth, note)
 
 
 def bytes_of(*tensors: Tensor) -> int:

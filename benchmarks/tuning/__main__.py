@@ -140,13 +140,15 @@ def measure(bench: Bench, experiment: Experiment) -> dict[str, Any]:
         "tuned_tokens_per_second": tuned,
         "share_of_best": tuned / best if best else None,
         "over_largest": tuned / largest if largest else None,
-        "second_looks": looks_until(again.rows, REACHES * tuned),
+        "second_looks": looks_until_final(again.rows),
     }
 
 
-def looks_until(rows: Sequence[dict[str, Any]], rate: float) -> int | None:
-    """How many looks pass before one serves at ``rate``; None if none does."""
-    return next((n for n, row in enumerate(rows) if row["tokens_per_second"] >= rate), None)
+def looks_until_final(rows: Sequence[dict[str, Any]]) -> int:
+    """How many looks pass before the settings are those of the last one."""
+    settings = [(row["budget"], row["seqs"], row["pool_bytes"]) for row in rows]
+    changed = [number for number, setting in enumerate(settings) if setting != settings[-1]]
+    return changed[-1] + 1 if changed else 0
 
 
 def table(record: dict[str, Any]) -> Table:

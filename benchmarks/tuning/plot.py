@@ -27,14 +27,19 @@ def draw(record: dict[str, Any], image: Path) -> None:
         peak.plot(looks, [row["peak_bytes"] / GIB for row in part["tuned"]], label="peak")
         peak.plot(looks, [row["device_bytes"] / GIB for row in part["tuned"]], "--", label="device")
         rate.plot(looks, [row["tokens_per_second"] for row in part["tuned"]], label="tuned")
-        for row in part["fixed"]:
+        for number, row in enumerate(part["fixed"], 1):
             if row["tokens_per_second"]:
                 rate.axhline(
-                    row["tokens_per_second"], linestyle=":", alpha=0.6, label=f"fixed {row['tokens']}"
+                    row["tokens_per_second"],
+                    linestyle=":",
+                    color=f"C{number}",
+                    label=f"fixed {row['tokens']}",
                 )
         budget.set(title=limit, ylabel="token budget")
         peak.set(ylabel="GiB")
         rate.set(xlabel="look", ylabel="committed tokens a second")
+        budget.set_ylim(0, 1.1 * max(row["budget"] for row in part["tuned"]))
+        peak.set_ylim(0, 1.1 * part["tuned"][0]["device_bytes"] / GIB)
         for axes in (peak, rate):
             axes.legend(fontsize=7)
         for axes in (budget, peak, rate):

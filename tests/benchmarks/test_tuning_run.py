@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dllm_operator.tuning.decision import Reason
 
-from benchmarks.tuning.__main__ import looks_until, main
+from benchmarks.tuning.__main__ import looks_until_final, main
 
 
 def test_the_experiment_runs_and_records_every_look(tmp_path: Path) -> None:
@@ -27,6 +27,7 @@ def test_the_experiment_runs_and_records_every_look(tmp_path: Path) -> None:
     assert (tmp_path / "tuning.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize(("rates", "expected"), [([10, 99, 100], 1), ([100], 0), ([1, 2], None), ([], None)])
-def test_how_many_looks_a_known_key_needs(rates: list[float], expected: int | None) -> None:
-    assert looks_until([{"tokens_per_second": rate} for rate in rates], 97) == expected
+@pytest.mark.parametrize(("budgets", "expected"), [([8, 8, 8], 0), ([8, 9, 9], 1), ([8, 9, 8], 2), ([8], 0)])
+def test_how_many_looks_pass_before_the_settings_are_final(budgets: list[int], expected: int) -> None:
+    rows = [{"budget": budget, "seqs": 4, "pool_bytes": 1024} for budget in budgets]
+    assert looks_until_final(rows) == expected

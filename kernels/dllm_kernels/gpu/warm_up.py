@@ -62,7 +62,8 @@ def warm_up(shape: ModelShape, sizes: Sizes, table: ConfigurationTable) -> None:
     for rows in sizes.token_rows:
         _row_kernels(shape, rows, table)
         if rows <= few_rows.MOST_ROWS:
-            _linear(shape, rows, table)
+            for kernel, size in linear_layers(shape):
+                _linear_layer(shape, kernel, rows, size, table)
     for requests, length, block, kept in sizes.refresh:
         _refresh(shape, (requests, length, block, kept), table)
     for requests, block, keys in sizes.reuse:
@@ -153,16 +154,15 @@ def _row_kernels(shape: ModelShape, rows: int, table: ConfigurationTable) -> Non
         )
 
 
-def _linear(shape: ModelShape, rows: int, table: ConfigurationTable) -> None:
-    """The layers of one block of the model."""
+def linear_layers(shape: ModelShape) -> tuple[tuple[str, tuple[int, int]], ...]:
+    """The linear layers of one block of the model in their order: kernel and the weights' shape."""
     qkv_width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
-    for kernel, size in (
+    return (
         (few_rows.LINEAR, (qkv_width, shape.d_model)),
         (few_rows.ADD_LINEAR, (shape.d_model, shape.heads * shape.head_dim)),
         (few_rows.GATED_LINEAR, (2 * shape.mlp_width, shape.d_model)),
         (few_rows.ADD_LINEAR, (shape.d_model, shape.mlp_width)),
-    ):
-        _linear_layer(shape, kernel, rows, size, table)
+    )
 
 
 def _linear_layer(
