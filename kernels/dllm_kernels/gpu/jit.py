@@ -65,10 +65,11 @@ def await_inputs(overlaps: tl.constexpr) -> None:
 def overlapping(tensor: Tensor) -> dict[str, Any]:
     """Keyword arguments of a launch that may begin while the kernel before still runs, where the device has
     programmatic dependent launch."""
-    can = tensor.is_cuda and _has_dependent_launch(tensor.device)
-    return {"overlaps": True, "launch_pdl": True} if can else {"overlaps": False}
+    return (
+        {"overlaps": True, "launch_pdl": True} if has_dependent_launch(tensor.device) else {"overlaps": False}
+    )
 
 
 @cache
-def _has_dependent_launch(device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device) >= (9, 0)
+def has_dependent_launch(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
