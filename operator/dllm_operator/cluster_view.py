@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from dllm_operator.failures import MOUNTS
 from dllm_operator.kinds import CHILDREN, INTEGRATION_CHILDREN, definition_name
 from dllm_operator.labels import INSTANCE
 from dllm_operator.observe import ChildKey, Integration, Manifest, Observed, holds
@@ -189,7 +190,10 @@ def _trim(body: Manifest) -> Manifest:
 
 
 def _trim_pod(body: Manifest) -> Manifest:
-    return _trim(body) | {"spec": {"nodeName": body.get("spec", {}).get("nodeName")}}
+    """Of its spec the node, and the volumes that name other objects."""
+    spec = body.get("spec", {})
+    volumes = [volume for volume in spec.get("volumes", ()) if any(field in volume for field, *_ in MOUNTS)]
+    return _trim(body) | {"spec": {"nodeName": spec.get("nodeName"), "volumes": volumes}}
 
 
 def _replica_owners(body: Manifest) -> list[str]:

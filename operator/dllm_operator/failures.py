@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -17,6 +18,7 @@ from dllm_operator.labels import POOL
 from dllm_operator.observe import Manifest, holds
 
 MAX_MESSAGE = 512
+SET_UP_SECONDS = 30.0  # that a node may take to mount a pod's volumes and to set up its network
 
 
 class FailureReason(StrEnum):
@@ -30,6 +32,7 @@ class FailureReason(StrEnum):
     EVICTED = "Evicted"
     UNSCHEDULABLE = "Unschedulable"
     NODE_LOST = "NodeLost"
+    VOLUMES_NOT_MOUNTED = "VolumesNotMounted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +52,27 @@ class Failure:
 _PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 _START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError")
 _START_EXITS = ("StartError", "ContainerCannotRun")
+MOUNTS = (
+    ("secret", "Secret", "secretName"),
+    ("persistentVolumeClaim", "PersistentVolumeClaim", "claimName"),
+    ("configMap", "ConfigMap", "name"),
+)
+"""Kinds of volumes that name another object: field, kind, the name's field."""
 
 
-def worst_failure(pods: Iterable[Manifest], lost_nodes: frozenset[str] = frozenset()) -> Failure | None:
-    """The first class in the order that any of `pods` shows."""
+def worst_failure(
+    pods: Iterable[Manifest], lost_nodes: frozenset[str] = frozenset(), at: datetime | None = None
+) -> Failure | None:
+    """The first class in the order that any of `pods` shows; without a time nothing is overdue."""
     known = tuple(pods)
     current = [pod for pod in known if not _is_replaced(pod, known)]
-    failures = [failure for pod in current if (failure := classify(pod, lost_nodes)) is not None]
+    failures = [failure for pod in current if (failure := classify(pod, lost_nodes, at)) is not None]
     return min(failures, key=lambda failure: (failure.rank, failure.pod), default=None)
 
 
-def classify(pod: Manifest, lost_nodes: frozenset[str] = frozenset()) -> Failure | None:
+def classify(
+    pod: Manifest, lost_nodes: frozenset[str] = frozenset(), at: datetime | None = None
+) -> Failure | None:
     """The pod's failure, or None while it is ready, starting as it should, or on its way out."""
     status: dict[str, Any] = pod.get("status", {})
     if "deletionTimestamp" in pod["metadata"] or is_serving(pod):
@@ -79,7 +92,19 @@ def classify(pod: Manifest, lost_nodes: frozenset[str] = frozenset()) -> Failure
     node = pod.get("spec", {}).get("nodeName")
     if node in lost_nodes:
         return Failure(FailureReason.NODE_LOST, f"node {node} is not ready", pod["metadata"]["name"])
+    if at is not None and not is_set_up(pod) and at >= _scheduled_at(pod) + timedelta(seconds=SET_UP_SECONDS):
+        late = f"node {node} has not mounted {_mounts(pod)} or not set up the network"
+        message = f"{late}: the pod's events say which"
+        return Failure(FailureReason.VOLUMES_NOT_MOUNTED, message, pod["metadata"]["name"])
     return None
+
+
+def is_set_up(pod: Manifest) -> bool:
+    """False while its node mounts volumes and makes the sandbox; image pulls come after that. True where the
+    kubelet does not say."""
+    condition = _condition(pod, "PodReadyToStartContainers")
+    is_starting = pod.get("status", {}).get("phase") == "Pending"
+    return not is_starting or condition is None or condition["status"] != "False"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +148,28 @@ def _is_replaced(pod: Manifest, pods: Iterable[Manifest]) -> bool:
         and other["metadata"].get("creationTimestamp", "") >= born
         for other in pods
     )
+
+
+def _condition(pod: Manifest, kind: str) -> dict[str, Any] | None:
+    conditions: list[dict[str, Any]] = pod.get("status", {}).get("conditions", [])
+    return next((condition for condition in conditions if condition["type"] == kind), None)
+
+
+def _scheduled_at(pod: Manifest) -> datetime:
+    """When it got its node; when it was made, if nobody says."""
+    condition = _condition(pod, "PodScheduled") or {}
+    return datetime.fromisoformat(condition.get("lastTransitionTime") or pod["metadata"]["creationTimestamp"])
+
+
+def _mounts(pod: Manifest) -> str:
+    """What of other objects the pod mounts, as ``Secret NAME``."""
+    named = [
+        f"{kind} {volume[field][key]}"
+        for volume in pod.get("spec", {}).get("volumes", ())
+        for field, kind, key in MOUNTS
+        if field in volume
+    ]
+    return ", ".join(named) or "its volumes"
 
 
 def shorten(text: str, limit: int = MAX_MESSAGE) -> str:

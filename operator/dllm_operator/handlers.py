@@ -15,6 +15,7 @@ import kopf
 
 from dllm_operator.api.v1alpha1 import GROUP
 from dllm_operator.cluster_view import LOST_SECONDS, ClusterView, ResourceKey, Table, owner_of
+from dllm_operator.failures import SET_UP_SECONDS, is_set_up
 from dllm_operator.kinds import (
     AUTOSCALER,
     CHILDREN,
@@ -72,7 +73,9 @@ class Handlers:
         self._watch(registry, NODE, self._view.put_node, self._node_changed)
         self._watch(registry, AUTOSCALER, self._view.put_autoscaler, self._autoscaler_changed)
         self._watch(registry, DEFINITION, self._view.put_definition, self._definition_changed)
-        for kind, table in ((POD, self._view.pods), *((k, self._view.children[k.kind]) for k in CHILDREN)):
+        self._watch(registry, POD, self._view.pods.put, self._pod_changed)
+        for kind in CHILDREN:
+            table = self._view.children[kind.kind]
             self._watch(registry, kind, table.put, self._owned_changed(table))
 
     def _watch(
@@ -124,6 +127,13 @@ class Handlers:
                 self._wake(owner, SETTLE_SECONDS)
 
         return changed
+
+    def _pod_changed(self, body: Manifest, is_deleted: bool) -> None:
+        self._owned_changed(self._view.pods)(body, is_deleted)
+        owner = owner_of(body)
+        if owner is not None and not is_deleted and not is_set_up(body):
+            loop = asyncio.get_running_loop()
+            loop.call_later(SET_UP_SECONDS + SETTLE_SECONDS, self._wake, owner, 0.0)  # is it by then?
 
     def _node_changed(self, body: Manifest, is_deleted: bool) -> None:
         if is_deleted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -40,8 +41,8 @@ class ChildKey:
 class Observed:
     """``children`` are live manifests that carry the resource's labels; ``autoscaled`` names Deployments
     that an autoscaler targets; ``pool_order`` is that of the last status, so that new pools come last.
-    ``tunings`` are the resource's by pool, ``profiles`` what all resources have taught; ``server_image`` is
-    that of resources that name none."""
+    ``at`` is that moment; ``tunings`` are the resource's by pool, ``profiles`` what all resources have
+    taught; ``server_image`` is that of resources that name none."""
 
     gpu_types: tuple[GpuType, ...] = ()
     lost_nodes: frozenset[str] = frozenset()
@@ -53,6 +54,7 @@ class Observed:
     tunings: Mapping[str, PoolTuning] = field(default_factory=dict)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     server_image: str = ""
+    at: datetime | None = None
 
     def deployments(self) -> dict[str, Manifest]:
         """Live Deployments by name."""

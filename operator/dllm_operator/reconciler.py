@@ -75,7 +75,8 @@ class Reconciler:
 
     async def _report(self, resource: Resource, planned: Plan | None, error: str | None) -> None:
         """Write the status if it says anything new, then announce what changed."""
-        current = situation(resource, planned, self._view.observe(resource), error)
+        observed = replace(self._view.observe(resource), at=self._now())
+        current = situation(resource, planned, observed, error)
         wanted = conditions(current)
         previous = resource.status.get("conditions", ())
         status: dict[str, Any] = status_fields(current) | {

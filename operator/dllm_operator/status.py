@@ -69,7 +69,7 @@ def situation(resource: Resource, plan: Plan | None, observed: Observed, error: 
     else:
         written = {pool["name"]: pool.get("tuning") for pool in resource.status.get("pools", ())}
         pools = tuple(_existing_pool(body, serving, written) for _, body in sorted(deployments.items()))
-    failure = worst_failure(observed.pods, observed.lost_nodes)
+    failure = worst_failure(observed.pods, observed.lost_nodes, observed.at)
     return Situation(resource, plan, pools, failure, observed.pods, error)
 
 

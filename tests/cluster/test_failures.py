@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from dllm_operator.failures import SET_UP_SECONDS
 from dllm_server.termination import Termination, TerminationReason
 
 from tests.cluster.cluster import Cluster
@@ -41,6 +42,7 @@ class Case:
     shown: tuple[str, ...]  # states of the container that show the failure
     says: tuple[str, ...]
     cures: tuple[Fields, ...]
+    seconds: float = REPORTED_SECONDS
 
     def __str__(self) -> str:
         return self.name
@@ -86,6 +88,15 @@ CASES = [
         shown=("CreateContainerConfigError",),
         says=("CreateContainerConfigError", 'secret "absent" not found'),
         cures=({"podTemplate": {"env": None}},),
+    ),
+    Case(
+        "absent-keys",
+        "VolumesNotMounted",
+        {"auth": {"apiKeysSecret": "absent-keys"}},
+        shown=("ContainerCreating",),
+        says=("has not mounted Secret absent-keys",),
+        cures=({"auth": None},),
+        seconds=REPORTED_SECONDS + SET_UP_SECONDS,
     ),
     Case(
         "crash",
@@ -158,7 +169,7 @@ def test_a_failure_is_reported_with_its_reason_and_goes_with_its_cause(
     if case.shown:
         wait_shown(serving, case.shown)
 
-    ready = serving.wait_reason("Ready", case.reason, REPORTED_SECONDS)
+    ready = serving.wait_reason("Ready", case.reason, case.seconds)
 
     assert ready["status"] == "False"
     for words in case.says:

@@ -111,14 +111,21 @@ def test_only_who_applied_the_replicas_is_kept_of_the_managed_fields() -> None:
     assert "managedFields" not in table.objects[KEY]["metadata"]
 
 
-def test_of_a_pods_spec_only_its_node_is_kept() -> None:
+def test_of_a_pods_spec_only_its_node_and_what_it_mounts_is_kept() -> None:
     view, pod = ClusterView(), make_pod()
-    pod["spec"]["containers"] = [{"name": "engine", "env": []}]
+    keys = {"name": "keys", "secret": {"secretName": "api-keys"}}
+    pod["spec"] |= {
+        "containers": [{"name": "engine", "env": []}],
+        "volumes": [keys, {"name": "tmp", "emptyDir": {}}],
+    }
 
     view.pods.put(pod)
 
     [kept] = view.pods.objects.values()
-    assert (kept["spec"], kept["status"]) == ({"nodeName": "node-a"}, pod["status"])
+    assert (kept["spec"], kept["status"]) == (
+        {"nodeName": "node-a", "volumes": [keys]},
+        pod["status"],
+    )
 
 
 def test_a_heartbeat_of_a_node_is_no_news() -> None:

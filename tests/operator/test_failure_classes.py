@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from dllm_operator.failures import (
     MAX_MESSAGE,
+    SET_UP_SECONDS,
     Failure,
     FailureReason,
     classify,
@@ -257,3 +259,61 @@ def test_a_long_message_keeps_its_end() -> None:
 )
 def test_a_pod_serves_while_it_is_ready_and_stays(pod: Manifest, serves: bool) -> None:
     assert is_serving(pod) is serves
+
+
+SCHEDULED = datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
+
+
+def being_set_up(ready: str = "False", **fields: Any) -> Manifest:
+    pod = make_pod(
+        make_container({"waiting": {"reason": "ContainerCreating"}}),
+        conditions=[
+            {"type": "PodReadyToStartContainers", "status": ready},
+            {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:05Z"},
+        ],
+        **({"phase": "Pending"} | fields),
+    )
+    pod["spec"]["volumes"] = [
+        {"name": "keys", "secret": {"secretName": "api-keys"}},
+        {"name": "model", "persistentVolumeClaim": {"claimName": "weights"}},
+    ]
+    return pod
+
+
+@pytest.mark.parametrize(("late", "fails"), [(-0.1, False), (0.0, True), (600.0, True)])
+def test_a_pod_whose_node_does_not_set_it_up_in_time_names_what_it_mounts(late: float, fails: bool) -> None:
+    at = SCHEDULED + timedelta(seconds=SET_UP_SECONDS + late)
+
+    failure = classify(being_set_up(), at=at)
+
+    assert (failure is not None) is fails
+    if failure is not None:
+        assert failure.reason is FailureReason.VOLUMES_NOT_MOUNTED
+        assert "node node-a has not mounted Secret api-keys, PersistentVolumeClaim weights" in failure.message
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        pytest.param(being_set_up("True"), id="set up, its image is being pulled"),
+        pytest.param(being_set_up(phase="Running"), id="running"),
+        pytest.param(waiting("ContainerCreating"), id="a kubelet that does not say"),
+    ],
+)
+def test_a_pod_that_is_set_up_is_never_late(pod: Manifest) -> None:
+    assert classify(pod, at=SCHEDULED + timedelta(days=1)) is None
+
+
+def test_a_lost_node_tells_more_than_what_it_has_not_mounted() -> None:
+    failure = classify(being_set_up(), frozenset({"node-a"}), SCHEDULED + timedelta(days=1))
+
+    assert failure is not None
+    assert failure.reason is FailureReason.NODE_LOST
+
+
+def test_without_a_scheduling_time_the_pod_counts_from_its_creation() -> None:
+    pod = being_set_up()
+    del pod["status"]["conditions"][1]["lastTransitionTime"]
+
+    assert classify(pod, at=datetime(2026, 1, 1, 0, 0, 29, tzinfo=UTC)) is None
+    assert classify(pod, at=datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC)) is not None
