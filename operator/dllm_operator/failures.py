@@ -162,11 +162,11 @@ def _scheduled_at(pod: Manifest) -> datetime:
 
 
 def _mounts(pod: Manifest) -> str:
-    """What of other objects the pod mounts, as ``Secret NAME``."""
+    """What of other objects the pod mounts, as ``Secret NAME``; first what the operator does not make."""
     named = [
         f"{kind} {volume[field][key]}"
-        for volume in pod.get("spec", {}).get("volumes", ())
         for field, kind, key in MOUNTS
+        for volume in pod.get("spec", {}).get("volumes", ())
         if field in volume
     ]
     return ", ".join(named) or "its volumes"

@@ -92,7 +92,7 @@ CASES = [
     Case(
         "absent-keys",
         "VolumesNotMounted",
-        {"auth": {"apiKeysSecret": "absent-keys"}},
+        {"auth": {"apiKeysSecret": {"name": "absent-keys"}}},
         shown=("ContainerCreating",),
         says=("has not mounted Secret absent-keys",),
         cures=({"auth": None},),
