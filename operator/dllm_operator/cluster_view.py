@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from dllm_operator.failures import MOUNTS
 from dllm_operator.kinds import CHILDREN, INTEGRATION_CHILDREN, definition_name
 from dllm_operator.labels import INSTANCE
 from dllm_operator.observe import ChildKey, Integration, Manifest, Observed, holds
+from dllm_operator.pod_setup import MOUNTS
 from dllm_operator.pools import GpuType, Node, gpu_types
 from dllm_operator.resource import Resource
 

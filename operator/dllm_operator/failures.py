@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -16,9 +16,9 @@ from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE, Termination,
 
 from dllm_operator.labels import POOL
 from dllm_operator.observe import Manifest, holds
+from dllm_operator.pod_setup import is_late, mounts
 
 MAX_MESSAGE = 512
-SET_UP_SECONDS = 30.0  # that a node may take to mount a pod's volumes and to set up its network
 
 
 class FailureReason(StrEnum):
@@ -52,12 +52,6 @@ class Failure:
 _PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 _START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError")
 _START_EXITS = ("StartError", "ContainerCannotRun")
-MOUNTS = (
-    ("secret", "Secret", "secretName"),
-    ("persistentVolumeClaim", "PersistentVolumeClaim", "claimName"),
-    ("configMap", "ConfigMap", "name"),
-)
-"""Kinds of volumes that name another object: field, kind, the name's field."""
 
 
 def worst_failure(
@@ -92,19 +86,11 @@ def classify(
     node = pod.get("spec", {}).get("nodeName")
     if node in lost_nodes:
         return Failure(FailureReason.NODE_LOST, f"node {node} is not ready", pod["metadata"]["name"])
-    if at is not None and not is_set_up(pod) and at >= _scheduled_at(pod) + timedelta(seconds=SET_UP_SECONDS):
-        late = f"node {node} has not mounted {_mounts(pod)} or not set up the network"
+    if at is not None and is_late(pod, at):
+        late = f"node {node} has not mounted {mounts(pod)} or not set up the network"
         message = f"{late}: the pod's events say which"
         return Failure(FailureReason.VOLUMES_NOT_MOUNTED, message, pod["metadata"]["name"])
     return None
-
-
-def is_set_up(pod: Manifest) -> bool:
-    """False while its node mounts volumes and makes the sandbox; image pulls come after that. True where the
-    kubelet does not say."""
-    condition = _condition(pod, "PodReadyToStartContainers")
-    is_starting = pod.get("status", {}).get("phase") == "Pending"
-    return not is_starting or condition is None or condition["status"] != "False"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,28 +134,6 @@ def _is_replaced(pod: Manifest, pods: Iterable[Manifest]) -> bool:
         and other["metadata"].get("creationTimestamp", "") >= born
         for other in pods
     )
-
-
-def _condition(pod: Manifest, kind: str) -> dict[str, Any] | None:
-    conditions: list[dict[str, Any]] = pod.get("status", {}).get("conditions", [])
-    return next((condition for condition in conditions if condition["type"] == kind), None)
-
-
-def _scheduled_at(pod: Manifest) -> datetime:
-    """When it got its node; when it was made, if nobody says."""
-    condition = _condition(pod, "PodScheduled") or {}
-    return datetime.fromisoformat(condition.get("lastTransitionTime") or pod["metadata"]["creationTimestamp"])
-
-
-def _mounts(pod: Manifest) -> str:
-    """What of other objects the pod mounts, as ``Secret NAME``; first what the operator does not make."""
-    named = [
-        f"{kind} {volume[field][key]}"
-        for field, kind, key in MOUNTS
-        for volume in pod.get("spec", {}).get("volumes", ())
-        if field in volume
-    ]
-    return ", ".join(named) or "its volumes"
 
 
 def shorten(text: str, limit: int = MAX_MESSAGE) -> str:

@@ -15,7 +15,6 @@ import kopf
 
 from dllm_operator.api.v1alpha1 import GROUP
 from dllm_operator.cluster_view import LOST_SECONDS, ClusterView, ResourceKey, Table, owner_of
-from dllm_operator.failures import SET_UP_SECONDS, is_set_up
 from dllm_operator.kinds import (
     AUTOSCALER,
     CHILDREN,
@@ -30,6 +29,7 @@ from dllm_operator.kopf_storage import NoDiffBase, NoProgress
 from dllm_operator.kube import Kind
 from dllm_operator.labels import MANAGED_SELECTOR
 from dllm_operator.observe import Manifest
+from dllm_operator.pod_setup import SET_UP_SECONDS, is_set_up
 
 SETTLE_SECONDS = 0.25  # children change in bursts; one reconcile answers a burst
 SERVER_SECONDS = 290  # a watch request ends by itself and starts anew

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from dllm_operator.failures import SET_UP_SECONDS
+from dllm_operator.pod_setup import SET_UP_SECONDS
 from dllm_server.termination import Termination, TerminationReason
 
 from tests.cluster.cluster import Cluster

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from dllm_operator.failures import (
     MAX_MESSAGE,
-    SET_UP_SECONDS,
     Failure,
     FailureReason,
     classify,
@@ -16,6 +15,7 @@ from dllm_operator.failures import (
     worst_failure,
 )
 from dllm_operator.observe import Manifest
+from dllm_operator.pod_setup import SET_UP_SECONDS
 from dllm_server.termination import Termination, TerminationReason
 
 from tests.operator.objects import make_container, make_pod
