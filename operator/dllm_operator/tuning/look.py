@@ -62,7 +62,8 @@ def look(
     now = now.replace(microsecond=0)
     window = seen.window
     tuning = _updated(tuning, seen, readings, around, now)
-    state = tuning.state
+    kept, is_observing = tuning.state, around.spec.mode is TuningMode.OBSERVE
+    state = _as_running(kept, window, readings) if is_observing else kept
     objective = _objective(tuning.memory, window, readings, around)
     if not readings and _is_on_its_way(tuning, now):
         window = replace(window, is_applied=False)
@@ -75,12 +76,14 @@ def look(
     proposal = ""
     if change is None:
         pass
-    elif around.spec.mode is TuningMode.OBSERVE:
+    elif is_observing:
         following, proposal = postpone(state, window, objective), decision.message
         decision = replace(decision, change=None)
     elif change.action is Action.RESTART and not around.may_restart:
         following = postpone(state, window, objective)
         decision = Decision(decision.reason, f"waits for a rollout to end: {decision.message}")
+    if is_observing:
+        following = replace(following, setting=kept.setting, started=kept.started)
     last = tuning.last_change
     if decision.change is not None:
         last = LastChange(reason=decision.reason, message=decision.message, time=now)
@@ -109,11 +112,13 @@ def _updated(
     now: datetime,
 ) -> PoolTuning:
     """With what the look saw, before anything is decided."""
-    window, memory = seen.window, tuning.memory
+    window, memory, state = seen.window, tuning.memory, tuning.state
+    if state.generation == 0 or around.spec.mode is not TuningMode.OBSERVE:
+        state = _as_started(state, window, readings)
     is_behind = bool(readings) and not window.is_applied
     memory = replace(
         memory,
-        state=_as_started(memory.state, window, readings),
+        state=state,
         bytes_per_row=window.peak_logits_bytes / window.peak_rows
         if window.peak_rows
         else memory.bytes_per_row,
@@ -140,23 +145,29 @@ def _updated(
 def _as_started(state: TuningState, window: PoolWindow, readings: Mapping[str, PodReading]) -> TuningState:
     """Before the first change, the engines themselves say what they started with; of pages, always: they get
     what is left, at most what was asked for."""
+    if state.generation == 0:
+        running = _as_running(state, window, readings)
+        return replace(running, started=running.setting) if running is not state else state
+    if not readings or not window.is_applied or not window.kv_pool_bytes:
+        return state
+    return replace(state, setting=replace(state.setting, kv_pool_bytes=window.kv_pool_bytes))
+
+
+def _as_running(state: TuningState, window: PoolWindow, readings: Mapping[str, PodReading]) -> TuningState:
+    """With the settings that the engines say they run with."""
     reading = next(iter(readings.values()), None)
     if reading is None or not window.is_applied:
         return state
-    setting = state.setting
-    if state.generation == 0:
-        live = reading.live
-        setting = replace(
-            setting,
-            max_num_batched_tokens=int(live.get("max_num_batched_tokens", setting.max_num_batched_tokens)),
-            max_num_seqs=int(live.get("max_num_seqs", setting.max_num_seqs)),
-            max_num_logits=int(live.get("max_num_logits", setting.max_num_logits)),
-            refresh_share=live.get("refresh_share", setting.refresh_share),
-        )
-    if window.kv_pool_bytes:
-        setting = replace(setting, kv_pool_bytes=window.kv_pool_bytes)
-    started = setting if state.generation == 0 else state.started
-    return replace(state, setting=setting, started=started)
+    setting, live = state.setting, reading.live
+    running = replace(
+        setting,
+        max_num_batched_tokens=int(live.get("max_num_batched_tokens", setting.max_num_batched_tokens)),
+        max_num_seqs=int(live.get("max_num_seqs", setting.max_num_seqs)),
+        max_num_logits=int(live.get("max_num_logits", setting.max_num_logits)),
+        refresh_share=live.get("refresh_share", setting.refresh_share),
+        kv_pool_bytes=window.kv_pool_bytes or setting.kv_pool_bytes,
+    )
+    return replace(state, setting=running)
 
 
 def _objective(

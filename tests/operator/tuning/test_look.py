@@ -100,6 +100,20 @@ def test_observe_says_what_it_would_do_and_does_nothing() -> None:
     assert tuning.state.window == 3
 
 
+def test_observe_after_auto_judges_what_runs_and_keeps_what_was_tuned() -> None:
+    tuned = replace(SPECIFIED, max_num_batched_tokens=300, kv_pool_bytes=123 * MIB)
+    tuning = begin(generation=3, setting=tuned, started=tuned)
+    untuned = {"a": reading(0, activations=120 * MIB)}  # as Observe has it: the specification's settings
+    seen = observe_pool({}, untuned, {}, generation=0)
+
+    found = look(tuning, seen, untuned, around(spec=spec(mode="Observe")), NOW)
+
+    assert found.change is None
+    assert "max_num_batched_tokens 1024 -> " in found.tuning.proposal
+    assert (found.tuning.state.setting, found.tuning.state.started) == (tuned, tuned)
+    assert found.tuning.state.generation == 3
+
+
 def test_a_restart_waits_for_the_rollout_of_another_pool() -> None:
     grown = begin(other_bytes=(50 * MIB, 60 * MIB, 70 * MIB, 80 * MIB, 90 * MIB), base_other_bytes=50 * MIB)
     held = {"peak_bytes": HELD | {"other": 120 * MIB, "activations": 40 * MIB, "logits": 10 * MIB}}
