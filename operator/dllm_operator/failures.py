@@ -30,6 +30,7 @@ class FailureReason(StrEnum):
     START_FAILED = "StartFailed"
     CRASH_LOOP = "CrashLoop"
     EVICTED = "Evicted"
+    POD_FAILED = "PodFailed"
     UNSCHEDULABLE = "Unschedulable"
     NODE_LOST = "NodeLost"
     VOLUMES_NOT_MOUNTED = "VolumesNotMounted"
@@ -77,7 +78,7 @@ def classify(
         _image_pull,
         _start_failed,
         _crash_loop,
-        _evicted,
+        _given_up,
         _unschedulable,
     ):
         found = look(status)
@@ -197,7 +198,7 @@ def _start_failed(status: dict[str, Any]) -> Found:
 
 
 def _crash_loop(status: dict[str, Any]) -> Found:
-    if _evicted(status) is not None:  # which also ends the containers
+    if _given_up(status) is not None:  # which also ends the containers
         return None
     for container, ended in _ends(status):
         if ended.get("exitCode", 0) == 0 and container.get("restartCount", 0) == 0:
@@ -209,10 +210,14 @@ def _crash_loop(status: dict[str, Any]) -> Found:
     return None
 
 
-def _evicted(status: dict[str, Any]) -> Found:
-    if status.get("phase") == "Failed" and status.get("reason") == "Evicted":
+def _given_up(status: dict[str, Any]) -> Found:
+    """By the kubelet: evicted, refused for a device that it cannot give, ended with its node."""
+    reason = status.get("reason")
+    if status.get("phase") != "Failed" or not reason:
+        return None
+    if reason == "Evicted":
         return FailureReason.EVICTED, status.get("message", "evicted")
-    return None
+    return FailureReason.POD_FAILED, f"{reason}: {status.get('message', 'no message')}"
 
 
 def _unschedulable(status: dict[str, Any]) -> Found:

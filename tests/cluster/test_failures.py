@@ -261,22 +261,28 @@ def test_a_long_crash_message_is_cut_to_its_end(objects: Objects) -> None:
     serving.delete()
 
 
-def test_an_eviction_is_reported_until_another_pod_serves(objects: Objects, nodes: SimulatedNodes) -> None:
-    serving = Serving.create(objects, "evicted", SIMULATED)
+@pytest.mark.parametrize(
+    ("name", "said", "reason"),
+    [("evicted", "Evicted", "Evicted"), ("refused", "UnexpectedAdmissionError", "PodFailed")],
+)
+def test_a_pod_that_the_kubelet_gives_up_is_reported_until_another_serves(
+    objects: Objects, nodes: SimulatedNodes, name: str, said: str, reason: str
+) -> None:
+    serving = Serving.create(objects, name, SIMULATED)
     serving.wait_ready()
     nodes.cordon(NODE)
     ended = {"restartCount": 0, "state": {"running": None, "terminated": {"exitCode": 137}}}
     message = "The node was low on resource: memory."
     try:
-        inject(serving, lambda pod: injected(pod, ended, phase="Failed", reason="Evicted", message=message))
+        inject(serving, lambda pod: injected(pod, ended, phase="Failed", reason=said, message=message))
 
-        ready = serving.wait_reason("Ready", "Evicted", REPORTED_SECONDS)
+        ready = serving.wait_reason("Ready", reason, REPORTED_SECONDS)
         assert message in ready["message"]
 
         nodes.cordon(NODE, is_closed=False)
         serving.wait_ready()
         nodes.cordon(NODE)
-        serving.edit({"engine": {"maxNumSeqs": 4}})  # the evicted pod is still there, and no reason any more
+        serving.edit({"engine": {"maxNumSeqs": 4}})  # the failed pod is still there, and no reason any more
 
         progressing = serving.wait_reason("Progressing", "Unschedulable", REPORTED_SECONDS)
         assert "unschedulable" in progressing["message"]

@@ -59,6 +59,15 @@ EVICTED = make_pod(
     reason="Evicted",
     message="The node was low on resource: ephemeral-storage.",
 )
+REFUSED = make_pod(
+    phase="Failed",
+    reason="UnexpectedAdmissionError",
+    message="Allocate failed due to requested number of devices unavailable for nvidia.com/gpu",
+    containerStatuses=[],
+)
+SHUT_DOWN = make_pod(
+    make_container(ended(137)), phase="Failed", reason="Terminated", message="imminent node shutdown"
+)
 OOM_KILLED = crashed(ended(137, reason="OOMKilled"))
 CUDA = crashed(ended_with(TerminationReason.DEVICE_OUT_OF_MEMORY, "no room for 2 GiB"))
 PULL = waiting("ImagePullBackOff", "Back-off pulling image")
@@ -138,6 +147,15 @@ CASES = [
         id="an init container crashes",
     ),
     pytest.param(EVICTED, FailureReason.EVICTED, "low on resource", id="evicted"),
+    pytest.param(
+        REFUSED,
+        FailureReason.POD_FAILED,
+        "UnexpectedAdmissionError: Allocate failed",
+        id="the kubelet cannot give it a GPU",
+    ),
+    pytest.param(
+        SHUT_DOWN, FailureReason.POD_FAILED, "Terminated: imminent node shutdown", id="ended with its node"
+    ),
     pytest.param(UNSCHEDULABLE, FailureReason.UNSCHEDULABLE, "Insufficient nvidia.com/gpu", id="no room"),
 ]  # fmt: skip
 
@@ -185,7 +203,7 @@ def test_a_pod_on_its_way_out_has_no_failure(pod: Manifest) -> None:
     assert worst_failure([leaving]) is None
 
 
-ORDER = [OOM_KILLED, CUDA, PULL, START, CRASH, EVICTED, UNSCHEDULABLE]
+ORDER = [OOM_KILLED, CUDA, PULL, START, CRASH, EVICTED, REFUSED, UNSCHEDULABLE]
 
 
 @pytest.mark.parametrize(("first", "second"), [*pairwise(ORDER)])

@@ -27,6 +27,7 @@ def test_reasons_are_spelled_as_users_match_them_in_the_order_they_are_looked_fo
         "StartFailed",
         "CrashLoop",
         "Evicted",
+        "PodFailed",
         "Unschedulable",
         "NodeLost",
         "VolumesNotMounted",
