@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MIN_STEPS = 16  # fewer say nothing
+LEAST_SECONDS_PER_TOKEN = 1e-12  # below it is noise
 MIN_SPREAD = 0.02  # of the tokens of a step, relative: without it floor and rate cannot be told apart
 
 
@@ -76,6 +77,6 @@ def fit_speed(sums: StepSums) -> Speed | None:
         return None
     slope = (sums.tokens_seconds / sums.steps - mean_tokens * mean_seconds) / variance
     floor = mean_seconds - slope * mean_tokens
-    if slope <= 0:
+    if slope < LEAST_SECONDS_PER_TOKEN:
         return None
     return Speed(max(floor, 0.0), 1 / slope)
