@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 MIN_STEPS = 16  # fewer say nothing
@@ -77,6 +78,6 @@ def fit_speed(sums: StepSums) -> Speed | None:
         return None
     slope = (sums.tokens_seconds / sums.steps - mean_tokens * mean_seconds) / variance
     floor = mean_seconds - slope * mean_tokens
-    if slope < LEAST_SECONDS_PER_TOKEN:
+    if not math.isfinite(slope) or slope < LEAST_SECONDS_PER_TOKEN:
         return None
     return Speed(max(floor, 0.0), 1 / slope)

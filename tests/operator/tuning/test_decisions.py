@@ -169,3 +169,4 @@ def test_steps_that_are_all_alike_or_next_to_nothing_tell_no_speed() -> None:
     assert fit_speed(StepSums(20, 2000, 1.0, 100.0, 200_000)) is None
     assert fit_speed(StepSums(16, 5e-176, 1.0, 0.0, 0.0)) is None
     assert fit_speed(StepSums(20, 2000, 2e-318, 2.2e-315, 300_000)) is None
+    assert fit_speed(StepSums(16, 1.6e-159, 1.0, 16.0, 3.2e-319)) is None
