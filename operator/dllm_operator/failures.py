@@ -15,7 +15,7 @@ from typing import Any
 from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE, Termination, TerminationReason
 
 from dllm_operator.labels import POOL
-from dllm_operator.observe import Manifest, holds
+from dllm_operator.observe import Manifest, condition_of, holds
 from dllm_operator.pod_setup import is_late, mounts
 
 MAX_MESSAGE = 512
@@ -221,10 +221,10 @@ def _given_up(status: dict[str, Any]) -> Found:
 
 
 def _unschedulable(status: dict[str, Any]) -> Found:
-    for condition in status.get("conditions", ()):
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return FailureReason.UNSCHEDULABLE, condition.get("message") or condition.get("reason", "")
-    return None
+    condition = condition_of(status, "PodScheduled")
+    if condition is None or condition["status"] != "False":
+        return None
+    return FailureReason.UNSCHEDULABLE, condition.get("message") or condition.get("reason", "")
 
 
 def _containers(status: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import kopf
@@ -76,7 +77,7 @@ class Handlers:
         self._watch(registry, POD, self._view.pods.put, self._pod_changed)
         for kind in CHILDREN:
             table = self._view.children[kind.kind]
-            self._watch(registry, kind, table.put, self._owned_changed(table))
+            self._watch(registry, kind, table.put, partial(self._owned_changed, table))
 
     def _watch(
         self,
@@ -118,18 +119,15 @@ class Handlers:
         else:
             self._wake((body["metadata"]["namespace"], body["metadata"]["name"]), 0.0)
 
-    def _owned_changed(self, table: Table) -> Callable[[Manifest, bool], None]:
-        def changed(body: Manifest, is_deleted: bool) -> None:
-            if is_deleted:
-                table.drop(body)
-            owner = owner_of(body)
-            if owner is not None:
-                self._wake(owner, SETTLE_SECONDS)
-
-        return changed
+    def _owned_changed(self, table: Table, body: Manifest, is_deleted: bool) -> None:
+        if is_deleted:
+            table.drop(body)
+        owner = owner_of(body)
+        if owner is not None:
+            self._wake(owner, SETTLE_SECONDS)
 
     def _pod_changed(self, body: Manifest, is_deleted: bool) -> None:
-        self._owned_changed(self._view.pods)(body, is_deleted)
+        self._owned_changed(self._view.pods, body, is_deleted)
         owner = owner_of(body)
         if owner is not None and not is_deleted and not is_set_up(body):
             loop = asyncio.get_running_loop()

@@ -23,10 +23,16 @@ class Integration(StrEnum):
     INFERENCE_POOL = "InferencePool"
 
 
-def holds(body: Manifest, condition: str) -> bool:
+def condition_of(status: Manifest, kind: str) -> Manifest | None:
+    """That condition in the status of a live object, None where nobody has written it."""
+    conditions: list[Manifest] = status.get("conditions") or []  # null in a new CRD
+    return next((condition for condition in conditions if condition["type"] == kind), None)
+
+
+def holds(body: Manifest, kind: str) -> bool:
     """Whether that condition of a live object is True."""
-    conditions: list[dict[str, Any]] = body.get("status", {}).get("conditions") or []  # null in a new CRD
-    return any(c["type"] == condition and c["status"] == "True" for c in conditions)
+    condition = condition_of(body.get("status", {}), kind)
+    return condition is not None and condition["status"] == "True"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
 
-from dllm_operator.observe import Manifest
+from dllm_operator.observe import Manifest, condition_of
 
 SET_UP_SECONDS = 30.0  # that a node may take
 MOUNTS = (
@@ -19,9 +18,9 @@ MOUNTS = (
 def is_set_up(pod: Manifest) -> bool:
     """False while its node mounts volumes and makes the sandbox; image pulls come after that. True where the
     kubelet does not say."""
-    condition = _condition(pod, "PodReadyToStartContainers")
-    is_starting = pod.get("status", {}).get("phase") == "Pending"
-    return not is_starting or condition is None or condition["status"] != "False"
+    status = pod.get("status", {})
+    condition = condition_of(status, "PodReadyToStartContainers")
+    return status.get("phase") != "Pending" or condition is None or condition["status"] != "False"
 
 
 def is_late(pod: Manifest, at: datetime) -> bool:
@@ -40,12 +39,7 @@ def mounts(pod: Manifest) -> str:
     return ", ".join(named) or "its volumes"
 
 
-def _condition(pod: Manifest, kind: str) -> dict[str, Any] | None:
-    conditions: list[dict[str, Any]] = pod.get("status", {}).get("conditions", [])
-    return next((condition for condition in conditions if condition["type"] == kind), None)
-
-
 def _scheduled_at(pod: Manifest) -> datetime:
     """When it got its node; when it was made, if nobody says."""
-    condition = _condition(pod, "PodScheduled") or {}
+    condition = condition_of(pod.get("status", {}), "PodScheduled") or {}
     return datetime.fromisoformat(condition.get("lastTransitionTime") or pod["metadata"]["creationTimestamp"])

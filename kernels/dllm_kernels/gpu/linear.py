@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dllm_kernels.gpu import few_rows, swiglu
-from dllm_kernels.gpu.configurations import ConfigurationTable, Key
+from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable
 
 
 class Variant(StrEnum):
@@ -19,28 +19,32 @@ class Variant(StrEnum):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, table: ConfigurationTable) -> Tensor:
     """Twin of ``dllm_kernels.linear.linear``."""
-    key = few_rows.key_of(x, weight.shape[0])
-    if _is_streamed(few_rows.LINEAR, key, x, table):
-        return few_rows.linear(x, weight, bias, table.get(few_rows.LINEAR, key))
-    return F.linear(x, weight, bias)
+    configuration = _streamed(few_rows.LINEAR, x, weight.shape[0], table)
+    if configuration is None:
+        return F.linear(x, weight, bias)
+    return few_rows.linear(x, weight, bias, configuration)
 
 
 def gated_linear(x: Tensor, gate_up: Tensor, *, table: ConfigurationTable) -> Tensor:
     """Twin of ``dllm_kernels.linear.gated_linear``."""
-    key = few_rows.key_of(x, gate_up.shape[0] // 2)
-    if _is_streamed(few_rows.GATED_LINEAR, key, x, table):
-        return few_rows.gated_linear(x, gate_up, table.get(few_rows.GATED_LINEAR, key))
-    return swiglu.silu_and_multiply(F.linear(x, gate_up), table=table)
+    configuration = _streamed(few_rows.GATED_LINEAR, x, gate_up.shape[0] // 2, table)
+    if configuration is None:
+        return swiglu.silu_and_multiply(F.linear(x, gate_up), table=table)
+    return few_rows.gated_linear(x, gate_up, configuration)
 
 
 def add_linear(x: Tensor, weight: Tensor, residual: Tensor, *, table: ConfigurationTable) -> None:
     """Twin of ``dllm_kernels.linear.add_linear``; the sum is rounded once."""
-    key = few_rows.key_of(x, weight.shape[0])
-    if _is_streamed(few_rows.ADD_LINEAR, key, x, table):
-        few_rows.add_linear(x, weight, residual, table.get(few_rows.ADD_LINEAR, key))
-    else:
+    configuration = _streamed(few_rows.ADD_LINEAR, x, weight.shape[0], table)
+    if configuration is None:
         residual.addmm_(x, weight.t())
+    else:
+        few_rows.add_linear(x, weight, residual, configuration)
 
 
-def _is_streamed(kernel: str, key: Key, x: Tensor, table: ConfigurationTable) -> bool:
-    return x.shape[0] <= few_rows.MOST_ROWS and table.variant(kernel, key) == Variant.STREAMED
+def _streamed(kernel: str, x: Tensor, columns: int, table: ConfigurationTable) -> Configuration | None:
+    """How our kernel runs, None where the library does. Steps of many rows are told apart without a key."""
+    if x.shape[0] > few_rows.MOST_ROWS:
+        return None
+    key = few_rows.key_of(x, columns)
+    return table.get(kernel, key) if table.variant(kernel, key) == Variant.STREAMED else None
