@@ -21,7 +21,6 @@ import triton
 from dllm_kernels.gpu import jit
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
-from triton.runtime.jit import JITFunction
 
 HOPPER = GPUTarget("cuda", 90, 32)
 
@@ -55,20 +54,12 @@ class _TargetOnly:
 @contextmanager
 def offline_compilation() -> Iterator[list[Any]]:
     """Inside, a launch compiles for a Hopper GPU and appends its kernel to the list; nothing runs."""
-    compiled: list[Any] = []
     active = driver._active
-
-    def compile_only(function: Any, grid: Any) -> Any:
-        def run(*arguments: Any, **options: Any) -> None:
-            compiled.append(function.run(*arguments, grid=grid, warmup=True, **options))
-
-        return run
-
     driver.set_active(_TargetOnly())
     try:
         with (
-            patch.object(JITFunction, "__getitem__", compile_only),
             patch.object(jit, "has_dependent_launch", lambda device: True),
+            jit.compile_only() as compiled,
         ):
             yield compiled
     finally:

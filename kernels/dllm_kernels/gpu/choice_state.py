@@ -12,7 +12,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from dllm_kernels.gpu.jit import cdiv, jit, power_of_two
+from dllm_kernels.gpu.jit import cdiv, jit, kernel, power_of_two
 from dllm_kernels.gpu.noise import gumbel
 from dllm_kernels.lm_head import Choice, Sampling
 
@@ -24,7 +24,7 @@ _NO_INDEX = tl.constexpr(0x7FFFFFFF)
 _ROWS_A_PROGRAM = 8
 
 
-@jit()
+@jit
 def empty_state(rows: tl.constexpr) -> tuple[tl.tensor, ...]:
     nothing = tl.full((rows,), _NOTHING, tl.float32)
     zero = tl.zeros((rows,), tl.float32)
@@ -32,7 +32,7 @@ def empty_state(rows: tl.constexpr) -> tuple[tl.tensor, ...]:
     return nothing, nothing, zero, zero, nothing, nothing, no_index, no_index
 
 
-@jit()
+@jit
 def is_banned(column: tl.tensor, banned: tl.tensor, banned_count: tl.tensor) -> tl.tensor:
     """Bool like ``column``."""
     result = column < 0
@@ -41,7 +41,7 @@ def is_banned(column: tl.tensor, banned: tl.tensor, banned_count: tl.tensor) -> 
     return result
 
 
-@jit()
+@jit
 def absorb(
     logits: tl.tensor,
     column: tl.tensor,
@@ -86,7 +86,7 @@ def absorb(
     return new_best, second, total, moment, noisy, noisy_logit, index, noisy_index
 
 
-@jit()
+@jit
 def row_noise(
     keys: tl.tensor, temperature: tl.tensor, row: tl.tensor, mask: tl.tensor
 ) -> tuple[tl.tensor, tl.tensor]:
@@ -96,7 +96,7 @@ def row_noise(
     return key, 1.0 / tl.minimum(tl.maximum(warmth, 1e-30), 1e30)  # finite at 0 and at infinity
 
 
-@jit()
+@jit
 def store_state(
     values: tl.tensor,
     indices: tl.tensor,
@@ -127,7 +127,7 @@ def store_state(
         tl.store(indices + (part * 2 + 1) * rows + row, noisy_index, mask=mask)
 
 
-@jit("values", "indices", "temperature", "token", "probability", "margin", "entropy", "rows", "parts")
+@kernel("values", "indices", "temperature", "token", "probability", "margin", "entropy", "rows", "parts")
 def _combine(
     values: tl.tensor,
     indices: tl.tensor,

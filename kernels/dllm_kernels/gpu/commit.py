@@ -6,12 +6,14 @@ import triton.language as tl
 from torch import Tensor
 
 from dllm_kernels.commit import MASKED, CommitRows
-from dllm_kernels.gpu.jit import jit, power_of_two
+from dllm_kernels.gpu.jit import kernel, power_of_two
 
 _RIVALS = 32  # rows that each row is compared with at a time
 
 
-@jit("confidence", "token", "probability", "places", "cells", "first", "quota", "threshold", "result", "size")
+@kernel(
+    "confidence", "token", "probability", "places", "cells", "first", "quota", "threshold", "result", "size"
+)
 def _commit(
     confidence: tl.tensor,
     token: tl.tensor,

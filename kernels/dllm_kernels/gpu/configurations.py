@@ -195,6 +195,9 @@ class ConfigurationTable:
     def name_of(kernel: str, key: Key) -> str:
         return f"{kernel} {' '.join(str(part) for part in key)}"
 
+    def copy(self) -> Self:
+        return type(self)(dict(self.entries), dict(self.variants))
+
     def get(self, kernel: str, key: Key) -> Configuration:
         """Asked for at every launch, so that what was found once is kept."""
         found = self._found.get((kernel, key))

@@ -8,14 +8,14 @@ import triton.language as tl
 from torch import Tensor
 
 from dllm_kernels.gpu.configurations import Configuration, Key, bucket
-from dllm_kernels.gpu.jit import await_inputs, cdiv, dot_precision, jit, overlapping, power_of_two
+from dllm_kernels.gpu.jit import await_inputs, cdiv, dot_precision, jit, kernel, overlapping, power_of_two
 
 MOST_ROWS = 64
 LINE_BYTES = tl.constexpr(128)
 LINEAR, GATED_LINEAR, ADD_LINEAR = "linear", "gated_linear", "add_linear"
 
 
-@jit()
+@jit
 def _prefetch(places: tl.tensor) -> None:
     """Bring the lines at ``places`` into the L2 cache. Compiled only."""
     tl.inline_asm_elementwise(
@@ -23,7 +23,7 @@ def _prefetch(places: tl.tensor) -> None:
     )
 
 
-@jit()
+@jit
 def _add_product(
     sums: tl.tensor,
     left: tl.tensor,
@@ -42,7 +42,7 @@ def _add_product(
     return sums
 
 
-@jit("rows")
+@kernel("rows")
 def _stream(
     x: tl.tensor,
     weight: tl.tensor,

@@ -1,8 +1,11 @@
-"""``triton.jit`` with a type, and the two facts every launch needs."""
+"""Kernels: how they are compiled and launched, and the facts every launch needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -11,18 +14,72 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+from triton.runtime._async_compile import AsyncCompileMode
 
 MOST_BLOCK_DIM = 128
 
 
-def jit(*varying: str) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a kernel once for all values of the arguments named ``varying``: row counts and the addresses
-    of slices, which would otherwise recompile in the serving path when their divisibility changes."""
+def jit(function: Callable[..., Any]) -> Any:
+    """Part of a kernel."""
+    return triton.jit(function)
 
-    def decorate(function: Callable[..., Any]) -> Any:
-        return triton.jit(function, do_not_specialize=list(varying)) if varying else triton.jit(function)
+
+def kernel(*varying: str) -> Callable[[Callable[..., Any]], Any]:
+    """Compiled once for all values of the arguments named ``varying``: row counts and the addresses of
+    slices, which would otherwise recompile in the serving path when their divisibility changes."""
+
+    def decorate(function: Callable[..., Any]) -> Kernel:
+        return Kernel(triton.jit(function, do_not_specialize=list(varying)))
 
     return decorate
+
+
+class Kernel:
+    """Launched as ``kernel[grid](...)``; inside ``compile_only`` such a launch only compiles."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., object]:
+        compiled = _compiled.get()
+        if compiled is None:
+            launch: Callable[..., object] = self._function[grid]
+            return launch
+
+        def compile_one(*arguments: Any, **options: Any) -> None:
+            compiled.append(self._function.run(*arguments, grid=grid, warmup=True, **options))
+
+        return compile_one
+
+
+@contextmanager
+def compile_only() -> Iterator[list[Any]]:
+    """Inside, launches run nothing; each appends its compiled kernel to the list."""
+    compiled: list[Any] = []
+    token = _compiled.set(compiled)
+    try:
+        yield compiled
+    finally:
+        _compiled.reset(token)
+
+
+@contextmanager
+def compile_at_once(threads: int) -> Iterator[None]:
+    """``compile_only`` on so many threads; all is compiled at the end. What does not compile says so when it
+    is launched."""
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        AsyncCompileMode(pool, ignore_errors=True),
+        compile_only(),
+    ):
+        yield
+
+
+def is_compile_only() -> bool:
+    return _compiled.get() is not None
+
+
+_compiled: ContextVar[list[Any] | None] = ContextVar("compiled", default=None)
 
 
 def block_dim(head_dim: int) -> int:
@@ -53,7 +110,7 @@ def cdiv(value: int, divisor: int) -> int:
     return -(-value // divisor)
 
 
-@jit()
+@jit
 def await_inputs(overlaps: tl.constexpr) -> None:
     """First in a kernel whose launch takes ``overlapping``: the next may be brought onto the device, and this
     one goes on once the one before has ended."""

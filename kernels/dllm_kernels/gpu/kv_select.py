@@ -9,13 +9,13 @@ import triton.language as tl
 from torch import Tensor
 
 from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable, Key, bucket
-from dllm_kernels.gpu.jit import block_dim, cdiv, jit, power_of_two, require_last_contiguous
+from dllm_kernels.gpu.jit import block_dim, cdiv, jit, kernel, power_of_two, require_last_contiguous
 from dllm_kernels.kv_select import PackGroup
 
 SCORE, SELECT, PACK = "kv_score", "kv_select", "kv_pack"
 
 
-@jit("offsets", "lengths", "is_context", "query_weight", "scores", "longest")
+@kernel("offsets", "lengths", "is_context", "query_weight", "scores", "longest")
 def _score(
     q: tl.tensor,
     k: tl.tensor,
@@ -73,7 +73,7 @@ def _score(
     tl.store(place, tl.where(counts != 0, best, float("-inf")), mask=key < length)
 
 
-@jit()
+@jit
 def _pooled(row: tl.tensor, position: tl.tensor, length: tl.tensor) -> tl.tensor:
     """The largest score of a position and its two neighbours."""
     nothing = float("-inf")
@@ -83,7 +83,7 @@ def _pooled(row: tl.tensor, position: tl.tensor, length: tl.tensor) -> tl.tensor
     return tl.maximum(here, tl.maximum(before, after))
 
 
-@jit()
+@jit
 def _rank(score: tl.tensor) -> tl.tensor:
     """uint32 in the order of float32 scores, above 0; both zeros are one."""
     score = tl.where(score == 0.0, 0.0, score)
@@ -92,7 +92,7 @@ def _rank(score: tl.tensor) -> tl.tensor:
     return tl.where(bits < 0, word ^ 0xFFFFFFFF, word | 0x80000000)
 
 
-@jit("lengths", "is_context", "scores", "slots", "positions", "longest", "kept")
+@kernel("lengths", "is_context", "scores", "slots", "positions", "longest", "kept")
 def _select(
     lengths: tl.tensor,
     is_context: tl.tensor,
@@ -146,7 +146,7 @@ def _select(
     tl.store(target + slot, tl.full((block_length,), -1, tl.int32), mask=(slot >= wanted) & (slot < kept))
 
 
-@jit("offsets", "slots", "positions", "kept")
+@kernel("offsets", "slots", "positions", "kept")
 def _pack(
     k: tl.tensor,
     v: tl.tensor,

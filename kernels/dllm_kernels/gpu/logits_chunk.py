@@ -18,13 +18,13 @@ from dllm_kernels.gpu.choice_state import (
     store_state,
 )
 from dllm_kernels.gpu.configurations import Configuration
-from dllm_kernels.gpu.jit import cdiv, jit
+from dllm_kernels.gpu.jit import cdiv, kernel
 from dllm_kernels.lm_head import Choice, Sampling
 
 BUFFER_BYTES = 32 * 1024**2  # stays in the L2 cache of a Hopper GPU
 
 
-@jit(
+@kernel(
     "banned",
     "keys",
     "temperature",

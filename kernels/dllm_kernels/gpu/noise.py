@@ -7,7 +7,7 @@ import triton.language as tl
 from dllm_kernels.gpu.jit import jit
 
 
-@jit()
+@jit
 def mix(word: tl.tensor) -> tl.tensor:
     """``noise._mix`` on uint32 words."""
     word = word ^ (word >> 16)
@@ -17,7 +17,7 @@ def mix(word: tl.tensor) -> tl.tensor:
     return word ^ (word >> 16)
 
 
-@jit()
+@jit
 def gumbel(key: tl.tensor, column: tl.tensor) -> tl.tensor:
     """``noise.gumbel`` at uint32 ``key`` [rows, 1] and int32 ``column`` [1, columns] -> float32
     [rows, columns]."""

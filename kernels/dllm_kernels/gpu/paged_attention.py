@@ -22,7 +22,7 @@ from dllm_kernels.gpu.jit import (
     block_dim,
     cdiv,
     dot_precision,
-    jit,
+    kernel,
     overlapping,
     power_of_two,
     require_last_contiguous,
@@ -35,7 +35,7 @@ PROGRAMS_A_MULTIPROCESSOR = 2
 MOST_SPLITS = 16
 
 
-@jit("slots", "counts", "offsets", "lengths", "slots_row", "rows", "splits")
+@kernel("slots", "counts", "offsets", "lengths", "slots_row", "rows", "splits")
 def _attend(
     q: tl.tensor,
     k_pool: tl.tensor,
@@ -118,7 +118,7 @@ def _attend(
         tl.store(place, (mean / total[:, None]).to(out.dtype.element_ty), mask=mask)
 
 
-@jit("offsets", "lengths", "rows", "splits")
+@kernel("offsets", "lengths", "rows", "splits")
 def _combine(
     parts: tl.tensor,
     tops: tl.tensor,

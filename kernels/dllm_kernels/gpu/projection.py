@@ -17,11 +17,11 @@ from dllm_kernels.gpu.choice_state import (
     store_state,
 )
 from dllm_kernels.gpu.configurations import Configuration, multiprocessors
-from dllm_kernels.gpu.jit import cdiv, dot_precision, jit
+from dllm_kernels.gpu.jit import cdiv, dot_precision, kernel
 from dllm_kernels.lm_head import Choice, Sampling
 
 
-@jit("banned", "keys", "temperature", "values", "indices", "rows", "splits", "banned_count")
+@kernel("banned", "keys", "temperature", "values", "indices", "rows", "splits", "banned_count")
 def _project(
     hidden: tl.tensor,
     weight: tl.tensor,

@@ -7,12 +7,12 @@ import triton.language as tl
 from torch import Tensor
 
 from dllm_kernels.gpu.configurations import ConfigurationTable, Key, bucket
-from dllm_kernels.gpu.jit import await_inputs, jit, overlapping, power_of_two
+from dllm_kernels.gpu.jit import await_inputs, kernel, overlapping, power_of_two
 
 KERNEL = "rms_norm"
 
 
-@jit("x", "out")
+@kernel("x", "out")
 def _normalise(
     x: tl.tensor,
     weight: tl.tensor,

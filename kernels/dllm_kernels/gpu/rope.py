@@ -6,13 +6,13 @@ import triton.language as tl
 from torch import Tensor
 
 from dllm_kernels.gpu.configurations import ConfigurationTable, Key, bucket
-from dllm_kernels.gpu.jit import await_inputs, cdiv, jit, overlapping, power_of_two
+from dllm_kernels.gpu.jit import await_inputs, cdiv, kernel, overlapping, power_of_two
 from dllm_kernels.rope import split_heads
 
 KERNEL = "rope"
 
 
-@jit("qkv", "cos", "sin", "slots", "first_written")
+@kernel("qkv", "cos", "sin", "slots", "first_written")
 def _rotate(
     qkv: tl.tensor,
     cos: tl.tensor,

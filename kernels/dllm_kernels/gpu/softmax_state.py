@@ -7,7 +7,7 @@ import triton.language as tl
 from dllm_kernels.gpu.jit import jit
 
 
-@jit()
+@jit
 def absorb_keys(
     scores: tl.tensor,
     v: tl.tensor,

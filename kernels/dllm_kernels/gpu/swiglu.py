@@ -7,12 +7,12 @@ import triton.language as tl
 from torch import Tensor
 
 from dllm_kernels.gpu.configurations import ConfigurationTable, Key, bucket
-from dllm_kernels.gpu.jit import await_inputs, cdiv, jit, overlapping
+from dllm_kernels.gpu.jit import await_inputs, cdiv, kernel, overlapping
 
 KERNEL = "silu_and_multiply"
 
 
-@jit("gate_up", "out")
+@kernel("gate_up", "out")
 def _gate(
     gate_up: tl.tensor,
     out: tl.tensor,

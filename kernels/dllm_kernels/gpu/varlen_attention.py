@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable, Key, bucket
-from dllm_kernels.gpu.jit import block_dim, cdiv, dot_precision, jit, require_last_contiguous
+from dllm_kernels.gpu.jit import block_dim, cdiv, dot_precision, kernel, require_last_contiguous
 from dllm_kernels.gpu.softmax_state import absorb_keys
 from dllm_kernels.layout import RowSpans
 
@@ -23,7 +23,7 @@ class Variant(StrEnum):
     LIBRARY = "library"
 
 
-@jit("offsets", "lengths")
+@kernel("offsets", "lengths")
 def _attend(
     q: tl.tensor,
     k: tl.tensor,

@@ -6,6 +6,7 @@ Nothing here runs while requests are served; a size whose bucket was not warmed 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from dllm_kernels.gpu import (
 )
 from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable, Key, candidates
 from dllm_kernels.gpu.example_inputs import ModelShape, refresh_inputs, reuse_inputs
+from dllm_kernels.gpu.jit import compile_at_once, is_compile_only
 from dllm_kernels.gpu.projection import can_project
 from dllm_kernels.gpu.timing import median_seconds
 from dllm_kernels.lm_head import Sampling
@@ -55,7 +57,14 @@ class Sizes:
 
 def warm_up(shape: ModelShape, sizes: Sizes, table: ConfigurationTable) -> None:
     """Measure every candidate at ``sizes`` and put the best into ``table``; what it holds already is not
-    measured again."""
+    measured again. On a GPU all candidates are compiled first, on many threads."""
+    if shape.device.type == "cuda":
+        with compile_at_once(os.cpu_count() or 1):
+            _visit(shape, sizes, table.copy())
+    _visit(shape, sizes, table)
+
+
+def _visit(shape: ModelShape, sizes: Sizes, table: ConfigurationTable) -> None:
     for rows in sizes.head_rows:
         for is_sampled in (False, True) if sizes.is_sampled else (False,):
             _lm_head(shape, rows, table, is_sampled=is_sampled)
@@ -84,13 +93,21 @@ def best(
     fastest, chosen = math.inf, candidates(kernel, key)[0]
     for candidate in candidates(kernel, key):
         try:
-            seconds = median_seconds(lambda c=candidate: run(c), device, repeats=REPEATS)  # type: ignore[misc]
+            seconds = measured(lambda c=candidate: run(c), device)  # type: ignore[misc]
         except OutOfResources:
             continue
         if seconds < fastest:
             fastest, chosen = seconds, candidate
     table.put(kernel, key, chosen)
     return fastest
+
+
+def measured(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds; while everything is only compiled, one call and nothing of its time."""
+    if is_compile_only():
+        run()
+        return math.inf
+    return median_seconds(run, device, repeats=REPEATS)
 
 
 def _lm_head(shape: ModelShape, rows: int, table: ConfigurationTable, *, is_sampled: bool) -> None:
@@ -195,7 +212,7 @@ def _linear_layer(
             library[kernel](weight)
 
     own = best(kernel, key, table, shape.device, run)
-    other = median_seconds(run_library, shape.device, repeats=REPEATS)
+    other = measured(run_library, shape.device)
     table.put_variant(kernel, key, linear.Variant.STREAMED if own < other else linear.Variant.LIBRARY)
 
 
@@ -212,9 +229,7 @@ def _refresh(shape: ModelShape, size: tuple[int, int, int, int], table: Configur
         lambda c: varlen_attention.attend(q, k, v, spans, out, c),
     )
     if q.is_cuda and q.element_size() == 2 and not table.variant(varlen_attention.KERNEL, key):
-        library = median_seconds(
-            lambda: varlen_attention.attend_by_library(q, k, v, spans, out), shape.device, repeats=REPEATS
-        )
+        library = measured(lambda: varlen_attention.attend_by_library(q, k, v, spans, out), shape.device)
         variant = varlen_attention.Variant.LIBRARY if library < own else varlen_attention.Variant.TRITON
         table.put_variant(varlen_attention.KERNEL, key, variant)
     key = kv_select.key_of(q, k, pack)
