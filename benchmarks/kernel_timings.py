@@ -9,11 +9,12 @@ from functools import partial
 import torch
 from dllm_kernels.backend import Operations, TorchOperations
 from dllm_kernels.gpu import few_rows, kv_select, lm_head, paged_attention, varlen_attention
+from dllm_kernels.gpu.block_layers import BLOCKS, apply_layer, block_layers
 from dllm_kernels.gpu.configurations import ConfigurationTable
 from dllm_kernels.gpu.example_inputs import ModelShape, refresh_inputs, reuse_inputs
 from dllm_kernels.gpu.operations import TritonOperations
 from dllm_kernels.gpu.timing import median_seconds
-from dllm_kernels.gpu.warm_up import LAYERS, Sizes, linear_layers
+from dllm_kernels.gpu.warm_up import Sizes
 from dllm_kernels.lm_head import Sampling
 from torch import Tensor
 
@@ -206,8 +207,8 @@ def _rows(shape: ModelShape, rows: int, table: ConfigurationTable, bandwidth: fl
 def _linear(shape: ModelShape, rows: int, table: ConfigurationTable, bandwidth: float) -> Iterator[Timing]:
     """Each linear layer of a block, and the four in a row, over several blocks' weights so that no cache
     holds them."""
-    layers = linear_layers(shape)
-    weights = [shape.random(LAYERS, *size) for _, size in layers]
+    layers = block_layers(shape)
+    weights = [shape.random(BLOCKS, *size) for _, size in layers]
     inputs = {width: shape.random(rows, width) for _, (_, width) in layers}
     residual = shape.random(rows, shape.d_model)
     implementations: dict[str, Operations] = {"triton": TritonOperations(table), "torch": TorchOperations()}
@@ -215,24 +216,18 @@ def _linear(shape: ModelShape, rows: int, table: ConfigurationTable, bandwidth: 
 
         def call(layer: int, block: int, run: Operations = run) -> None:
             kernel, (_, width) = layers[layer]
-            x, weight = inputs[width], weights[layer][block]
-            if kernel == few_rows.ADD_LINEAR:
-                run.add_linear(x, weight, residual)
-            elif kernel == few_rows.GATED_LINEAR:
-                run.gated_linear(x, weight)
-            else:
-                run.linear(x, weight)
+            apply_layer(run, kernel, inputs[width], weights[layer][block], residual)
 
         every = tuple(range(len(layers)))
         for chosen in (*((layer,) for layer in every), every):
 
             def calls(chosen: tuple[int, ...] = chosen, call: Callable[[int, int], None] = call) -> None:
-                for block in range(LAYERS):
+                for block in range(BLOCKS):
                     for layer in chosen:
                         call(layer, block)
 
             moved = bytes_of(*(weights[layer][0] for layer in chosen))
-            seconds = median_seconds(calls, shape.device) / LAYERS
+            seconds = median_seconds(calls, shape.device) / BLOCKS
             label = "linear layers of a block"
             if len(chosen) == 1:
                 kernel, (columns, width) = layers[chosen[0]]

@@ -24,15 +24,16 @@ from dllm_kernels.gpu import (
     swiglu,
     varlen_attention,
 )
+from dllm_kernels.gpu.block_layers import BLOCKS, apply_layer, block_layers
 from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable, Key, candidates
 from dllm_kernels.gpu.example_inputs import ModelShape, refresh_inputs, reuse_inputs
 from dllm_kernels.gpu.jit import compile_at_once, is_compile_only
+from dllm_kernels.gpu.operations import TritonOperations
 from dllm_kernels.gpu.projection import can_project
 from dllm_kernels.gpu.timing import median_seconds
 from dllm_kernels.lm_head import Sampling
 
 REPEATS = 10
-LAYERS = 4  # weights of a linear layer that are measured in turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def _visit(shape: ModelShape, sizes: Sizes, table: ConfigurationTable) -> None:
     for rows in sizes.token_rows:
         _row_kernels(shape, rows, table)
         if rows <= few_rows.MOST_ROWS:
-            for kernel, size in linear_layers(shape):
+            for kernel, size in block_layers(shape):
                 _linear_layer(shape, kernel, rows, size, table)
     for requests, length, block, kept in sizes.refresh:
         _refresh(shape, (requests, length, block, kept), table)
@@ -171,17 +172,6 @@ def _row_kernels(shape: ModelShape, rows: int, table: ConfigurationTable) -> Non
         )
 
 
-def linear_layers(shape: ModelShape) -> tuple[tuple[str, tuple[int, int]], ...]:
-    """The linear layers of one block of the model in their order: kernel and the weights' shape."""
-    qkv_width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
-    return (
-        (few_rows.LINEAR, (qkv_width, shape.d_model)),
-        (few_rows.ADD_LINEAR, (shape.d_model, shape.heads * shape.head_dim)),
-        (few_rows.GATED_LINEAR, (2 * shape.mlp_width, shape.d_model)),
-        (few_rows.ADD_LINEAR, (shape.d_model, shape.mlp_width)),
-    )
-
-
 def _linear_layer(
     shape: ModelShape, kernel: str, rows: int, size: tuple[int, int], table: ConfigurationTable
 ) -> None:
@@ -191,28 +181,19 @@ def _linear_layer(
     key = few_rows.key_of(x, columns)
     if table.variant(kernel, key):
         return
-    layers, residual = shape.random(LAYERS, *size), shape.random(rows, columns)
-    streamed: dict[str, Callable[[torch.Tensor, Configuration], object]] = {
-        few_rows.LINEAR: lambda weight, c: few_rows.linear(x, weight, None, c),
-        few_rows.GATED_LINEAR: lambda weight, c: few_rows.gated_linear(x, weight, c),
-        few_rows.ADD_LINEAR: lambda weight, c: few_rows.add_linear(x, weight, residual, c),
-    }
-    library: dict[str, Callable[[torch.Tensor], object]] = {
-        few_rows.LINEAR: lambda weight: linear.linear(x, weight, None, table=table),
-        few_rows.GATED_LINEAR: lambda weight: linear.gated_linear(x, weight, table=table),
-        few_rows.ADD_LINEAR: lambda weight: linear.add_linear(x, weight, residual, table=table),
-    }
+    weights, residual = shape.random(BLOCKS, *size), shape.random(rows, columns)
+    name = ConfigurationTable.name_of(kernel, key)
 
-    def run(configuration: Configuration) -> None:
-        for weight in layers:
-            streamed[kernel](weight, configuration)
+    def run(measured_table: ConfigurationTable) -> None:
+        operations = TritonOperations(measured_table)
+        for weight in weights:
+            apply_layer(operations, kernel, x, weight, residual)
 
-    def run_library() -> None:
-        for weight in layers:
-            library[kernel](weight)
+    def run_streamed(configuration: Configuration) -> None:
+        run(ConfigurationTable({name: configuration}, {name: linear.Variant.STREAMED}))
 
-    own = best(kernel, key, table, shape.device, run)
-    other = measured(run_library, shape.device)
+    own = best(kernel, key, table, shape.device, run_streamed)
+    other = measured(lambda: run(table), shape.device)  # without a variant as yet: the library's product
     table.put_variant(kernel, key, linear.Variant.STREAMED if own < other else linear.Variant.LIBRARY)
 
 
