@@ -23,5 +23,7 @@ def gumbel(key: tl.tensor, column: tl.tensor) -> tl.tensor:
     [rows, columns]."""
     spread = column.to(tl.uint32) * 0x9E3779B9
     word = mix(mix(key ^ spread) ^ key)
-    uniform = ((word >> 9).to(tl.float32) + 0.5) * 1.1920928955078125e-07  # 2**-23
+    # The digits of a float in [1, 2); what is taken away leaves the half a digit of ``noise.uniform``.
+    digits = ((word >> 9) | 0x3F800000).to(tl.float32, bitcast=True)
+    uniform = digits - 0.999999940395355224609375  # 1 - 2**-24
     return -tl.log(-tl.log(uniform))

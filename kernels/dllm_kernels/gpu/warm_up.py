@@ -5,10 +5,11 @@ Nothing here runs while requests are served; a size whose bucket was not warmed 
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from triton.runtime.errors import OutOfResources
@@ -30,10 +31,13 @@ from dllm_kernels.gpu.example_inputs import ModelShape, refresh_inputs, reuse_in
 from dllm_kernels.gpu.jit import compile_at_once, is_compile_only
 from dllm_kernels.gpu.operations import TritonOperations
 from dllm_kernels.gpu.projection import can_project
-from dllm_kernels.gpu.timing import median_seconds
+from dllm_kernels.gpu.timing import medians_in_turn
 from dllm_kernels.lm_head import Sampling
 
 REPEATS = 10
+
+Choice = TypeVar("Choice")
+Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,35 +84,48 @@ def _visit(shape: ModelShape, sizes: Sizes, table: ConfigurationTable) -> None:
         _reuse(shape, (requests, block, keys), table)
 
 
-def best(
+def choose_configuration(
     kernel: str,
     key: Key,
     table: ConfigurationTable,
     device: torch.device,
     run: Callable[[Configuration], object],
-) -> float:
-    """Put the fastest candidate into the table; its seconds, 0 where the table holds one already. A candidate
-    too large for the device is left out."""
+) -> None:
+    """Put the fastest candidate into the table, where it holds none. A candidate too large for the device is
+    left out."""
     if table.holds(kernel, key):
-        return 0.0
-    fastest, chosen = math.inf, candidates(kernel, key)[0]
-    for candidate in candidates(kernel, key):
-        try:
-            seconds = measured(lambda c=candidate: run(c), device)  # type: ignore[misc]
-        except OutOfResources:
-            continue
-        if seconds < fastest:
-            fastest, chosen = seconds, candidate
-    table.put(kernel, key, chosen)
-    return fastest
+        return
+    runs = [(candidate, partial(run, candidate)) for candidate in candidates(kernel, key)]
+    fitting = [(candidate, attempt) for candidate, attempt in runs if _fits(attempt)]
+    table.put(kernel, key, _fastest(fitting or runs[:1], device))
 
 
-def measured(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds; while everything is only compiled, one call and nothing of its time."""
-    if is_compile_only():
+def choose_variant(
+    operation: str,
+    key: Key,
+    table: ConfigurationTable,
+    device: torch.device,
+    runs: Mapping[Name, Callable[[], object]],
+) -> None:
+    """Put the name of the fastest run into the table."""
+    table.put_variant(operation, key, _fastest(list(runs.items()), device))
+
+
+def _fastest(runs: Sequence[tuple[Choice, Callable[[], object]]], device: torch.device) -> Choice:
+    """What the fastest run is called; the first where there is nothing to compare, or nothing runs but the
+    compiler."""
+    if len(runs) == 1 or is_compile_only():
+        return runs[0][0]
+    seconds = medians_in_turn([run for _, run in runs], device, repeats=REPEATS)
+    return runs[seconds.index(min(seconds))][0]
+
+
+def _fits(run: Callable[[], object]) -> bool:
+    try:
         run()
-        return math.inf
-    return median_seconds(run, device, repeats=REPEATS)
+    except OutOfResources:
+        return False
+    return True
 
 
 def _lm_head(shape: ModelShape, rows: int, table: ConfigurationTable, *, is_sampled: bool) -> None:
@@ -123,7 +140,7 @@ def _lm_head(shape: ModelShape, rows: int, table: ConfigurationTable, *, is_samp
     ones = torch.ones(rows, device=shape.device)
     keys = torch.arange(rows, device=shape.device)
     sampling = Sampling(ones, keys, ones, torch.zeros_like(keys), is_filtered=False) if is_sampled else None
-    seconds = {}
+    runs: dict[str, Callable[[], object]] = {}
     for variant in lm_head.Variant:
         if variant is lm_head.Variant.FUSED and not can_project(hidden, weight):
             continue
@@ -132,8 +149,9 @@ def _lm_head(shape: ModelShape, rows: int, table: ConfigurationTable, *, is_samp
         def run(configuration: Configuration, variant: lm_head.Variant = variant) -> object:
             return lm_head.choose_with(variant, hidden, weight, banned, sampling, configuration)
 
-        seconds[variant] = best(kernel, key, table, shape.device, run)
-    table.put_variant("lm_head", key, min(seconds, key=seconds.__getitem__))
+        choose_configuration(kernel, key, table, shape.device, run)
+        runs[variant] = partial(run, table.get(kernel, key))
+    choose_variant("lm_head", key, table, shape.device, runs)
 
 
 def _row_kernels(shape: ModelShape, rows: int, table: ConfigurationTable) -> None:
@@ -163,7 +181,7 @@ def _row_kernels(shape: ModelShape, rows: int, table: ConfigurationTable) -> Non
     }
     for kernel, (key, run) in runs.items():
         name = ConfigurationTable.name_of(kernel, key)
-        best(
+        choose_configuration(
             kernel,
             key,
             table,
@@ -192,9 +210,12 @@ def _linear_layer(
     def run_streamed(configuration: Configuration) -> None:
         run(ConfigurationTable({name: configuration}, {name: linear.Variant.STREAMED}))
 
-    own = best(kernel, key, table, shape.device, run_streamed)
-    other = measured(lambda: run(table), shape.device)  # without a variant as yet: the library's product
-    table.put_variant(kernel, key, linear.Variant.STREAMED if own < other else linear.Variant.LIBRARY)
+    choose_configuration(kernel, key, table, shape.device, run_streamed)
+    runs = {
+        linear.Variant.STREAMED: partial(run_streamed, table.get(kernel, key)),
+        linear.Variant.LIBRARY: partial(run, table),  # which knows no variant as yet
+    }
+    choose_variant(kernel, key, table, shape.device, runs)
 
 
 def _refresh(shape: ModelShape, size: tuple[int, int, int, int], table: ConfigurationTable) -> None:
@@ -202,34 +223,38 @@ def _refresh(shape: ModelShape, size: tuple[int, int, int, int], table: Configur
     q, k, v, spans, pack, out = inputs.q, inputs.k, inputs.v, inputs.spans, inputs.pack, inputs.out
     pools = inputs.k_pool, inputs.v_pool
     key = varlen_attention.key_of(q, k, spans.longest)
-    own = best(
-        varlen_attention.KERNEL,
-        key,
-        table,
-        shape.device,
-        lambda c: varlen_attention.attend(q, k, v, spans, out, c),
-    )
+
+    def attend(configuration: Configuration) -> None:
+        varlen_attention.attend(q, k, v, spans, out, configuration)
+
+    choose_configuration(varlen_attention.KERNEL, key, table, shape.device, attend)
     if q.is_cuda and q.element_size() == 2 and not table.variant(varlen_attention.KERNEL, key):
-        library = measured(lambda: varlen_attention.attend_by_library(q, k, v, spans, out), shape.device)
-        variant = varlen_attention.Variant.LIBRARY if library < own else varlen_attention.Variant.TRITON
-        table.put_variant(varlen_attention.KERNEL, key, variant)
+        runs = {
+            varlen_attention.Variant.TRITON: partial(attend, table.get(varlen_attention.KERNEL, key)),
+            varlen_attention.Variant.LIBRARY: partial(
+                varlen_attention.attend_by_library, q, k, v, spans, out
+            ),
+        }
+        choose_variant(varlen_attention.KERNEL, key, table, shape.device, runs)
     key = kv_select.key_of(q, k, pack)
-    best(kv_select.SCORE, key, table, shape.device, lambda c: kv_select.score(q, k, pack, c))
+    choose_configuration(kv_select.SCORE, key, table, shape.device, lambda c: kv_select.score(q, k, pack, c))
     scores = kv_select.score(q, k, pack, table.get(kv_select.SCORE, key))
 
     def select(configuration: Configuration) -> torch.Tensor:
         return kv_select.select(scores, shape.kv_heads, pack, configuration, shares_indices=False)
 
-    best(kv_select.SELECT, key, table, shape.device, select)
+    choose_configuration(kv_select.SELECT, key, table, shape.device, select)
     kept = select(table.get(kv_select.SELECT, key))
-    best(kv_select.PACK, key, table, shape.device, lambda c: kv_select.pack(k, v, kept, pack, *pools, c))
+    choose_configuration(
+        kv_select.PACK, key, table, shape.device, lambda c: kv_select.pack(k, v, kept, pack, *pools, c)
+    )
 
 
 def _reuse(shape: ModelShape, size: tuple[int, int, int], table: ConfigurationTable) -> None:
     inputs = reuse_inputs(shape, *size)
     spans, keys = inputs.spans, inputs.keys
     pools = inputs.k_pool, inputs.v_pool
-    best(
+    choose_configuration(
         paged_attention.KERNEL,
         paged_attention.key_of(inputs.q, inputs.k_pool, spans, keys),
         table,

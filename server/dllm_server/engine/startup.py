@@ -219,18 +219,22 @@ def assemble(
 
 
 def prepare(engine: Engine, settings: EngineSettings, limits: EngineLimits, backend: Backend) -> int:
-    """Compile, and capture graphs, on a CUDA device; the bytes that the graphs reserve."""
+    """Compile, and capture graphs, on a CUDA device; the bytes that the graphs reserve beyond those that
+    count as allocated."""
     runner = engine.runner
     rehearse(runner.model, runner.pool, limits)
     requests = min(settings.cuda_graph_max_requests, limits.max_num_seqs)
     tokens = settings.cuda_graph_max_refresh_tokens
     if backend is Backend.TORCH or not (requests or tokens) or settings.kv_selection is KvSelection.SHARED:
         return 0
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_reserved()
+    before = _reserved_only()
     runner.capture(requests, limits.block_length + runner.model.config.shift, tokens)
+    return max(_reserved_only() - before, 0)
+
+
+def _reserved_only() -> int:
     torch.cuda.empty_cache()
-    return max(torch.cuda.memory_reserved() - before, 0)
+    return torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
 
 
 def _model_info(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from dllm_kernels.attention import PagedKeys
+from dllm_kernels.cuda_graph import record
 from dllm_kernels.layout import padded_rows
 from numpy.typing import NDArray
 from torch import Tensor
@@ -40,15 +41,7 @@ class CudaRecorder:
         self._device, self._memory = device, torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Forward) -> Forward:
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP_RUNS):
-                run()
-        torch.cuda.current_stream(self._device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory):
-            result = run()
+        graph, result = record(run, self._device, warm_up_runs=_WARM_UP_RUNS, pool=self._memory)
 
         def replay() -> Tensor:
             graph.replay()
