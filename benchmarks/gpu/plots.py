@@ -10,6 +10,8 @@ from benchmarks.gpu.bins import binned
 
 OWNERS = ("weights", "kv_pool", "other", "logits", "activations")
 GIB = 1024**3
+LINES: tuple[Any, ...] = ("-", ":", "-.", (0, (6, 2, 1, 2, 1, 2)), "--")
+MARKERS = ("o", "s", "^", "v", "x")
 
 
 def draw(record: dict[str, Any], folder: Path) -> list[Path]:
@@ -46,33 +48,62 @@ def draw(record: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def _latency_cdf(axes: Any, data: dict[str, Any]) -> bool:
-    """Requests still open at a cut count with their wait so far."""
-    runs = [
-        run for run in data.get("runs", []) if run["process"] != "overload" and run["latencies"]["values"]
-    ]
+    """At the share of saturation that most runs have. Requests still open at a cut count with their wait so
+    far."""
+    runs = [run for run in _steady_runs(data) if run["latencies"]["values"]]
+    shares = [run["share"] for run in runs]
+    runs = [run for run in runs if run["share"] == max(set(shares), key=shares.count)]
+    looks = _Looks(runs)
     for run in runs:
         values = run["latencies"]["values"]
-        shares = [(index + 1) / len(values) for index in range(len(values))]
-        style = "--" if run["system"] == "static" else "-"
-        axes.step(values, shares, where="post", linestyle=style, label=run["name"])
+        done = [(index + 1) / len(values) for index in range(len(values))]
+        axes.step(values, done, where="post", **looks.line(run))
     axes.set(xscale="log", xlabel="end-to-end latency (s)", ylabel="share of requests")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return bool(runs)
 
 
 def _throughput(axes: Any, data: dict[str, Any]) -> bool:
-    """Committed tokens a second against requests offered a second."""
-    runs = [run for run in data.get("runs", []) if run["process"] != "overload" and run["seconds"]]
-    for key in sorted({(run["profile"], run["system"], run["process"]) for run in runs}):
-        points = sorted(
-            (run["offered_requests_per_second"], run["tokens"] / run["seconds"])
-            for run in runs
-            if (run["profile"], run["system"], run["process"]) == key
-        )
-        axes.plot(*zip(*points, strict=True), marker="o", label=", ".join(key))
-    axes.set(xlabel="offered load (requests/s)", ylabel="throughput (tok/s)", ylim=(0, None))
-    axes.legend(fontsize=8)
+    """Committed tokens a second against the load."""
+    runs = [run for run in _steady_runs(data) if run["seconds"]]
+    looks = _Looks(runs)
+    for key in sorted({_way(run) for run in runs}):
+        same = sorted((run for run in runs if _way(run) == key), key=lambda run: float(run["share"]))
+        rates = [run["tokens"] / run["seconds"] for run in same]
+        axes.plot([100 * run["share"] for run in same], rates, **looks.marked(same[0]))
+    axes.set(xlabel="offered load (% of saturation)", ylabel="throughput (tok/s)", ylim=(0, None))
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return bool(runs)
+
+
+def _steady_runs(data: dict[str, Any]) -> list[dict[str, Any]]:
+    return [run for run in data.get("runs", []) if run["process"] != "overload"]
+
+
+def _way(run: dict[str, Any]) -> tuple[str, str]:
+    """Profile, and what served which arrivals."""
+    return run["profile"], run["process"] if run["system"] == "engine" else run["system"]
+
+
+class _Looks:
+    """A profile has one colour, a way to serve it one line and one marker."""
+
+    def __init__(self, runs: list[dict[str, Any]]) -> None:
+        self._profiles = sorted({run["profile"] for run in runs})
+        self._ways = sorted(
+            {_way(run)[1] for run in runs}, key=lambda way: (way == "static", way != "poisson", way)
+        )
+
+    def line(self, run: dict[str, Any]) -> dict[str, Any]:
+        profile, way = _way(run)
+        color = f"C{self._profiles.index(profile)}"
+        return {"color": color, "linestyle": self._pick(way, LINES), "label": f"{profile}, {way}"}
+
+    def marked(self, run: dict[str, Any]) -> dict[str, Any]:
+        return self.line(run) | {"marker": self._pick(_way(run)[1], MARKERS)}
+
+    def _pick(self, way: str, looks: tuple[Any, ...]) -> Any:
+        return looks[self._ways.index(way) % len(looks)]
 
 
 def _memory(axes: Any, data: dict[str, Any]) -> bool:
