@@ -19,17 +19,18 @@ from dllm_kernels.lm_head import Choice, Sampling
 VALUES = 6  # best, second, total, moment, noisy, noisy_logit
 INDICES = 2  # index, noisy_index
 
-_NOTHING = tl.constexpr(float("-inf"))
+LEAST = tl.constexpr(-3e38)  # of an id that does not count; finite, so that it times 0 is 0
+LOG2_E = tl.constexpr(1.4426950408889634)
 _NO_INDEX = tl.constexpr(0x7FFFFFFF)
 _ROWS_A_PROGRAM = 8
 
 
 @jit
 def empty_state(rows: tl.constexpr) -> tuple[tl.tensor, ...]:
-    nothing = tl.full((rows,), _NOTHING, tl.float32)
+    least = tl.full((rows,), LEAST, tl.float32)
     zero = tl.zeros((rows,), tl.float32)
     no_index = tl.full((rows,), _NO_INDEX, tl.int32)
-    return nothing, nothing, zero, zero, nothing, nothing, no_index, no_index
+    return least, least, zero, zero, least, least, no_index, no_index
 
 
 @jit
@@ -38,6 +39,18 @@ def is_banned(column: tl.tensor, banned: tl.tensor, banned_count: tl.tensor) -> 
     result = column < 0
     for position in range(banned_count):
         result = result | (column == tl.load(banned + position).to(tl.int32))
+    return result
+
+
+@jit
+def holds_out(
+    first: tl.tensor, end: tl.tensor, vocabulary: tl.tensor, banned: tl.tensor, banned_count: tl.tensor
+) -> tl.tensor:
+    """Whether any id from ``first`` below ``end`` does not count: most tiles need no mask."""
+    result = end > vocabulary
+    for position in range(banned_count):
+        place = tl.load(banned + position).to(tl.int32)
+        result = result | ((place >= first) & (place < end))
     return result
 
 
@@ -58,18 +71,18 @@ def absorb(
     is_sampled: tl.constexpr,
 ) -> tuple[tl.tensor, ...]:
     """The state after float32 ``logits`` [rows, columns] whose ids are ``column`` int32 [columns], above all
-    earlier ids; ids that do not count are -inf. ``coolness`` is 1 / temperature."""
+    earlier ids; ids that do not count are ``LEAST``. ``coolness`` is 1 / temperature."""
     ids = column[None, :]
     tile_best = tl.max(logits, 1)
     tile_index = tl.min(tl.where(logits == tile_best[:, None], ids, _NO_INDEX), 1)
-    tile_second = tl.max(tl.where(ids == tile_index[:, None], _NOTHING, logits), 1)
+    tile_second = tl.max(tl.where(ids == tile_index[:, None], LEAST, logits), 1)
     new_best = tl.maximum(best, tile_best)
-    anchor = tl.where(new_best == _NOTHING, 0.0, new_best)
-    gap = tl.where(best == _NOTHING, 0.0, best - anchor)
-    decay = tl.where(best == _NOTHING, 0.0, tl.exp(gap))
-    shifted = logits - anchor[:, None]
-    weight = tl.exp(shifted)
-    moment = decay * (moment + gap * total) + tl.sum(tl.where(weight > 0, weight * shifted, 0.0), 1)
+    gap = best - new_best
+    decay = tl.exp2(gap * LOG2_E)
+    shifted = logits - new_best[:, None]
+    weight = tl.exp2(shifted * LOG2_E)
+    earlier = tl.where(decay > 0, decay * (moment + gap * total), 0.0)
+    moment = earlier + tl.sum(weight * shifted, 1)
     total = decay * total + tl.sum(weight, 1)
     second = tl.maximum(tl.maximum(second, tile_second), tl.minimum(best, tile_best))
     index = tl.where(tile_best > best, tile_index, index)
@@ -77,7 +90,7 @@ def absorb(
         score = shifted * coolness[:, None] + gumbel(key[:, None], ids)
         tile_noisy = tl.max(score, 1)
         tile_noisy_index = tl.min(tl.where(score == tile_noisy[:, None], ids, _NO_INDEX), 1)
-        tile_noisy_logit = tl.max(tl.where(ids == tile_noisy_index[:, None], logits, _NOTHING), 1)
+        tile_noisy_logit = tl.max(tl.where(ids == tile_noisy_index[:, None], logits, LEAST), 1)
         moved = noisy + gap * coolness
         wins = tile_noisy > moved
         noisy = tl.where(wins, tile_noisy, moved)
@@ -160,7 +173,7 @@ def _combine(
     gap = tl.where(bests == float("-inf"), 0.0, bests - best[None, :])
     decay = tl.where(bests == float("-inf"), 0.0, tl.exp(gap))
     total = tl.sum(decay * totals, 0)
-    moment = tl.sum(decay * (moments + gap * totals), 0)
+    moment = tl.sum(tl.where(decay > 0, decay * (moments + gap * totals), 0.0), 0)
     chosen, chosen_logit = index, best
     if is_sampled:
         warmth = tl.load(temperature + row, mask=row < rows, other=0.0)

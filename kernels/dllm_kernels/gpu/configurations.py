@@ -22,12 +22,13 @@ Key = tuple[Hashable, ...]
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """``blocks`` are the kernel's constexpr tile sizes by name; ``splits`` 0 lets the kernel's own rule fill
-    the device."""
+    the device, with ``residents`` programs on each multiprocessor."""
 
     blocks: Mapping[str, int]
     num_warps: int = 4
     num_stages: int = 3
     splits: int = 0
+    residents: int = 1
 
     @property
     def launch(self) -> dict[str, int]:
@@ -35,14 +36,16 @@ class Configuration:
         return {**self.blocks, "num_warps": self.num_warps, "num_stages": self.num_stages}
 
 
-def _project(rows: int, columns: int, depth: int, warps: int, stages: int, flattens: int) -> Configuration:
+def _project(
+    rows: int, columns: int, depth: int, warps: int, stages: int, flattens: int, residents: int = 1
+) -> Configuration:
     blocks = {
         "block_rows": rows,
         "block_columns": columns,
         "block_depth": depth,
         "is_flattened": flattens,
     }
-    return Configuration(blocks, warps, stages)
+    return Configuration(blocks, warps, stages, residents=residents)
 
 
 def _attend(queries: int, keys: int, warps: int, stages: int, splits: int = 0) -> Configuration:
@@ -64,6 +67,7 @@ CANDIDATES: Mapping[str, tuple[Configuration, ...]] = {
         _project(128, 128, 64, 4, 4, 0),
         _project(128, 128, 64, 8, 4, 0),
         _project(256, 128, 64, 8, 3, 0),
+        _project(128, 128, 64, 4, 3, 0, residents=2),  # one multiplies while the other chooses
     ),
     # Few rows: the weight's read is the floor.
     "lm_head_few": (
@@ -74,11 +78,11 @@ CANDIDATES: Mapping[str, tuple[Configuration, ...]] = {
         _project(32, 128, 128, 4, 4, 0),
         _project(64, 64, 128, 4, 6, 0),
     ),
-    # Noise takes as many registers as logits: smaller tiles.
     "lm_head_many_sampled": (
-        _project(128, 64, 64, 8, 4, 0),
-        _project(128, 64, 128, 4, 3, 0),
         _project(128, 128, 64, 8, 4, 0),
+        _project(128, 64, 64, 8, 4, 0),
+        _project(128, 64, 64, 8, 4, 0, residents=2),
+        _project(128, 64, 128, 4, 3, 0),
     ),
     "lm_head_few_sampled": (
         _project(64, 64, 128, 4, 6, 0),

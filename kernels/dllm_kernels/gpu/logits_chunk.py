@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from dllm_kernels.gpu.choice_state import (
+    LEAST,
     absorb,
     combine,
     empty_state,
@@ -59,7 +60,7 @@ def _reduce(
     is_in = (place < columns) & ~is_banned(column, banned, banned_count)
     mask = (row < rows)[:, None] & is_in[None, :]
     offset = row[:, None].to(tl.int64) * columns + place[None, :]
-    tile = tl.load(logits + offset, mask=mask, other=float("-inf"))
+    tile = tl.load(logits + offset, mask=mask, other=LEAST)
     key = tl.zeros((block_rows,), tl.uint32)
     coolness = tl.zeros((block_rows,), tl.float32)
     if is_sampled:

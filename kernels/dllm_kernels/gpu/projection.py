@@ -8,9 +8,11 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from dllm_kernels.gpu.choice_state import (
+    LEAST,
     absorb,
     combine,
     empty_state,
+    holds_out,
     is_banned,
     new_parts,
     row_noise,
@@ -64,8 +66,9 @@ def _project(
             right = weight.load([first_column, start])
             logits = tl.dot(left, right.T, logits, input_precision=precision)
         column = first_column + tl.arange(0, block_columns)
-        is_out = is_banned(column, banned, banned_count) | (column >= vocabulary)
-        logits = tl.where(is_out[None, :], float("-inf"), logits)
+        if holds_out(first_column, first_column + block_columns, vocabulary, banned, banned_count):
+            is_out = is_banned(column, banned, banned_count) | (column >= vocabulary)
+            logits = tl.where(is_out[None, :], LEAST, logits)
         best, second, total, moment, noisy, noisy_logit, index, noisy_index = absorb(
             logits,
             column,
@@ -122,7 +125,8 @@ def project_and_choose(
     blocks = configuration.blocks
     row_tiles = cdiv(rows, blocks["block_rows"])
     tiles = cdiv(vocabulary, blocks["block_columns"])
-    splits = min(tiles, configuration.splits or max(1, multiprocessors(hidden) // row_tiles))
+    programs = configuration.residents * multiprocessors(hidden)
+    splits = min(tiles, configuration.splits or max(1, programs // row_tiles))
     values, indices = new_parts(splits, rows, hidden.device)
     is_sampled = sampling is not None
     _project[(row_tiles * splits,)](
