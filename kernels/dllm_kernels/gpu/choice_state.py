@@ -20,13 +20,13 @@ VALUES = 6  # best, second, total, moment, noisy, noisy_logit
 INDICES = 2  # index, noisy_index
 
 LEAST = tl.constexpr(-3e38)  # of an id that does not count; finite, so that it times 0 is 0
-LOG2_E = tl.constexpr(1.4426950408889634)
+_LOG2_E = tl.constexpr(1.4426950408889634)
 _NO_INDEX = tl.constexpr(0x7FFFFFFF)
 _ROWS_A_PROGRAM = 8
 
 
 @jit
-def empty_state(rows: tl.constexpr) -> tuple[tl.tensor, ...]:
+def empty_state(rows: tl.constexpr) -> tl.tuple:
     least = tl.full((rows,), LEAST, tl.float32)
     zero = tl.zeros((rows,), tl.float32)
     no_index = tl.full((rows,), _NO_INDEX, tl.int32)
@@ -58,29 +58,23 @@ def holds_out(
 def absorb(
     logits: tl.tensor,
     column: tl.tensor,
-    best: tl.tensor,
-    second: tl.tensor,
-    total: tl.tensor,
-    moment: tl.tensor,
-    noisy: tl.tensor,
-    noisy_logit: tl.tensor,
-    index: tl.tensor,
-    noisy_index: tl.tensor,
+    state: tl.tuple,
     key: tl.tensor,
     coolness: tl.tensor,
     is_sampled: tl.constexpr,
-) -> tuple[tl.tensor, ...]:
+) -> tl.tuple:
     """The state after float32 ``logits`` [rows, columns] whose ids are ``column`` int32 [columns], above all
     earlier ids; ids that do not count are ``LEAST``. ``coolness`` is 1 / temperature."""
+    best, second, total, moment, noisy, noisy_logit, index, noisy_index = state
     ids = column[None, :]
     tile_best = tl.max(logits, 1)
     tile_index = tl.min(tl.where(logits == tile_best[:, None], ids, _NO_INDEX), 1)
     tile_second = tl.max(tl.where(ids == tile_index[:, None], LEAST, logits), 1)
     new_best = tl.maximum(best, tile_best)
     gap = best - new_best
-    decay = tl.exp2(gap * LOG2_E)
+    decay = tl.exp2(gap * _LOG2_E)
     shifted = logits - new_best[:, None]
-    weight = tl.exp2(shifted * LOG2_E)
+    weight = tl.exp2(shifted * _LOG2_E)
     earlier = tl.where(decay > 0, decay * (moment + gap * total), 0.0)
     moment = earlier + tl.sum(weight * shifted, 1)
     total = decay * total + tl.sum(weight, 1)
@@ -117,17 +111,11 @@ def store_state(
     row: tl.tensor,
     rows: tl.tensor,
     mask: tl.tensor,
-    best: tl.tensor,
-    second: tl.tensor,
-    total: tl.tensor,
-    moment: tl.tensor,
-    noisy: tl.tensor,
-    noisy_logit: tl.tensor,
-    index: tl.tensor,
-    noisy_index: tl.tensor,
+    state: tl.tuple,
     is_sampled: tl.constexpr,
 ) -> None:
     """Write a part's state to ``values`` float32 [parts, 6, rows] and ``indices`` int32 [parts, 2, rows]."""
+    best, second, total, moment, noisy, noisy_logit, index, noisy_index = state
     value = values + part * 6 * rows + row
     tl.store(value, best, mask=mask)
     tl.store(value + rows, second, mask=mask)

@@ -65,39 +65,9 @@ def _reduce(
     coolness = tl.zeros((block_rows,), tl.float32)
     if is_sampled:
         key, coolness = row_noise(keys, temperature, row, row < rows)
-    best, second, total, moment, noisy, noisy_logit, index, noisy_index = empty_state(block_rows)
-    best, second, total, moment, noisy, noisy_logit, index, noisy_index = absorb(
-        tile,
-        column,
-        best,
-        second,
-        total,
-        moment,
-        noisy,
-        noisy_logit,
-        index,
-        noisy_index,
-        key,
-        coolness,
-        is_sampled,
-    )
-    store_state(
-        values,
-        indices,
-        first_part + tl.program_id(1),
-        row,
-        rows,
-        row < rows,
-        best,
-        second,
-        total,
-        moment,
-        noisy,
-        noisy_logit,
-        index,
-        noisy_index,
-        is_sampled,
-    )
+    state = empty_state(block_rows)
+    state = absorb(tile, column, state, key, coolness, is_sampled)
+    store_state(values, indices, first_part + tl.program_id(1), row, rows, row < rows, state, is_sampled)
 
 
 def chunk_columns(rows: int, vocabulary: int, block_columns: int, buffer_bytes: int = BUFFER_BYTES) -> int:

@@ -57,7 +57,7 @@ def _project(
     coolness = tl.zeros((block_rows,), tl.float32)
     if is_sampled:
         key, coolness = row_noise(keys, temperature, row, row < rows)
-    best, second, total, moment, noisy, noisy_logit, index, noisy_index = empty_state(block_rows)
+    state = empty_state(block_rows)
     for tile in tl.range(first_tile, last_tile, flatten=is_flattened):
         first_column = tile * block_columns
         logits = tl.zeros((block_rows, block_columns), tl.float32)
@@ -69,38 +69,8 @@ def _project(
         if holds_out(first_column, first_column + block_columns, vocabulary, banned, banned_count):
             is_out = is_banned(column, banned, banned_count) | (column >= vocabulary)
             logits = tl.where(is_out[None, :], LEAST, logits)
-        best, second, total, moment, noisy, noisy_logit, index, noisy_index = absorb(
-            logits,
-            column,
-            best,
-            second,
-            total,
-            moment,
-            noisy,
-            noisy_logit,
-            index,
-            noisy_index,
-            key,
-            coolness,
-            is_sampled,
-        )
-    store_state(
-        values,
-        indices,
-        split,
-        row,
-        rows,
-        row < rows,
-        best,
-        second,
-        total,
-        moment,
-        noisy,
-        noisy_logit,
-        index,
-        noisy_index,
-        is_sampled,
-    )
+        state = absorb(logits, column, state, key, coolness, is_sampled)
+    store_state(values, indices, split, row, rows, row < rows, state, is_sampled)
 
 
 def can_project(hidden: Tensor, weight: Tensor) -> bool:
