@@ -29,6 +29,31 @@ def test_a_table_survives_its_file_and_keeps_other_devices_entries(tmp_path: Pat
     assert ConfigurationTable.load(path, "a third card") == ConfigurationTable()
 
 
+@pytest.mark.parametrize("content", ["", '{"one card": {"entr', "[]"])
+def test_a_broken_file_says_so_and_is_written_anew(tmp_path: Path, content: str) -> None:
+    from dllm_kernels.gpu.configurations import BrokenTableError, Configuration, ConfigurationTable
+
+    path = tmp_path / "table.json"
+    path.write_text(content)
+    table = ConfigurationTable({"rms_norm 1": Configuration({}, 4, 1)})
+
+    with pytest.raises(BrokenTableError, match=r"table\.json"):
+        ConfigurationTable.load(path, "one card")
+    table.save(path, "one card")
+
+    assert ConfigurationTable.load(path, "one card") == table
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_table_is_not_valid_for_other_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dllm_kernels.gpu import configurations
+
+    before = configurations.device_name(CPU)
+    monkeypatch.setitem(configurations.CANDIDATES, "rms_norm", configurations.CANDIDATES["rms_norm"][:1])
+
+    assert configurations.device_name(CPU) != before
+
+
 def test_a_size_that_was_not_measured_takes_the_first_candidate() -> None:
     from dllm_kernels.gpu.configurations import CANDIDATES, ConfigurationTable
 

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -175,15 +176,20 @@ def bucket(value: int) -> int:
 
 
 def device_name(device: torch.device) -> str:
-    """What a table is valid for: the device and the compiler."""
+    """What a table is valid for: the device, the compiler, the library, and what was tried."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return f"{name}, triton {triton.__version__}"
+    tried = sha256(repr((CANDIDATES, _FLOAT32)).encode()).hexdigest()[:8]
+    return f"{name}, triton {triton.__version__}, torch {torch.__version__}, candidates {tried}"
 
 
 def default_path() -> Path:
     """Beside Triton's own cache of compiled kernels."""
     root = os.environ.get("TRITON_CACHE_DIR")
     return (Path(root) if root else Path.home() / ".triton" / "cache") / "dllm_configurations.json"
+
+
+class BrokenTableError(ValueError):
+    """A file that holds no tables."""
 
 
 @dataclass(slots=True)
@@ -225,16 +231,21 @@ class ConfigurationTable:
         self.variants[self.name_of(operation, key)] = str(variant)
 
     def save(self, path: Path, device: str) -> None:
-        """Write the entries of ``device``; those of other devices in the file stay."""
-        stored = _read(path)
+        """Write the entries of ``device``; those of other devices in the file stay, unless it is broken."""
+        try:
+            stored = _read(path)
+        except BrokenTableError:
+            stored = {}
         entries = {name: asdict(entry) for name, entry in sorted(self.entries.items())}
         stored[device] = {"entries": entries, "variants": dict(sorted(self.variants.items()))}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(stored, indent=1) + "\n")
+        part = path.with_name(f"{path.name}.{os.getpid()}")  # whole or not at all for who reads meanwhile
+        part.write_text(json.dumps(stored, indent=1) + "\n")
+        part.replace(path)
 
     @classmethod
     def load(cls, path: Path, device: str) -> Self:
-        """The entries of ``device``, none where the file does not know it."""
+        """The entries of ``device``, none where the file does not know it. Raises ``BrokenTableError``."""
         stored = _read(path).get(device, {"entries": {}, "variants": {}})
         entries = {name: Configuration(**entry) for name, entry in stored["entries"].items()}
         return cls(entries, dict(stored["variants"]))
@@ -243,9 +254,12 @@ class ConfigurationTable:
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
-    content = json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise BrokenTableError(f"{path} is no JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no table of configurations: delete it")
+        raise BrokenTableError(f"{path} holds no table of configurations")
     return content
 
 

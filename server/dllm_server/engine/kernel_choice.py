@@ -55,7 +55,11 @@ def pick_operations(backend: Backend, model: Transformer, limits: EngineLimits) 
         device=device,
     )
     path, name = configurations.default_path(), configurations.device_name(device)
-    table = configurations.ConfigurationTable.load(path, name)
+    try:
+        table = configurations.ConfigurationTable.load(path, name)
+    except configurations.BrokenTableError as error:
+        log.warning("kernels are measured anew", reason=str(error))
+        table = configurations.ConfigurationTable()
     known = len(table.entries)
     warm_up(shape, sizes_to_come(limits, config.shift), table)
     if measured := len(table.entries) - known:
