@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,7 @@ import torch
 from benchmarks.gpu.figure import PartResult
 
 ROOT = Path(__file__).resolve().parents[2]
+_NUMBERS = re.compile(r"\[\n\s*([^\[\]{}\"]*?)\n\s*\]")  # a list of them takes one line
 DEFAULT = ROOT / "benchmarks" / "results" / "gpu.json"
 
 
@@ -73,6 +75,7 @@ def merge(record: dict[str, Any], part: str, measured: dict[str, Any]) -> dict[s
 def save(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(rounded(record), indent=1, allow_nan=False) + "\n"
+    text = _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
     partial = path.with_suffix(path.suffix + ".partial")
     partial.write_text(text)
     partial.replace(path)

@@ -64,6 +64,20 @@ def test_a_saved_record_is_plain_json_that_loads_again(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_lists_of_numbers_take_a_line_and_strings_stay(tmp_path: Path) -> None:
+    record = {
+        "parts": {},
+        "values": [[1.5, 2], [], [None, True]],
+        "note": "[\n 1,\n  2\n]",
+        "names": ["a", "[ b ]"],
+    }
+
+    save(tmp_path / "gpu.json", record)
+
+    assert load(tmp_path / "gpu.json") == record
+    assert "  [1.5, 2],\n" in (tmp_path / "gpu.json").read_text()
+
+
 def test_a_missing_or_broken_file_is_an_empty_record(tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("{")
