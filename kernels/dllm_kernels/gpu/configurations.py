@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Self
 
 import torch
@@ -239,9 +240,10 @@ class ConfigurationTable:
         entries = {name: asdict(entry) for name, entry in sorted(self.entries.items())}
         stored[device] = {"entries": entries, "variants": dict(sorted(self.variants.items()))}
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}")  # whole or not at all for who reads meanwhile
-        part.write_text(json.dumps(stored, indent=1) + "\n")
-        part.replace(path)
+        # Others, also of other pods, may read and write the same file: it changes as a whole.
+        with NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
+            file.write(json.dumps(stored, indent=1) + "\n")
+        Path(file.name).replace(path)
 
     @classmethod
     def load(cls, path: Path, device: str) -> Self:
