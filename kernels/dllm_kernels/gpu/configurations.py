@@ -243,7 +243,9 @@ class ConfigurationTable:
         # Others, also of other pods, may read and write the same file: it changes as a whole.
         with NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
             file.write(json.dumps(stored, indent=1) + "\n")
-        Path(file.name).replace(path)
+        part = Path(file.name)
+        part.chmod(0o644)  # temporary files are for their owner alone
+        part.replace(path)
 
     @classmethod
     def load(cls, path: Path, device: str) -> Self:
