@@ -105,14 +105,23 @@ def resources_in_use(cluster: Cluster) -> list[str]:
 @pytest.fixture
 def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """Under the restricted profile; a failing test prints what happened in it."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
+    with temporary_namespace(cluster, "test") as name:
+        yield name
+        report = getattr(request.node, "report", None)
+        if report is not None and report.failed:
+            print(describe(cluster, name))
+
+
+@contextmanager
+def temporary_namespace(cluster: Cluster, prefix: str) -> Iterator[str]:
+    """Its name; it goes with all that is in it."""
+    name = f"{prefix}-{uuid.uuid4().hex[:8]}"
     cluster.kubectl("create", "namespace", name)
-    cluster.kubectl("label", "namespace", name, RESTRICTED)
-    yield name
-    report = getattr(request.node, "report", None)
-    if report is not None and report.failed:
-        print(describe(cluster, name))
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    try:
+        cluster.kubectl("label", "namespace", name, RESTRICTED)
+        yield name
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def describe(cluster: Cluster, namespace: str) -> str:

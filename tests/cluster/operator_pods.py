@@ -34,6 +34,12 @@ def leaders(cluster: Cluster) -> list[str]:
     return [pod for pod in pod_names(cluster) if metric(cluster, pod, "dllm_operator_is_leader") == 1]
 
 
+def kill(cluster: Cluster, pod: str) -> None:
+    """By force: the kubelet gives it a second, and a pod of the same Deployment comes in its place."""
+    force = ("--grace-period=0", "--force", "--wait=false")
+    cluster.kubectl("delete", "pod", pod, "-n", RELEASE_NAMESPACE, *force)
+
+
 def writes_since(cluster: Cluster, moment: datetime) -> list[str]:
     """`verb resource namespace/name` of every write of the operator but those of its Lease."""
     return [

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from dllm_operator.pod_setup import SET_UP_SECONDS
 from dllm_server.termination import Termination, TerminationReason
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import temporary_namespace
 from tests.cluster.resources import Fields, Manifest, Objects, Serving, eventually, merged
 from tests.cluster.serving import SMALL
 from tests.cluster.simulated_nodes import NODE_LABEL, SimulatedNodes, on_node
@@ -127,11 +127,8 @@ def nodes(cluster: Cluster) -> Iterator[SimulatedNodes]:
 @pytest.fixture(scope="module")
 def objects(operator: object, cluster: Cluster, nodes: SimulatedNodes) -> Iterator[Objects]:
     """One namespace for all, so that the real containers fail at the same time."""
-    name = f"failures-{uuid4().hex[:8]}"
-    cluster.kubectl("create", "namespace", name)
-    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    yield Objects(cluster, name)
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    with temporary_namespace(cluster, "failures") as name:
+        yield Objects(cluster, name)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from dllm_operator.kube import Kube
 
 from tests.cluster.cluster import Cluster, CommandError
 from tests.cluster.conftest import RELEASE_NAMESPACE
-from tests.cluster.operator_pods import leaders, pod_names
+from tests.cluster.operator_pods import kill, leaders, pod_names
 from tests.cluster.resources import Fields, Objects, Serving, eventually
 from tests.cluster.simulated_nodes import SimulatedNodes, on_node
 
@@ -56,13 +56,6 @@ def holder(cluster: Cluster) -> str:
     """Whom the Lease names."""
     lease = Objects(cluster, RELEASE_NAMESPACE).get("Lease", "dllm-operator")
     return str(lease["spec"]["holderIdentity"])
-
-
-def kill(cluster: Cluster, pod: str) -> None:
-    """By force: the kubelet gives it a second, and a pod of the same Deployment comes in its place."""
-    cluster.kubectl(
-        "delete", "pod", pod, "-n", RELEASE_NAMESPACE, "--grace-period=0", "--force", "--wait=false"
-    )
 
 
 def check_environment(serving: Serving, name: str, value: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.cluster.cluster import Cluster, Manifest, run
-from tests.cluster.conftest import REGISTRY, RESTRICTED, TAG, Images, describe
+from tests.cluster.conftest import REGISTRY, TAG, Images, describe, temporary_namespace
 from tests.cluster.load import Load, constant_load
 from tests.cluster.serving import InClusterClient, make_resource, wait_ready
 
@@ -85,15 +84,10 @@ def next_image(cluster: Cluster, images: Images) -> str:
 @pytest.fixture(scope="module")
 def endpoint(cluster: Cluster, operator: Images) -> Iterator[Endpoint]:
     """One for all tests of this file: two pods cost more than what happens to them."""
-    namespace = f"rolling-{uuid.uuid4().hex[:8]}"
-    cluster.kubectl("create", "namespace", namespace)
-    cluster.kubectl("label", "namespace", namespace, RESTRICTED)
-    try:
+    with temporary_namespace(cluster, "rolling") as namespace:
         cluster.apply(make_resource(NAME, replicas=REPLICAS), namespace)
         InClusterClient(cluster, namespace, operator.server)
         yield Endpoint(cluster, namespace)
-    finally:
-        cluster.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,9 @@ from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster.cluster import Cluster, CommandError
-from tests.cluster.conftest import RELEASE_NAMESPACE, Images
+from tests.cluster.conftest import RELEASE_NAMESPACE, Images, temporary_namespace
 from tests.cluster.load import constant_load
-from tests.cluster.operator_pods import leaders
+from tests.cluster.operator_pods import kill, leaders
 from tests.cluster.resources import Fields, Manifest, Objects, Serving, eventually, merged
 from tests.cluster.serving import make_client_pod
 from tests.cluster.simulated_nodes import SimulatedNodes, on_node
@@ -89,12 +89,9 @@ def nodes(cluster: Cluster) -> Iterator[SimulatedNodes]:
 @pytest.fixture(scope="module")
 def objects(operator: Images, cluster: Cluster, nodes: SimulatedNodes) -> Iterator[Objects]:
     """One namespace for all, so that pods start at the same time."""
-    name = f"tuning-{uuid4().hex[:8]}"
-    cluster.kubectl("create", "namespace", name)
-    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    cluster.apply(make_client_pod(operator.server), name)
-    yield Objects(cluster, name)
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    with temporary_namespace(cluster, "tuning") as name:
+        cluster.apply(make_client_pod(operator.server), name)
+        yield Objects(cluster, name)
 
 
 def tuning(serving: Serving, pool: str = "cpu") -> Fields:
@@ -196,8 +193,7 @@ def test_a_killed_operator_loses_nothing_it_learned(cluster: Cluster, tuned: Ser
     before = {pool: (tuning(tuned, pool), file(tuned, pool)) for pool in START_TOKENS}
 
     for pod in leaders(cluster):
-        scope = ("-n", RELEASE_NAMESPACE, "--grace-period=0", "--force", "--wait=false")
-        cluster.kubectl("delete", "pod", pod, *scope)
+        kill(cluster, pod)
 
     for pool, (learned, told) in before.items():
         now = eventually(lambda: check_looked_again(tuned, pool, learned), 120.0)  # noqa: B023
