@@ -19,7 +19,7 @@ from dllm_kernels.lm_head import Choice, Sampling
 VALUES = 6  # best, second, total, moment, noisy, noisy_logit
 INDICES = 2  # index, noisy_index
 
-LEAST = tl.constexpr(-3e38)  # of an id that does not count; finite, so that it times 0 is 0
+LEAST = tl.constexpr(-3e38)  # of an id or a part that does not count; finite, so that it times 0 is 0
 _LOG2_E = tl.constexpr(1.4426950408889634)
 _NO_INDEX = tl.constexpr(0x7FFFFFFF)
 _ROWS_A_PROGRAM = 8
@@ -150,28 +150,28 @@ def _combine(
     mask = (part < parts)[:, None] & (row < rows)[None, :]
     value = values + part[:, None] * 6 * rows + row[None, :]
     place = indices + part[:, None] * 2 * rows + row[None, :]
-    bests = tl.load(value, mask=mask, other=float("-inf"))
-    seconds = tl.load(value + rows, mask=mask, other=float("-inf"))
+    bests = tl.load(value, mask=mask, other=LEAST)
+    seconds = tl.load(value + rows, mask=mask, other=LEAST)
     totals = tl.load(value + 2 * rows, mask=mask, other=0.0)
     moments = tl.load(value + 3 * rows, mask=mask, other=0.0)
-    index_of_part = tl.load(place, mask=mask, other=0x7FFFFFFF)
+    index_of_part = tl.load(place, mask=mask, other=_NO_INDEX)
     best = tl.max(bests, 0)
-    index = tl.min(tl.where(bests == best[None, :], index_of_part, 0x7FFFFFFF), 0)
+    index = tl.min(tl.where(bests == best[None, :], index_of_part, _NO_INDEX), 0)
     second = tl.max(tl.where(index_of_part == index[None, :], seconds, bests), 0)
-    gap = tl.where(bests == float("-inf"), 0.0, bests - best[None, :])
-    decay = tl.where(bests == float("-inf"), 0.0, tl.exp(gap))
+    gap = bests - best[None, :]
+    decay = tl.exp(gap)
     total = tl.sum(decay * totals, 0)
     moment = tl.sum(tl.where(decay > 0, decay * (moments + gap * totals), 0.0), 0)
     chosen, chosen_logit = index, best
     if is_sampled:
         warmth = tl.load(temperature + row, mask=row < rows, other=0.0)
         coolness = 1.0 / tl.minimum(tl.maximum(warmth, 1e-30), 1e30)
-        scores = tl.load(value + 4 * rows, mask=mask, other=float("-inf")) + gap * coolness[None, :]
-        clean = tl.load(value + 5 * rows, mask=mask, other=float("-inf"))
-        noisy_of_part = tl.load(place + rows, mask=mask, other=0x7FFFFFFF)
+        scores = tl.load(value + 4 * rows, mask=mask, other=LEAST) + gap * coolness[None, :]
+        clean = tl.load(value + 5 * rows, mask=mask, other=LEAST)
+        noisy_of_part = tl.load(place + rows, mask=mask, other=_NO_INDEX)
         noisy = tl.max(scores, 0)
-        noisy_index = tl.min(tl.where(scores == noisy[None, :], noisy_of_part, 0x7FFFFFFF), 0)
-        noisy_logit = tl.max(tl.where(noisy_of_part == noisy_index[None, :], clean, float("-inf")), 0)
+        noisy_index = tl.min(tl.where(scores == noisy[None, :], noisy_of_part, _NO_INDEX), 0)
+        noisy_logit = tl.max(tl.where(noisy_of_part == noisy_index[None, :], clean, LEAST), 0)
         chosen = tl.where(warmth > 0, noisy_index, index)
         chosen_logit = tl.where(warmth > 0, noisy_logit, best)
     kept = row < rows
