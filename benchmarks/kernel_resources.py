@@ -47,7 +47,7 @@ def launches(shape: ModelShape) -> dict[str, Launch]:
     square, bias = shape.random(shape.d_model, shape.d_model), shape.random(shape.vocabulary)
     banned = torch.zeros(1, dtype=torch.int64)
     sampling = Sampling(torch.ones(8), torch.arange(8), torch.ones(8), torch.zeros(8), is_filtered=False)
-    qkv = shape.random(8, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
+    qkv = shape.random(8, shape.qkv_width)
     angles, slots = torch.ones(8, shape.head_dim), torch.arange(4)
     heads = shape.heads, shape.kv_heads
 

@@ -181,7 +181,7 @@ def launches(run: Callable[[], object], device: torch.device) -> int:
 def _rows(shape: ModelShape, rows: int, table: ConfigurationTable, bandwidth: float) -> Iterator[Timing]:
     x, gain = shape.random(rows, shape.d_model), shape.random(shape.d_model)
     gate_up = shape.random(rows, 2 * shape.mlp_width)
-    qkv = shape.random(rows, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
+    qkv = shape.random(rows, shape.qkv_width)
     cos, sin = (torch.ones(rows, shape.head_dim, device=shape.device) for _ in range(2))
     k_pool, v_pool = (shape.random(16 + rows, shape.kv_heads, shape.head_dim) for _ in range(2))
     slots = torch.arange(16, 16 + rows, device=shape.device)

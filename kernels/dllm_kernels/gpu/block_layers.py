@@ -14,9 +14,8 @@ BLOCKS = 4  # whose weights are measured in turn
 
 def block_layers(shape: ModelShape) -> tuple[tuple[str, tuple[int, int]], ...]:
     """In their order: kernel and the weights' shape."""
-    qkv_width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
     return (
-        (few_rows.LINEAR, (qkv_width, shape.d_model)),
+        (few_rows.LINEAR, (shape.qkv_width, shape.d_model)),
         (few_rows.ADD_LINEAR, (shape.d_model, shape.heads * shape.head_dim)),
         (few_rows.GATED_LINEAR, (2 * shape.mlp_width, shape.d_model)),
         (few_rows.ADD_LINEAR, (shape.d_model, shape.mlp_width)),

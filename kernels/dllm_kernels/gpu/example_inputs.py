@@ -26,6 +26,11 @@ class ModelShape:
     dtype: torch.dtype
     device: torch.device
 
+    @property
+    def qkv_width(self) -> int:
+        """Of a token's queries, keys and values together."""
+        return (self.heads + 2 * self.kv_heads) * self.head_dim
+
     def random(self, *shape: int) -> Tensor:
         return torch.randn(shape, dtype=self.dtype, device=self.device)
 

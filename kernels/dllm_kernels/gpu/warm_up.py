@@ -159,7 +159,7 @@ def _row_kernels(shape: ModelShape, rows: int, table: ConfigurationTable) -> Non
     x, gain = shape.random(rows, shape.d_model), shape.random(1)
     weight = gain.expand(shape.d_model).contiguous()
     gate_up = shape.random(rows, 2 * shape.mlp_width)
-    qkv = shape.random(rows, (shape.heads + 2 * shape.kv_heads) * shape.head_dim)
+    qkv = shape.random(rows, shape.qkv_width)
     cos, sin = (torch.ones(rows, shape.head_dim, device=shape.device) for _ in range(2))
     k_pool, v_pool = (shape.random(16 + rows, shape.kv_heads, shape.head_dim) for _ in range(2))
     slots = torch.arange(16, 16 + rows, device=shape.device)
