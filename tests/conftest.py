@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.cluster.cluster import Cluster, find_cluster
+
+TURN_SECONDS = 1800
 
 
 def pytest_configure() -> None:
@@ -15,14 +20,34 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test with a cluster may have to wait for it."""
+    extend_first(items, "cluster", TURN_SECONDS)
+
+
+def extend_first(items: list[pytest.Item], fixture: str, seconds: float) -> None:
+    """Give the first test that needs ``fixture`` more time than all others."""
+    for item in [item for item in items if fixture in fixtures_of(item)][:1]:
+        item.add_marker(pytest.mark.timeout(seconds))
+
+
+def fixtures_of(item: pytest.Item) -> list[str]:
+    return getattr(item, "fixturenames", [])
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """One skip where no cluster can be had; an error where one was offered and does not come."""
-    found = find_cluster()
-    if found is None:
-        pytest.skip("no cluster: set KUBECONFIG, or CLUSTER to a program that starts one, or install kind")
-    cluster, give_back = found
-    try:
-        yield cluster
-    finally:
-        give_back()
+    """For one run of the tests at a time: the cluster has one release and one CRD, and whoever has started it
+    ends it. One skip where no cluster can be had; an error where one was offered and does not come."""
+    with (Path(tempfile.gettempdir()) / "dllm-cluster-tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = find_cluster()
+        if found is None:
+            pytest.skip(
+                "no cluster: set KUBECONFIG, or CLUSTER to a program that starts one, or install kind"
+            )
+        cluster, give_back = found
+        try:
+            yield cluster
+        finally:
+            give_back()

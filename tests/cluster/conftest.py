@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tests.cluster.cluster import Cluster, CommandError, run
+from tests.cluster.simulated_nodes import NODE_LABEL
+from tests.conftest import extend_first, fixtures_of
 
 REGISTRY, TAG = "example.local", "test"
 BUILD_SECONDS = 1800
 RELEASE_NAMESPACE = "dllm-system"
 CRD = "dllmdeployments.serving.dllm.dev"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+OURS = "tests.dllm.dev/temporary=true"  # label of namespaces
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,20 @@ class Images:
     server: str
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with an operator come last, since it would answer to what the others write. The first test that
-    needs the images also waits for their build."""
-    items.sort(key=lambda item: "operator" in _fixtures(item))
-    waiting = [item for item in items if "images" in _fixtures(item)]
-    for item in waiting[:1]:
-        item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
+    """Tests with an operator come last, since it would answer to what the others write."""
+    items.sort(key=lambda item: "operator" in fixtures_of(item))
+    extend_first(items, "images", BUILD_SECONDS)
 
 
-def _fixtures(item: pytest.Item) -> list[str]:
-    return getattr(item, "fixturenames", [])
+@pytest.fixture(scope="session")
+def cluster(cluster: Cluster) -> Cluster:
+    """Without what a run that was cut short has left: its operator would write to this run's resources."""
+    cluster.kubectl("delete", "namespace", "-l", OURS, "--wait=false")
+    cluster.kubectl("delete", "node", "-l", NODE_LABEL)
+    remove_operator(cluster)
+    return cluster
 
 
 @pytest.fixture(scope="session")
@@ -58,19 +61,10 @@ def images(cluster: Cluster) -> Images:
 @pytest.fixture(scope="session")
 def operator(cluster: Cluster, images: Images) -> Iterator[Images]:
     """Installed by the line of the README; gone, with its CRD, at the end."""
-    with turn():
-        remove_operator(cluster)
-        install_operator(cluster, images)
-        yield images
-        remove_operator(cluster)
-
-
-@contextmanager
-def turn() -> Iterator[None]:
-    """Runs of the tests take turns: a cluster has one release and one CRD."""
-    with (Path(tempfile.gettempdir()) / "dllm-cluster-tests.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    remove_operator(cluster)
+    install_operator(cluster, images)
+    yield images
+    remove_operator(cluster)
 
 
 def install_operator(cluster: Cluster, images: Images, *flags: str) -> None:
@@ -118,7 +112,7 @@ def temporary_namespace(cluster: Cluster, prefix: str) -> Iterator[str]:
     name = f"{prefix}-{uuid.uuid4().hex[:8]}"
     cluster.kubectl("create", "namespace", name)
     try:
-        cluster.kubectl("label", "namespace", name, RESTRICTED)
+        cluster.kubectl("label", "namespace", name, RESTRICTED, OURS)
         yield name
     finally:
         cluster.kubectl("delete", "namespace", name, "--wait=false")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import temporary_namespace
 from tests.cluster.crd_cases import (
     CASES,
     CHANGES,
@@ -33,7 +32,6 @@ from tests.cluster.crd_cases import (
 pytestmark = pytest.mark.cluster
 
 FILE = Path(__file__).resolve().parents[2] / "crds" / f"{GROUP}_{PLURAL}.yaml"
-NAMESPACE = f"crd-{os.getpid()}"
 SECONDS = 30.0
 Kubectl = Callable[..., str]
 
@@ -55,10 +53,11 @@ def crd_names(cluster: Cluster) -> str:
 class Resources:
     """DLLMDeployments of the tests' namespace."""
 
-    def __init__(self, kubeconfig: str | None) -> None:
+    def __init__(self, kubeconfig: str | None, namespace: str) -> None:
         config.load_kube_config(kubeconfig)
+        self.namespace = namespace
         self._api = client.CustomObjectsApi()
-        self._where = {"group": GROUP, "version": VERSION, "namespace": NAMESPACE, "plural": PLURAL}
+        self._where = {"group": GROUP, "version": VERSION, "namespace": namespace, "plural": PLURAL}
 
     def create(self, spec: Fields, name: str = "a", *, dry_run: bool = True) -> dict[str, Any]:
         body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": EMBEDDED | spec}
@@ -68,16 +67,9 @@ class Resources:
         )
 
     def replace(self, body: dict[str, Any], spec: Fields) -> dict[str, Any]:
-        """Of the newest version: an operator that happens to run writes the status meanwhile."""
-        while True:
-            live = self._api.get_namespaced_custom_object(**self._where, name=body["metadata"]["name"])
-            try:
-                return self._api.replace_namespaced_custom_object(
-                    **self._where, name=body["metadata"]["name"], body=live | {"spec": spec}, dry_run="All"
-                )
-            except ApiException as error:
-                if error.status != HTTPStatus.CONFLICT:
-                    raise
+        return self._api.replace_namespaced_custom_object(
+            **self._where, name=body["metadata"]["name"], body=body | {"spec": spec}, dry_run="All"
+        )
 
     def write_status(self, body: dict[str, Any], status: Fields, *, dry_run: bool = True) -> dict[str, Any]:
         options = {"dry_run": "All"} if dry_run else {}
@@ -96,13 +88,9 @@ class Resources:
 def resources(cluster: Cluster, kubectl: Kubectl) -> Iterator[Resources]:
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(FILE))
     kubectl("wait", "--for=condition=Established", f"crd/{PLURAL}.{GROUP}", f"--timeout={SECONDS}s")
-    kubectl("create", "namespace", NAMESPACE)
-    resources = Resources(cluster.env.get("KUBECONFIG"))
-    try:
-        wait_until_served(kubectl)
-        yield resources
-    finally:
-        kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    wait_until_served(kubectl)
+    with temporary_namespace(cluster, "crd") as namespace:
+        yield Resources(cluster.env.get("KUBECONFIG"), namespace)
 
 
 def wait_until_served(kubectl: Kubectl) -> None:
@@ -329,10 +317,14 @@ def test_kubectl_scales_and_an_autoscaler_finds_the_pods(kubectl: Kubectl, resou
     body = resources.create({}, "scaled", dry_run=False)
     try:
         resources.write_status(body, {"replicas": 1, "selector": "app=dllm"}, dry_run=False)
-        kubectl("scale", "dllm/scaled", "--replicas=3", "-n", NAMESPACE)
+        kubectl("scale", "dllm/scaled", "--replicas=3", "-n", resources.namespace)
 
         scale = json.loads(
-            kubectl("get", "--raw", f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{PLURAL}/scaled/scale")
+            kubectl(
+                "get",
+                "--raw",
+                f"/apis/{GROUP}/{VERSION}/namespaces/{resources.namespace}/{PLURAL}/scaled/scale",
+            )
         )
         replicas = resources.read("scaled")["spec"]["replicas"]
     finally:
@@ -349,9 +341,9 @@ def test_the_columns_show_the_model_and_its_state(kubectl: Kubectl, resources: R
     try:
         resources.write_status(body, status, dry_run=False)
 
-        titles, *rows = kubectl("get", "dllm", "-n", NAMESPACE).splitlines()
-        wide_titles, *wide_rows = kubectl("get", "dllm", "-n", NAMESPACE, "-o", "wide").splitlines()
-        of_category = kubectl("get", "all", "-n", NAMESPACE)
+        titles, *rows = kubectl("get", "dllm", "-n", resources.namespace).splitlines()
+        wide_titles, *wide_rows = kubectl("get", "dllm", "-n", resources.namespace, "-o", "wide").splitlines()
+        of_category = kubectl("get", "all", "-n", resources.namespace)
     finally:
         resources.delete("shown")
 
