@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import yaml
@@ -93,14 +92,10 @@ def tools(cluster: Cluster) -> Tools:
 
 
 @pytest.fixture
-def namespace(tools: Tools) -> Iterator[str]:
+def namespace(cluster: Cluster) -> Iterator[str]:
     """A namespace of the test's own where pods must be restricted."""
-    name = f"chart-{uuid4().hex[:8]}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-    tools.check("kubectl", "create", "-f", "-", stdin=yaml.safe_dump(body))
-    yield name
-    tools.run("kubectl", "delete", "namespace", name, "--wait=false")
+    with cluster.temporary_namespace("chart") as name:
+        yield name
 
 
 @pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())

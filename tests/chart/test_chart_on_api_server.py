@@ -11,6 +11,8 @@ from uuid import uuid4
 import pytest
 import yaml
 
+from tests.cluster.cluster import TEMPORARY_LABEL
+
 if TYPE_CHECKING:
     from conftest import Tools
 
@@ -28,6 +30,7 @@ def copied_chart(tools: Tools, tmp_path: Path) -> Iterator[tuple[Path, str]]:
     shutil.copytree(CHART, chart)
     crd = read_crd(chart)
     crd["spec"]["group"] = f"chart-{uuid4().hex[:8]}.{crd['spec']['group']}"
+    crd["metadata"] |= {"labels": {TEMPORARY_LABEL: "true"}}
     crd["metadata"]["name"] = f"{crd['spec']['names']['plural']}.{crd['spec']['group']}"
     write_crd(chart, crd)
     yield chart, crd["metadata"]["name"]

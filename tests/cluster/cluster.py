@@ -8,7 +8,9 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +18,7 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).resolve().parents[2]
 POLL_SECONDS = 0.3
 KIND = "dllm-serve-test"
+TEMPORARY_LABEL = "tests.dllm.dev/temporary"  # of what a run that is cut short would leave behind
 
 Value = TypeVar("Value")
 Manifest = dict[str, Any]
@@ -84,6 +87,17 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise AssertionError(f"after {timeout_seconds:.0f} s: {what}; last: {error or value!r}")
             time.sleep(POLL_SECONDS)
+
+    @contextmanager
+    def temporary_namespace(self, prefix: str) -> Iterator[str]:
+        """Its name; pods in it must be restricted, and it goes with all that is in it."""
+        name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+        labels = {"pod-security.kubernetes.io/enforce": "restricted", TEMPORARY_LABEL: "true"}
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+        try:
+            yield name
+        finally:
+            self.kubectl("delete", "namespace", name, "--wait=false")
 
     def load(self, *images: str, nodes: str | None = None) -> None:
         """Bring images that were built here to the nodes."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 
-from tests.cluster.cluster import Cluster, CommandError, run
+from tests.cluster.cluster import TEMPORARY_LABEL, Cluster, CommandError, run
 from tests.cluster.simulated_nodes import NODE_LABEL
 from tests.conftest import extend_first, fixtures_of
 
@@ -19,8 +17,6 @@ REGISTRY, TAG = "example.local", "test"
 BUILD_SECONDS = 1800
 RELEASE_NAMESPACE = "dllm-system"
 CRD = "dllmdeployments.serving.dllm.dev"
-RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
-OURS = "tests.dllm.dev/temporary=true"  # label of namespaces
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def cluster(cluster: Cluster) -> Cluster:
     """Without what a run that was cut short has left: its operator would write to this run's resources."""
-    cluster.kubectl("delete", "namespace", "-l", OURS, "--wait=false")
+    cluster.kubectl("delete", "namespaces,crds", "-l", TEMPORARY_LABEL, "--wait=false")
     cluster.kubectl("delete", "node", "-l", NODE_LABEL)
     remove_operator(cluster)
     return cluster
@@ -99,23 +95,11 @@ def resources_in_use(cluster: Cluster) -> list[str]:
 @pytest.fixture
 def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """Under the restricted profile; a failing test prints what happened in it."""
-    with temporary_namespace(cluster, "test") as name:
+    with cluster.temporary_namespace("test") as name:
         yield name
         report = getattr(request.node, "report", None)
         if report is not None and report.failed:
             print(describe(cluster, name))
-
-
-@contextmanager
-def temporary_namespace(cluster: Cluster, prefix: str) -> Iterator[str]:
-    """Its name; it goes with all that is in it."""
-    name = f"{prefix}-{uuid.uuid4().hex[:8]}"
-    cluster.kubectl("create", "namespace", name)
-    try:
-        cluster.kubectl("label", "namespace", name, RESTRICTED, OURS)
-        yield name
-    finally:
-        cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def describe(cluster: Cluster, namespace: str) -> str:

@@ -16,7 +16,6 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.conftest import temporary_namespace
 from tests.cluster.crd_cases import (
     CASES,
     CHANGES,
@@ -89,7 +88,7 @@ def resources(cluster: Cluster, kubectl: Kubectl) -> Iterator[Resources]:
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(FILE))
     kubectl("wait", "--for=condition=Established", f"crd/{PLURAL}.{GROUP}", f"--timeout={SECONDS}s")
     wait_until_served(kubectl)
-    with temporary_namespace(cluster, "crd") as namespace:
+    with cluster.temporary_namespace("crd") as namespace:
         yield Resources(cluster.env.get("KUBECONFIG"), namespace)
 
 
@@ -319,13 +318,8 @@ def test_kubectl_scales_and_an_autoscaler_finds_the_pods(kubectl: Kubectl, resou
         resources.write_status(body, {"replicas": 1, "selector": "app=dllm"}, dry_run=False)
         kubectl("scale", "dllm/scaled", "--replicas=3", "-n", resources.namespace)
 
-        scale = json.loads(
-            kubectl(
-                "get",
-                "--raw",
-                f"/apis/{GROUP}/{VERSION}/namespaces/{resources.namespace}/{PLURAL}/scaled/scale",
-            )
-        )
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{resources.namespace}/{PLURAL}/scaled/scale"
+        scale = json.loads(kubectl("get", "--raw", path))
         replicas = resources.read("scaled")["spec"]["replicas"]
     finally:
         resources.delete("scaled")

@@ -15,7 +15,6 @@ from dllm_operator.pod_setup import SET_UP_SECONDS
 from dllm_server.termination import Termination, TerminationReason
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.conftest import temporary_namespace
 from tests.cluster.resources import Fields, Manifest, Objects, Serving, eventually, merged
 from tests.cluster.serving import SMALL
 from tests.cluster.simulated_nodes import NODE_LABEL, SimulatedNodes, on_node
@@ -127,7 +126,7 @@ def nodes(cluster: Cluster) -> Iterator[SimulatedNodes]:
 @pytest.fixture(scope="module")
 def objects(operator: object, cluster: Cluster, nodes: SimulatedNodes) -> Iterator[Objects]:
     """One namespace for all, so that the real containers fail at the same time."""
-    with temporary_namespace(cluster, "failures") as name:
+    with cluster.temporary_namespace("failures") as name:
         yield Objects(cluster, name)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.cluster.cluster import Cluster, Manifest, run
-from tests.cluster.conftest import REGISTRY, TAG, Images, describe, temporary_namespace
+from tests.cluster.conftest import REGISTRY, TAG, Images, describe
 from tests.cluster.load import Load, constant_load
 from tests.cluster.serving import InClusterClient, make_resource, wait_ready
 
@@ -84,7 +84,7 @@ def next_image(cluster: Cluster, images: Images) -> str:
 @pytest.fixture(scope="module")
 def endpoint(cluster: Cluster, operator: Images) -> Iterator[Endpoint]:
     """One for all tests of this file: two pods cost more than what happens to them."""
-    with temporary_namespace(cluster, "rolling") as namespace:
+    with cluster.temporary_namespace("rolling") as namespace:
         cluster.apply(make_resource(NAME, replicas=REPLICAS), namespace)
         InClusterClient(cluster, namespace, operator.server)
         yield Endpoint(cluster, namespace)

@@ -20,7 +20,7 @@ from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster.cluster import Cluster, CommandError
-from tests.cluster.conftest import RELEASE_NAMESPACE, Images, temporary_namespace
+from tests.cluster.conftest import RELEASE_NAMESPACE, Images
 from tests.cluster.load import constant_load
 from tests.cluster.operator_pods import kill, leaders
 from tests.cluster.resources import Fields, Manifest, Objects, Serving, eventually, merged
@@ -89,7 +89,7 @@ def nodes(cluster: Cluster) -> Iterator[SimulatedNodes]:
 @pytest.fixture(scope="module")
 def objects(operator: Images, cluster: Cluster, nodes: SimulatedNodes) -> Iterator[Objects]:
     """One namespace for all, so that pods start at the same time."""
-    with temporary_namespace(cluster, "tuning") as name:
+    with cluster.temporary_namespace("tuning") as name:
         cluster.apply(make_client_pod(operator.server), name)
         yield Objects(cluster, name)
 
