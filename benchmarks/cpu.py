@@ -15,9 +15,9 @@ from pathlib import Path
 import structlog
 import torch
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.messages import Generate
-from dllm_server.engine.offline import complete
-from dllm_server.engine.startup import start
+from dllm_server.engine.process.offline import complete
+from dllm_server.engine.process.startup import start
+from dllm_server.engine.requests.messages import Generate
 from dllm_server.models.source import EMBEDDED_DIRECTORY
 from dllm_server.models.tokenizer import load_tokenizer
 from dllm_server.settings import EngineSettings

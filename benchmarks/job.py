@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dllm_server.engine.messages import Diffusion, Generate, Sampling
+from dllm_server.engine.requests.messages import Diffusion, Generate, Sampling
 from dllm_server.settings import DiffusionSettings, Strategy, UnmaskingSettings
 
 BLOCK = 32

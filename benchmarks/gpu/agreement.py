@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dllm_server.engine.messages import Diffusion, Generate, Sampling
-from dllm_server.engine.offline import complete
-from dllm_server.engine.startup import start
+from dllm_server.engine.process.offline import complete
+from dllm_server.engine.process.startup import start
+from dllm_server.engine.requests.messages import Diffusion, Generate, Sampling
 from dllm_server.evaluation.modes import MODES
 from dllm_server.evaluation.tasks import Family, make_items
 from dllm_server.models.source import EMBEDDED_DIRECTORY

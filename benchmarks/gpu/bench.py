@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dllm_server.engine.startup import StartedEngine, pick_device, pick_dtype, start
+from dllm_server.engine.process.startup import StartedEngine, pick_device, pick_dtype, start
 from dllm_server.models.config import ModelConfig, read_config_json
 from dllm_server.models.loader import dummy_model
 from dllm_server.models.registry import find_family

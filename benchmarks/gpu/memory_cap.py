@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from dllm_server.engine.startup import StartedEngine
+from dllm_server.engine.process.startup import StartedEngine
 from dllm_server.memory import GIB
 
 from benchmarks.gpu.bench import Bench

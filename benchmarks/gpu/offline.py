@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from dllm_server.engine.messages import Generate
+from dllm_server.engine.requests.messages import Generate
 
 from benchmarks.gpu.arrivals import random_job
 from benchmarks.gpu.bench import Bench

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dllm_server.engine.messages import BlockCommitted, Failed, Finished, FromEngine, Generate
-from dllm_server.engine.meter import Meter
-from dllm_server.engine.startup import StartedEngine
+from dllm_server.engine.process.meter import Meter
+from dllm_server.engine.process.startup import StartedEngine
+from dllm_server.engine.requests.messages import BlockCommitted, Failed, Finished, FromEngine, Generate
 
 IDLE_SECONDS = 0.002
 SETTLE_SECONDS = 0.1

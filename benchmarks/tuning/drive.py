@@ -17,7 +17,7 @@ from dllm_operator.tuning.reading import merged
 from dllm_operator.tuning.record import Memory, PoolTuning, remembered
 from dllm_operator.tuning.speed import fit_speed
 from dllm_operator.tuning.state import TuningState
-from dllm_server.engine.device_memory import is_out_of_memory
+from dllm_server.engine.accounts.device_memory import is_out_of_memory
 from dllm_server.memory import BudgetError
 
 from benchmarks.gpu.bench import Bench

@@ -12,10 +12,10 @@ from dllm_operator.render.engine_env import tuning_document
 from dllm_operator.tuning.pool_start import live_settings, start_settings
 from dllm_operator.tuning.reading import PodReading, parse_reading
 from dllm_operator.tuning.record import PoolTuning
-from dllm_server.engine.loop import growth_limits
-from dllm_server.engine.snapshot import take_snapshot
-from dllm_server.engine.startup import StartedEngine
-from dllm_server.engine.tuning import TuningWatch
+from dllm_server.engine.process.live_tuning import TuningWatch
+from dllm_server.engine.process.loop import growth_limits
+from dllm_server.engine.process.snapshot import take_snapshot
+from dllm_server.engine.process.startup import StartedEngine
 from dllm_server.telemetry.engine_collector import EngineCollector
 from prometheus_client import CollectorRegistry, generate_latest
 

@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 
 import pytest
-from dllm_server.engine.offline import complete
-from dllm_server.engine.startup import start
+from dllm_server.engine.process.offline import complete
+from dllm_server.engine.process.startup import start
 from dllm_server.settings import EngineSettings
 
 from benchmarks.baselines import decode_static_batch, decode_without_cache

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.messages import (
+from dllm_server.engine.process.startup import StartedEngine, start
+from dllm_server.engine.requests.messages import (
     BlockCommitted,
     CanvasUpdate,
     Diffusion,
@@ -20,7 +21,6 @@ from dllm_server.engine.messages import (
     RequestStats,
     Sampling,
 )
-from dllm_server.engine.startup import StartedEngine, start
 from dllm_server.settings import Confidence, EngineSettings, Strategy
 
 FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "llada_mha"

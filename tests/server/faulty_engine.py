@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.loop import serve_engine
-from dllm_server.engine.messages import FromEngine, Generate
-from dllm_server.engine.startup import StartedEngine, start
+from dllm_server.engine.process.loop import serve_engine
+from dllm_server.engine.process.startup import StartedEngine, start
+from dllm_server.engine.requests.messages import FromEngine, Generate
 from dllm_server.settings import EngineSettings
 from dllm_server.telemetry.logging import configure_logging
 from faulty_runner import AllocationFailure

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from dllm_server.engine.batch import StepBatch
+from dllm_server.engine.device.model_runner import ModelRunner, PendingStep
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.model_runner import ModelRunner, PendingStep
+from dllm_server.engine.schedule.batch import StepBatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 

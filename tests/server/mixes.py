@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from checkpoints import MASK
-from dllm_server.engine.messages import Generate
+from dllm_server.engine.requests.messages import Generate
 from dllm_server.settings import Confidence, Strategy
 from engines import make_request
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from dllm_server.engine.messages import FinishReason
+from dllm_server.engine.requests.messages import FinishReason
 from dllm_server.memory import GIB
 from dllm_server.models.loader import load_model
 from dllm_server.models.registry import find_family

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from dllm_server.engine.denoise import (
+from dllm_server.engine.device.denoise import (
     by_entropy_bound,
     by_factor,
     by_quota,
     by_threshold,
     choose_commits,
 )
-from dllm_server.engine.slots import STRATEGIES
+from dllm_server.engine.requests.slots import STRATEGIES
 from dllm_server.settings import Strategy
 from hypothesis import given
 from hypothesis import strategies as st

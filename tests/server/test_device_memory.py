@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from dllm_server.engine.device_memory import cgroup_limit_bytes
+from dllm_server.engine.accounts.device_memory import cgroup_limit_bytes
 
 
 @pytest.mark.parametrize("version", ["memory.max", "memory.limit_in_bytes"])

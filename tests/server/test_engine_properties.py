@@ -15,7 +15,7 @@ from checkpoints import MASK, Size, make_checkpoint
 from dllm_kernels import lm_head
 from dllm_kernels.commit import MASKED
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.messages import FailureReason, Generate
+from dllm_server.engine.requests.messages import FailureReason, Generate
 from engines import Outcome, collect, make_engine, run_all, used_pages
 from faulty_runner import install
 from hypothesis import given, settings

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.messages import Generate
+from dllm_server.engine.requests.messages import Generate
 from dllm_server.settings import Strategy
 from engines import FIXTURE, make_engine, make_request, run_all, run_alone, used_pages
 

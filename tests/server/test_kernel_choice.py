@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 from dllm_kernels.backend import Backend, TorchOperations
-from dllm_server.engine.kernel_choice import pick_backend, sizes_to_come
-from dllm_server.engine.startup import DeviceError
+from dllm_server.engine.device.kernel_choice import pick_backend, sizes_to_come
+from dllm_server.engine.process.startup import DeviceError
 from dllm_server.memory import EngineLimits
 from dllm_server.settings import KernelBackend
 from engines import FIXTURE, start_engine_in_process

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dllm_server.engine.kv_pool import KvPool, PageAllocator
+from dllm_server.engine.device.kv_pool import KvPool, PageAllocator
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from dllm_server.engine.ledger import MemoryLedger
+from dllm_server.engine.accounts.ledger import MemoryLedger
 from dllm_server.memory import GIB, MIB, Budget, EngineLimits, ModelShape, plan_budget
 
 SHAPE = ModelShape("small", 256, 4, 4, 4, 64, 512, 4096, 2048, False, False, 2)

@@ -10,7 +10,7 @@ from tempfile import mkdtemp
 import pytest
 from checkpoints import EOS, MASK, Size, make_checkpoint
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.messages import Finished, FinishReason, Generate
+from dllm_server.engine.requests.messages import Finished, FinishReason, Generate
 from dllm_server.settings import Strategy
 from engines import make_engine, make_request, run_all, run_alone, used_pages
 from oracle import Decoded, OracleModel, Plan, decode

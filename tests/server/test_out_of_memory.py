@@ -9,8 +9,8 @@ from tempfile import mkdtemp
 import pytest
 from checkpoints import Size, make_checkpoint
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.messages import Failed, FailureReason, Generate
-from dllm_server.engine.throttle import OOM_RECOVERY_STEPS
+from dllm_server.engine.requests.messages import Failed, FailureReason, Generate
+from dllm_server.engine.schedule.throttle import OOM_RECOVERY_STEPS
 from engines import Outcome, collect, make_engine, make_request, run_all, run_alone, used_pages
 from faulty_runner import AllocationFailure, install
 from mixes import make_mix

@@ -7,8 +7,8 @@ from unittest.mock import patch
 import pytest
 import torch
 from checkpoints import Size, make_checkpoint
-from dllm_server.engine import startup
-from dllm_server.engine.profiler import measure
+from dllm_server.engine.device.profiler import measure
+from dllm_server.engine.process import startup
 from dllm_server.memory import EngineLimits
 from dllm_server.models.loader import load_model
 from dllm_server.models.transformer import Transformer

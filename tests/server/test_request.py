@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from dllm_server.engine.request import Phase, Request
+from dllm_server.engine.requests.request import Phase, Request
 from engines import make_request
 
 LEGAL = {

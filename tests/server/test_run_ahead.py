@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from checkpoints import Size, make_checkpoint
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.messages import Generate
+from dllm_server.engine.requests.messages import Generate
 from dllm_server.settings import Strategy
 from engines import Outcome, collect, make_engine, make_request, run_all, used_pages
 from faulty_runner import install

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from dllm_server.engine.scheduler import Limits, Running, StepPlan, Waiting, schedule
+from dllm_server.engine.schedule.scheduler import Limits, Running, StepPlan, Waiting, schedule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

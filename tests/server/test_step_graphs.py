@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import Size, make_checkpoint
-from dllm_server.engine.batch import build_batch
+from dllm_server.engine.device.step_graphs import StepGraphs
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.step_graphs import StepGraphs
+from dllm_server.engine.schedule.batch import build_batch
 from engines import collect, make_engine, make_request
 
 from tests.kernels.implementations import HAS_GPU, needs_triton

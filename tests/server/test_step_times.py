@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from dllm_server.engine.messages import StepSums
-from dllm_server.engine.stats import KINDS
-from dllm_server.engine.step_times import WARM_UP_STEPS, StepTimes
+from dllm_server.engine.accounts.stats import KINDS
+from dllm_server.engine.accounts.step_times import WARM_UP_STEPS, StepTimes
+from dllm_server.engine.requests.messages import StepSums
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dllm_server.engine.tuning import GrowthLimits, TuningWatch
+from dllm_server.engine.process.live_tuning import GrowthLimits, TuningWatch
 from dllm_server.settings import LiveSettings, TuningFile
 
 START = LiveSettings(max_num_batched_tokens=1000, max_num_seqs=8, max_num_logits=100)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dllm_server.engine.windows import KEPT_WINDOWS, Load, StepRecord, WindowLog
+from dllm_server.engine.accounts.windows import KEPT_WINDOWS, Load, StepRecord, WindowLog
 
 HELD = {"weights": 50, "activations": 0, "free": 50}
 

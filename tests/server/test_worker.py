@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 from checkpoints import Size, make_checkpoint, make_config, write_config
-from dllm_server.engine.client import EngineDeadError, EngineStartError
-from dllm_server.engine.messages import BlockCommitted, Finished, FinishReason
-from dllm_server.engine.worker import ProcessEngineClient, start_engine
+from dllm_server.engine.process.client import EngineDeadError, EngineStartError
+from dllm_server.engine.process.worker import ProcessEngineClient, start_engine
+from dllm_server.engine.requests.messages import BlockCommitted, Finished, FinishReason
 from engines import make_engine, make_request, make_settings, run_alone
 
 DEADLINE_SECONDS = 30.0
@@ -151,7 +151,7 @@ def test_an_engine_that_cannot_start_says_why_in_one_line(
 
 PARENT = """
 import asyncio, sys
-from dllm_server.engine.worker import start_engine
+from dllm_server.engine.process.worker import start_engine
 from dllm_server.settings import EngineSettings
 
 async def main():

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from dllm_server.api.choice import ChoiceDelta, ChoiceEnd
 from dllm_server.api.plan import ChoicePlan
 from dllm_server.api.response_schemas import Chunk, DllmStats, FinishName, Usage
-from dllm_server.engine.messages import RequestStats
+from dllm_server.engine.requests.messages import RequestStats
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from dllm_server.api.models import models_router
 from dllm_server.api.plan import Limits
 from dllm_server.api.service import Service
 from dllm_server.api.tokens import tokens_router
-from dllm_server.engine.client import EngineClient
+from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import Tokenizer
 from dllm_server.settings import ApiSettings, DiffusionSettings
 from dllm_server.telemetry.metrics import Metrics

@@ -13,8 +13,8 @@ from dllm_server.api.errors import engine_dead, engine_failure, shutting_down
 from dllm_server.api.plan import ChoicePlan
 from dllm_server.api.response_schemas import FinishName
 from dllm_server.api.stream import ChoiceText
-from dllm_server.engine.client import EngineClient, EngineDeadError, RequestEvent
-from dllm_server.engine.messages import (
+from dllm_server.engine.process.client import EngineClient, EngineDeadError, RequestEvent
+from dllm_server.engine.requests.messages import (
     BlockCommitted,
     CanvasUpdate,
     Failed,

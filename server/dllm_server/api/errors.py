@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from dllm_server.engine.messages import Failed, FailureReason
+from dllm_server.engine.requests.messages import Failed, FailureReason
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; nobody reads it but the log
 

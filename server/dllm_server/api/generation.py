@@ -13,7 +13,7 @@ from dllm_server.api.choice import ChoiceDelta, ChoiceEnd, ChoiceEvent, run_choi
 from dllm_server.api.detokenizer import Decode
 from dllm_server.api.errors import ApiError, timed_out
 from dllm_server.api.plan import ChoicePlan
-from dllm_server.engine.client import EngineClient
+from dllm_server.engine.process.client import EngineClient
 from dllm_server.telemetry.request_metrics import RequestMetrics
 
 log = structlog.get_logger(__name__)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from dllm_server.api.errors import context_too_long, invalid_request, validation_error
 from dllm_server.api.request_schemas import GenerationRequest
-from dllm_server.engine.messages import Diffusion, Generate, ModelInfo, Sampling
+from dllm_server.engine.requests.messages import Diffusion, Generate, ModelInfo, Sampling
 from dllm_server.settings import DiffusionSettings
 
 _SEED_BITS = 63

@@ -20,8 +20,8 @@ from dllm_server.api.auth import KeyFile, open_keys
 from dllm_server.api.errors import engine_dead, shutting_down
 from dllm_server.api.lifecycle import ServingState
 from dllm_server.api.service import Service
-from dllm_server.engine.client import EngineStartError
-from dllm_server.engine.worker import ProcessEngineClient, start_engine
+from dllm_server.engine.process.client import EngineStartError
+from dllm_server.engine.process.worker import ProcessEngineClient, start_engine
 from dllm_server.models.tokenizer import load_tokenizer
 from dllm_server.settings import EngineSettings, ServeSettings
 from dllm_server.telemetry.logging import configure_logging

@@ -13,7 +13,7 @@ from dllm_server.api.generation import Generation
 from dllm_server.api.lifecycle import Lifecycle
 from dllm_server.api.plan import ChoicePlan, Limits
 from dllm_server.api.request_schemas import ChatMessage
-from dllm_server.engine.client import EngineClient
+from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import Message, Tokenizer, TokenizerError
 from dllm_server.settings import ApiSettings
 from dllm_server.telemetry.metrics import Metrics

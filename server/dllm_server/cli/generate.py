@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dllm_server.engine.messages import CanvasUpdate, Diffusion, Generate, Sampling
-from dllm_server.engine.offline import RequestFailedError, complete
-from dllm_server.engine.startup import start
+from dllm_server.engine.process.offline import RequestFailedError, complete
+from dllm_server.engine.process.startup import start
+from dllm_server.engine.requests.messages import CanvasUpdate, Diffusion, Generate, Sampling
 from dllm_server.models.progress import loading_bar
 from dllm_server.models.source import resolve_model
 from dllm_server.models.tokenizer import Tokenizer, load_tokenizer

@@ -9,8 +9,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dllm_server.engine.device_memory import open_device_memory
-from dllm_server.engine.startup import pick_device, pick_dtype, plan_for
+from dllm_server.engine.accounts.device_memory import open_device_memory
+from dllm_server.engine.process.startup import pick_device, pick_dtype, plan_for
 from dllm_server.memory import GIB, MIB, Budget
 from dllm_server.models.config import read_config_json
 from dllm_server.models.registry import find_family

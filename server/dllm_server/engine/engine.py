@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import structlog
 
-from dllm_server.engine.admission import Capacity
-from dllm_server.engine.batch import build_batch, step_kind
-from dllm_server.engine.device_memory import is_out_of_memory
+from dllm_server.engine.accounts.device_memory import is_out_of_memory
+from dllm_server.engine.accounts.stats import EngineStats
+from dllm_server.engine.accounts.windows import StepRecord
+from dllm_server.engine.device.model_runner import ModelRunner, StepResult
 from dllm_server.engine.launched import Launched
-from dllm_server.engine.messages import (
+from dllm_server.engine.requests.admission import Capacity
+from dllm_server.engine.requests.messages import (
     Failed,
     FailureReason,
     Finished,
@@ -21,14 +23,12 @@ from dllm_server.engine.messages import (
     FromEngine,
     Generate,
 )
-from dllm_server.engine.model_runner import ModelRunner, StepResult
-from dllm_server.engine.publish import block_committed, canvas_update
-from dllm_server.engine.request import Phase, Request
-from dllm_server.engine.scheduler import Limits, Running, StepPlan, Waiting, schedule
-from dllm_server.engine.slots import SlotTable
-from dllm_server.engine.stats import EngineStats
-from dllm_server.engine.throttle import Throttle
-from dllm_server.engine.windows import StepRecord
+from dllm_server.engine.requests.publish import block_committed, canvas_update
+from dllm_server.engine.requests.request import Phase, Request
+from dllm_server.engine.requests.slots import SlotTable
+from dllm_server.engine.schedule.batch import build_batch, step_kind
+from dllm_server.engine.schedule.scheduler import Limits, Running, StepPlan, Waiting, schedule
+from dllm_server.engine.schedule.throttle import Throttle
 from dllm_server.settings import LiveSettings
 
 log = structlog.get_logger(__name__)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dllm_server.engine.batch import StepBatch
-from dllm_server.engine.model_runner import PendingStep
-from dllm_server.engine.request import Request
+from dllm_server.engine.device.model_runner import PendingStep
+from dllm_server.engine.requests.request import Request
+from dllm_server.engine.schedule.batch import StepBatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.startup import assemble, engine_limits, start
+from dllm_server.engine.process.startup import assemble, engine_limits, start
 from dllm_server.evaluation.modes import MODES, Mode
 from dllm_server.evaluation.score import Score, score
 from dllm_server.evaluation.tasks import Family, make_items

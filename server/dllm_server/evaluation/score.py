@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.messages import Diffusion, Generate, Sampling
-from dllm_server.engine.offline import complete
+from dllm_server.engine.process.offline import complete
+from dllm_server.engine.requests.messages import Diffusion, Generate, Sampling
 from dllm_server.evaluation.modes import Mode
 from dllm_server.evaluation.tasks import EvalItem, Family
 from dllm_server.models.tokenizer import Tokenizer

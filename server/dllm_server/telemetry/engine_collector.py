@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from dllm_server.engine.messages import EngineSnapshot, StepHistogram
+from dllm_server.engine.requests.messages import EngineSnapshot, StepHistogram
 from dllm_server.telemetry.tuning_collector import tuning_metrics, window_metrics
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from dllm_server.engine.messages import EngineSnapshot
+from dllm_server.engine.requests.messages import EngineSnapshot
 from dllm_server.telemetry.engine_collector import EngineCollector
 from dllm_server.telemetry.request_metrics import RequestMetrics
 

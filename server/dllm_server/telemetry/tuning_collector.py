@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from dllm_server.engine.messages import EngineSnapshot, Window
+from dllm_server.engine.requests.messages import EngineSnapshot, Window
 
 WINDOW_GAUGES = {
     "start_seconds": "Unix time at which the window began.",

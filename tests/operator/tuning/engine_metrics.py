@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from dllm_server.engine.messages import EngineSnapshot, StepHistogram, StepSums, Window
+from dllm_server.engine.requests.messages import EngineSnapshot, StepHistogram, StepSums, Window
 from dllm_server.telemetry.engine_collector import EngineCollector
 from prometheus_client import CollectorRegistry, generate_latest
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 
-from dllm_server.engine.client import EngineDeadError, RequestEvent
-from dllm_server.engine.messages import (
+from dllm_server.engine.process.client import EngineDeadError, RequestEvent
+from dllm_server.engine.requests.messages import (
     BlockCommitted,
     CanvasUpdate,
     EngineSnapshot,

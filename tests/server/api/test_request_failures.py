@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from dllm_server.engine.messages import FailureReason, FinishReason
+from dllm_server.engine.requests.messages import FailureReason, FinishReason
 from scripted_engine import Wait, block, count_up, failed, finished, hang, one_block_then
 from scripted_server import ScriptedServer, eventually
 

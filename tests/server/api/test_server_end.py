@@ -10,7 +10,7 @@ import httpx
 import pytest
 from dllm_server.api.app import create_app, create_service
 from dllm_server.api.lifecycle import Lifecycle, ServingState
-from dllm_server.engine.messages import Generate
+from dllm_server.engine.requests.messages import Generate
 from dllm_server.models.tokenizer import load_tokenizer
 from dllm_server.settings import ApiSettings, DiffusionSettings
 from scripted_engine import FIXTURE, ScriptedEngine, Step, Wait, count_up, one_block_then

@@ -18,7 +18,7 @@ import sys
 from functools import partial
 
 from dllm_server.api.server import run_server
-from dllm_server.engine.worker import start_engine
+from dllm_server.engine.process.worker import start_engine
 from dllm_server.settings import ServeSettings
 
 sys.exit(run_server(ServeSettings.load({}, None), start=partial(start_engine, program=sys.argv[1:])))

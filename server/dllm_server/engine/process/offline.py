@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.messages import (
+from dllm_server.engine.requests.messages import (
     BlockCommitted,
     CanvasUpdate,
     Failed,

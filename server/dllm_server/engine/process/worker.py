@@ -16,8 +16,8 @@ import structlog
 import zmq
 import zmq.asyncio
 
-from dllm_server.engine.client import EngineDeadError, EngineStartError, RequestEvent
-from dllm_server.engine.messages import (
+from dllm_server.engine.process.client import EngineDeadError, EngineStartError, RequestEvent
+from dllm_server.engine.requests.messages import (
     Cancel,
     EngineSnapshot,
     Failed,
@@ -35,7 +35,7 @@ from dllm_server.termination import Termination
 
 log = structlog.get_logger(__name__)
 
-ENGINE_PROGRAM = ("-m", "dllm_server.engine.loop")
+ENGINE_PROGRAM = ("-m", "dllm_server.engine.process.loop")
 _STOP_SECONDS = 5.0
 
 

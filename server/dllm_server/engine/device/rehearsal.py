@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from dllm_server.engine.batch import build_batch
-from dllm_server.engine.kv_pool import KvPool
-from dllm_server.engine.messages import Diffusion, Generate, Sampling
-from dllm_server.engine.model_runner import ModelRunner
-from dllm_server.engine.request import Request
-from dllm_server.engine.slots import SlotTable
+from dllm_server.engine.device.kv_pool import KvPool
+from dllm_server.engine.device.model_runner import ModelRunner
+from dllm_server.engine.requests.messages import Diffusion, Generate, Sampling
+from dllm_server.engine.requests.request import Request
+from dllm_server.engine.requests.slots import SlotTable
+from dllm_server.engine.schedule.batch import build_batch
 from dllm_server.memory import EngineLimits, lifetime_pages
 from dllm_server.models.transformer import Transformer
 from dllm_server.settings import Confidence, Strategy

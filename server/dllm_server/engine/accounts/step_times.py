@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from statistics import median
 
-from dllm_server.engine.messages import StepSums
+from dllm_server.engine.requests.messages import StepSums
 
 WARM_UP_STEPS = 8
 OUTLIER_FACTOR = 4.0

@@ -11,17 +11,17 @@ import structlog
 import torch
 from dllm_kernels.backend import Backend
 
-from dllm_server.engine.admission import Capacity
-from dllm_server.engine.device_memory import DeviceMemory, open_device_memory
+from dllm_server.engine.accounts.device_memory import DeviceMemory, open_device_memory
+from dllm_server.engine.accounts.ledger import MemoryLedger
+from dllm_server.engine.device.kernel_choice import pick_backend, pick_operations
+from dllm_server.engine.device.kv_pool import KvPool
+from dllm_server.engine.device.model_runner import ModelRunner
+from dllm_server.engine.device.profiler import Profile, measure
+from dllm_server.engine.device.rehearsal import rehearse
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.kernel_choice import pick_backend, pick_operations
-from dllm_server.engine.kv_pool import KvPool
-from dllm_server.engine.ledger import MemoryLedger
-from dllm_server.engine.messages import ModelInfo
-from dllm_server.engine.model_runner import ModelRunner
-from dllm_server.engine.profiler import Profile, measure
-from dllm_server.engine.rehearsal import rehearse
-from dllm_server.engine.slots import SlotTable
+from dllm_server.engine.requests.admission import Capacity
+from dllm_server.engine.requests.messages import ModelInfo
+from dllm_server.engine.requests.slots import SlotTable
 from dllm_server.memory import (
     COMPILED_HEAD_ROWS,
     GIB,

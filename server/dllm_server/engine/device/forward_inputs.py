@@ -12,10 +12,10 @@ from dllm_kernels.kv_select import PackGroup
 from dllm_kernels.layout import IntArray, PaddedRows, length_groups, padded_rows, span_ends
 from torch import Tensor
 
-from dllm_server.engine.batch import StepBatch
-from dllm_server.engine.device_table import DeviceTable
-from dllm_server.engine.slots import SlotTable
-from dllm_server.engine.upload import Upload
+from dllm_server.engine.device.device_table import DeviceTable
+from dllm_server.engine.device.upload import Upload
+from dllm_server.engine.requests.slots import SlotTable
+from dllm_server.engine.schedule.batch import StepBatch
 
 _REFRESH_RATIO = 1.5
 _REUSE_RATIO = 2.0  # padded keys cost a block little: fewer groups

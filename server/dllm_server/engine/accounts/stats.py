@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-from dllm_server.engine.batch import StepBatch
-from dllm_server.engine.messages import StepHistogram, StepSums
-from dllm_server.engine.step_times import StepTimes
+from dllm_server.engine.accounts.step_times import StepTimes
+from dllm_server.engine.requests.messages import StepHistogram, StepSums
+from dllm_server.engine.schedule.batch import StepBatch
 
 KINDS = ("refresh", "reuse", "mixed")
 STEP_SECONDS_BOUNDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, float("inf")]

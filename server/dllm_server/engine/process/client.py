@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from dllm_server.engine.messages import (
+from dllm_server.engine.requests.messages import (
     BlockCommitted,
     CanvasUpdate,
     EngineSnapshot,

@@ -12,12 +12,20 @@ import msgspec
 import structlog
 import zmq
 
-from dllm_server.engine.device_memory import is_out_of_memory
-from dllm_server.engine.messages import Cancel, FromEngine, Generate, Ready, Shutdown, StartFailed, ToEngine
-from dllm_server.engine.meter import Meter
-from dllm_server.engine.snapshot import take_snapshot
-from dllm_server.engine.startup import DeviceError, StartedEngine, start
-from dllm_server.engine.tuning import GrowthLimits, TuningWatch
+from dllm_server.engine.accounts.device_memory import is_out_of_memory
+from dllm_server.engine.process.live_tuning import GrowthLimits, TuningWatch
+from dllm_server.engine.process.meter import Meter
+from dllm_server.engine.process.snapshot import take_snapshot
+from dllm_server.engine.process.startup import DeviceError, StartedEngine, start
+from dllm_server.engine.requests.messages import (
+    Cancel,
+    FromEngine,
+    Generate,
+    Ready,
+    Shutdown,
+    StartFailed,
+    ToEngine,
+)
 from dllm_server.memory import BudgetError
 from dllm_server.models.config import ModelError
 from dllm_server.models.progress import loading_bar

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from dllm_kernels.layout import IntArray
 
-from dllm_server.engine.slots import SlotTable
+from dllm_server.engine.requests.slots import SlotTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dllm_server.engine.messages import BlockCommitted, CanvasUpdate
-from dllm_server.engine.request import Request
-from dllm_server.engine.slots import SlotTable
+from dllm_server.engine.requests.messages import BlockCommitted, CanvasUpdate
+from dllm_server.engine.requests.request import Request
+from dllm_server.engine.requests.slots import SlotTable
 
 
 def block_committed(table: SlotTable, request: Request, start: int, end: int) -> BlockCommitted:

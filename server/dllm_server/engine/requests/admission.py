@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dllm_server.engine.messages import Generate
+from dllm_server.engine.requests.messages import Generate
 from dllm_server.memory import lifetime_pages
 
 

@@ -13,9 +13,9 @@ from dllm_kernels.noise import noise_keys
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dllm_server.engine.batch import StepBatch
-from dllm_server.engine.slots import CONFIDENCES, STRATEGIES, SlotTable
-from dllm_server.engine.upload import Upload
+from dllm_server.engine.device.upload import Upload
+from dllm_server.engine.requests.slots import CONFIDENCES, STRATEGIES, SlotTable
+from dllm_server.engine.schedule.batch import StepBatch
 from dllm_server.settings import Confidence, Strategy
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dllm_server.engine.slots import STRATEGIES
+from dllm_server.engine.requests.slots import STRATEGIES
 from dllm_server.settings import Strategy
 
 

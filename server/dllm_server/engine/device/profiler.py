@@ -11,14 +11,14 @@ import torch
 from dllm_kernels.backend import TorchOperations
 from dllm_kernels.lm_head import Sampling
 
-from dllm_server.engine import messages
-from dllm_server.engine.batch import build_batch
-from dllm_server.engine.device_memory import DeviceMemory, is_out_of_memory
-from dllm_server.engine.kv_pool import KvPool
-from dllm_server.engine.messages import Diffusion, Generate
-from dllm_server.engine.model_runner import ModelRunner
-from dllm_server.engine.request import Request
-from dllm_server.engine.slots import SlotTable
+from dllm_server.engine.accounts.device_memory import DeviceMemory, is_out_of_memory
+from dllm_server.engine.device.kv_pool import KvPool
+from dllm_server.engine.device.model_runner import ModelRunner
+from dllm_server.engine.requests import messages
+from dllm_server.engine.requests.messages import Diffusion, Generate
+from dllm_server.engine.requests.request import Request
+from dllm_server.engine.requests.slots import SlotTable
+from dllm_server.engine.schedule.batch import build_batch
 from dllm_server.memory import EngineLimits, lifetime_pages
 from dllm_server.models.transformer import Transformer
 from dllm_server.settings import Confidence, Strategy

@@ -6,8 +6,8 @@ import torch
 from dllm_kernels.backend import Operations
 from torch import Tensor
 
-from dllm_server.engine.forward_inputs import ForwardInputs
-from dllm_server.engine.kv_pool import KvPool
+from dllm_server.engine.device.forward_inputs import ForwardInputs
+from dllm_server.engine.device.kv_pool import KvPool
 
 
 class StepAttention:

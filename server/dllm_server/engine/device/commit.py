@@ -11,9 +11,9 @@ from dllm_kernels.lm_head import Choice
 from dllm_kernels.noise import uniform
 from torch import Tensor
 
-from dllm_server.engine.denoise import choose_commits
-from dllm_server.engine.head_inputs import HeadInputs
-from dllm_server.engine.slots import CONFIDENCES
+from dllm_server.engine.device.denoise import choose_commits
+from dllm_server.engine.device.head_inputs import HeadInputs
+from dllm_server.engine.requests.slots import CONFIDENCES
 from dllm_server.settings import Confidence, Strategy
 
 _BY_RANK = {Strategy.QUOTA, Strategy.THRESHOLD}

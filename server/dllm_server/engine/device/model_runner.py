@@ -11,15 +11,15 @@ from dllm_kernels.backend import TorchOperations
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dllm_server.engine.batch import StepBatch
-from dllm_server.engine.commit import commit
-from dllm_server.engine.device_table import DeviceTable
-from dllm_server.engine.forward_inputs import place_forward
-from dllm_server.engine.head_inputs import place_head
-from dllm_server.engine.kv_pool import KvPool
-from dllm_server.engine.slots import SlotTable
-from dllm_server.engine.step_attention import StepAttention
-from dllm_server.engine.step_graphs import CudaRecorder, StepGraphs
+from dllm_server.engine.device.commit import commit
+from dllm_server.engine.device.device_table import DeviceTable
+from dllm_server.engine.device.forward_inputs import place_forward
+from dllm_server.engine.device.head_inputs import place_head
+from dllm_server.engine.device.kv_pool import KvPool
+from dllm_server.engine.device.step_attention import StepAttention
+from dllm_server.engine.device.step_graphs import CudaRecorder, StepGraphs
+from dllm_server.engine.requests.slots import SlotTable
+from dllm_server.engine.schedule.batch import StepBatch
 from dllm_server.models.transformer import Transformer
 
 

@@ -16,13 +16,13 @@ from dllm_kernels.layout import padded_rows
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dllm_server.engine.batch import StepBatch
-from dllm_server.engine.device_table import DeviceTable
-from dllm_server.engine.forward_inputs import ForwardInputs, pack_columns, pack_group
-from dllm_server.engine.kv_pool import KvPool
-from dllm_server.engine.slots import SlotTable
-from dllm_server.engine.step_attention import StepAttention
-from dllm_server.engine.upload import Upload
+from dllm_server.engine.device.device_table import DeviceTable
+from dllm_server.engine.device.forward_inputs import ForwardInputs, pack_columns, pack_group
+from dllm_server.engine.device.kv_pool import KvPool
+from dllm_server.engine.device.step_attention import StepAttention
+from dllm_server.engine.device.upload import Upload
+from dllm_server.engine.requests.slots import SlotTable
+from dllm_server.engine.schedule.batch import StepBatch
 from dllm_server.models.transformer import Transformer
 
 _WARM_UP_RUNS = 2  # compile, and let libraries allocate their workspaces

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from dllm_server.engine.messages import Generate, RequestStats
+from dllm_server.engine.requests.messages import Generate, RequestStats
 from dllm_server.settings import Strategy
 
 

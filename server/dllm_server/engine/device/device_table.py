@@ -7,8 +7,8 @@ import torch
 from dllm_kernels.commit import MASKED
 from torch import Tensor
 
-from dllm_server.engine.slots import SlotTable
-from dllm_server.engine.upload import Upload
+from dllm_server.engine.device.upload import Upload
+from dllm_server.engine.requests.slots import SlotTable
 
 
 class DeviceTable:

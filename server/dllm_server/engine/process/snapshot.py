@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dllm_server.engine.messages import EngineSnapshot, Window
-from dllm_server.engine.startup import StartedEngine
-from dllm_server.engine.tuning import GrowthLimits, TuningWatch
+from dllm_server.engine.process.live_tuning import GrowthLimits, TuningWatch
+from dllm_server.engine.process.startup import StartedEngine
+from dllm_server.engine.requests.messages import EngineSnapshot, Window
 
 
 def take_snapshot(

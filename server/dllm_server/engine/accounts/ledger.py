@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dllm_server.engine.device_memory import DeviceMemory
+from dllm_server.engine.accounts.device_memory import DeviceMemory
 from dllm_server.memory import Budget
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from dllm_kernels.layout import IntArray
 from numpy.typing import NDArray
 
-from dllm_server.engine.request import Request
+from dllm_server.engine.requests.request import Request
 from dllm_server.memory import kept_context_tokens
 from dllm_server.settings import Confidence, Strategy
 

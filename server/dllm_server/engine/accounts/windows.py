@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dllm_server.engine.messages import Window
+from dllm_server.engine.requests.messages import Window
 
 KEPT_WINDOWS = 12
 

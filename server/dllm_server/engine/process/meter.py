@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from dllm_server.engine.accounts.ledger import MemoryLedger
+from dllm_server.engine.accounts.windows import Load, WindowLog
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.ledger import MemoryLedger
-from dllm_server.engine.windows import Load, WindowLog
 
 
 class Meter:

@@ -1,0 +1,1 @@
+"""Which requests run next and in which phase, and the flat batch that this makes."""
