@@ -7,19 +7,19 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
-from dllm_server.api.admission import Admission
-from dllm_server.api.auth import BearerAuth, KeyFile
-from dllm_server.api.body_limit import BodyLimit
-from dllm_server.api.chat import chat_router
-from dllm_server.api.completions import completions_router
-from dllm_server.api.errors import ErrorResponse, install_error_handlers
-from dllm_server.api.health import health_router, package_version
-from dllm_server.api.leaving import Leaving
-from dllm_server.api.lifecycle import Lifecycle
-from dllm_server.api.models import models_router
-from dllm_server.api.plan import Limits
+from dllm_server.api.answers.plan import Limits
+from dllm_server.api.guards.admission import Admission
+from dllm_server.api.guards.auth import BearerAuth, KeyFile
+from dllm_server.api.guards.body_limit import BodyLimit
+from dllm_server.api.guards.leaving import Leaving
+from dllm_server.api.guards.lifecycle import Lifecycle
+from dllm_server.api.routes.chat import chat_router
+from dllm_server.api.routes.completions import completions_router
+from dllm_server.api.routes.health import health_router, package_version
+from dllm_server.api.routes.models import models_router
+from dllm_server.api.routes.tokens import tokens_router
+from dllm_server.api.schemas.errors import ErrorResponse, install_error_handlers
 from dllm_server.api.service import Service
-from dllm_server.api.tokens import tokens_router
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import Tokenizer
 from dllm_server.settings import ApiSettings, DiffusionSettings

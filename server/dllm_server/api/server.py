@@ -16,9 +16,9 @@ import uvicorn
 import uvloop
 
 from dllm_server.api.app import create_app, create_service
-from dllm_server.api.auth import KeyFile, open_keys
-from dllm_server.api.errors import engine_dead, shutting_down
-from dllm_server.api.lifecycle import ServingState
+from dllm_server.api.guards.auth import KeyFile, open_keys
+from dllm_server.api.guards.lifecycle import ServingState
+from dllm_server.api.schemas.errors import engine_dead, shutting_down
 from dllm_server.api.service import Service
 from dllm_server.engine.process.client import EngineStartError
 from dllm_server.engine.process.worker import ProcessEngineClient, start_engine

@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dllm_server.api.admission import Admission
-from dllm_server.api.errors import invalid_request, unknown_model
-from dllm_server.api.generation import Generation
-from dllm_server.api.lifecycle import Lifecycle
-from dllm_server.api.plan import ChoicePlan, Limits
-from dllm_server.api.request_schemas import ChatMessage
+from dllm_server.api.answers.generation import Generation
+from dllm_server.api.answers.plan import ChoicePlan, Limits
+from dllm_server.api.guards.admission import Admission
+from dllm_server.api.guards.lifecycle import Lifecycle
+from dllm_server.api.schemas.errors import invalid_request, unknown_model
+from dllm_server.api.schemas.requests import ChatMessage
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import Message, Tokenizer, TokenizerError
 from dllm_server.settings import ApiSettings

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import httpx
 from dllm_server.api.app import create_service
-from dllm_server.api.auth import open_keys
+from dllm_server.api.guards.auth import open_keys
 from dllm_server.api.server import Server, bind
 from dllm_server.api.service import Service
 from dllm_server.models.tokenizer import Tokenizer, load_tokenizer

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from dllm_server.api.detokenizer import REPLACEMENT, Decode, Detokenizer
+from dllm_server.api.text.detokenizer import REPLACEMENT, Decode, Detokenizer
 from dllm_server.models.tokenizer import load_tokenizer
 from hypothesis import assume, given
 from hypothesis import strategies as st

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from dllm_server.api.auth import KeyFile
+from dllm_server.api.guards.auth import KeyFile
 from scripted_server import ScriptedServer
 
 

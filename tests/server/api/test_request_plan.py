@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from dllm_server.api.errors import ApiError
-from dllm_server.api.plan import ChoicePlan, Limits, Prompt, choice_seed, plan_choices
-from dllm_server.api.request_schemas import CompletionRequest
+from dllm_server.api.answers.plan import ChoicePlan, Limits, Prompt, choice_seed, plan_choices
+from dllm_server.api.schemas.errors import ApiError
+from dllm_server.api.schemas.requests import CompletionRequest
 from dllm_server.settings import DiffusionSettings, Strategy, UnmaskingSettings
 from scripted_engine import make_model
 

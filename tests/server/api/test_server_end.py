@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from dllm_server.api.app import create_app, create_service
-from dllm_server.api.lifecycle import Lifecycle, ServingState
+from dllm_server.api.guards.lifecycle import Lifecycle, ServingState
 from dllm_server.engine.requests.messages import Generate
 from dllm_server.models.tokenizer import load_tokenizer
 from dllm_server.settings import ApiSettings, DiffusionSettings

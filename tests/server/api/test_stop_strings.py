@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from dllm_server.api.stop_strings import StopScanner
-from dllm_server.api.stream import ChoiceText
+from dllm_server.api.text.stop_strings import StopScanner
+from dllm_server.api.text.stream import ChoiceText
 from hypothesis import given
 from hypothesis import strategies as st
 

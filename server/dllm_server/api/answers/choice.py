@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
 
-from dllm_server.api.detokenizer import Decode
-from dllm_server.api.errors import engine_dead, engine_failure, shutting_down
-from dllm_server.api.plan import ChoicePlan
-from dllm_server.api.response_schemas import FinishName
-from dllm_server.api.stream import ChoiceText
+from dllm_server.api.answers.plan import ChoicePlan
+from dllm_server.api.schemas.errors import engine_dead, engine_failure, shutting_down
+from dllm_server.api.schemas.responses import FinishName
+from dllm_server.api.text.detokenizer import Decode
+from dllm_server.api.text.stream import ChoiceText
 from dllm_server.engine.process.client import EngineClient, EngineDeadError, RequestEvent
 from dllm_server.engine.requests.messages import (
     BlockCommitted,

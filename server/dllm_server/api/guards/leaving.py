@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dllm_server.api.lifecycle import Lifecycle, ServingState
+from dllm_server.api.guards.lifecycle import Lifecycle, ServingState
 
 
 class Leaving:

@@ -11,7 +11,7 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dllm_server.api.errors import wrong_key
+from dllm_server.api.schemas.errors import wrong_key
 
 log = structlog.get_logger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dllm_server.api.detokenizer import Decode, Detokenizer
-from dllm_server.api.stop_strings import StopScanner
+from dllm_server.api.text.detokenizer import Decode, Detokenizer
+from dllm_server.api.text.stop_strings import StopScanner
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from dllm_server.api.errors import client_left
+from dllm_server.api.schemas.errors import client_left
 
 Result = TypeVar("Result")
 

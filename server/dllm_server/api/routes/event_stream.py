@@ -9,12 +9,12 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from dllm_server.api.admission import Admission
-from dllm_server.api.answer import AnswerFormat, AnswerHeader, ChoiceResult, stats_of, usage_of
-from dllm_server.api.choice import ChoiceCanvas, ChoiceEnd, ChoiceEvent
-from dllm_server.api.errors import ApiError
-from dllm_server.api.generation import Generation
-from dllm_server.api.response_schemas import CanvasEvent
+from dllm_server.api.answers.answer import AnswerFormat, AnswerHeader, ChoiceResult, stats_of, usage_of
+from dllm_server.api.answers.choice import ChoiceCanvas, ChoiceEnd, ChoiceEvent
+from dllm_server.api.answers.generation import Generation
+from dllm_server.api.guards.admission import Admission
+from dllm_server.api.schemas.errors import ApiError
+from dllm_server.api.schemas.responses import CanvasEvent
 from dllm_server.telemetry.request_metrics import outcome_of
 
 log = structlog.get_logger(__name__)

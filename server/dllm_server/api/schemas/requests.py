@@ -17,8 +17,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from dllm_server.api.prompt_input import check_content, check_prompt
-from dllm_server.api.unsupported import drop_neutral_message_fields, drop_neutral_parameters
+from dllm_server.api.schemas.prompt_input import check_content, check_prompt
+from dllm_server.api.schemas.unsupported import drop_neutral_message_fields, drop_neutral_parameters
 from dllm_server.settings import DiffusionSettings
 
 Text = Annotated[str, Strict()]

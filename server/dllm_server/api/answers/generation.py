@@ -9,10 +9,10 @@ from contextlib import aclosing
 
 import structlog
 
-from dllm_server.api.choice import ChoiceDelta, ChoiceEnd, ChoiceEvent, run_choice
-from dllm_server.api.detokenizer import Decode
-from dllm_server.api.errors import ApiError, timed_out
-from dllm_server.api.plan import ChoicePlan
+from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd, ChoiceEvent, run_choice
+from dllm_server.api.answers.plan import ChoicePlan
+from dllm_server.api.schemas.errors import ApiError, timed_out
+from dllm_server.api.text.detokenizer import Decode
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.telemetry.request_metrics import RequestMetrics
 

@@ -6,9 +6,9 @@ import asyncio
 
 from fastapi import APIRouter
 
-from dllm_server.api.errors import invalid_request
-from dllm_server.api.request_schemas import DetokenizeRequest, TokenizeRequest
-from dllm_server.api.response_schemas import Detokenized, Tokenized
+from dllm_server.api.schemas.errors import invalid_request
+from dllm_server.api.schemas.requests import DetokenizeRequest, TokenizeRequest
+from dllm_server.api.schemas.responses import Detokenized, Tokenized
 from dllm_server.api.service import Service
 
 

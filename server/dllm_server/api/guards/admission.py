@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from dllm_server.api.errors import ApiError, engine_dead, invalid_request, queue_full, shutting_down
-from dllm_server.api.generation import Generation
-from dllm_server.api.lifecycle import Lifecycle, ServingState
+from dllm_server.api.answers.generation import Generation
+from dllm_server.api.guards.lifecycle import Lifecycle, ServingState
+from dllm_server.api.schemas.errors import ApiError, engine_dead, invalid_request, queue_full, shutting_down
 
 
 class Admission:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from dllm_server.api.response_schemas import ModelCard, ModelList
+from dllm_server.api.schemas.responses import ModelCard, ModelList
 from dllm_server.api.service import Service
 
 

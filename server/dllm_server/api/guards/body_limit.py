@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dllm_server.api.errors import body_too_large
+from dllm_server.api.schemas.errors import body_too_large
 
 
 class BodyLimit:

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from dllm_server.api.choice import ChoiceDelta, ChoiceEnd
-from dllm_server.api.plan import ChoicePlan
-from dllm_server.api.response_schemas import Chunk, DllmStats, FinishName, Usage
+from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd
+from dllm_server.api.answers.plan import ChoicePlan
+from dllm_server.api.schemas.responses import Chunk, DllmStats, FinishName, Usage
 from dllm_server.engine.requests.messages import RequestStats
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dllm_server.api.errors import context_too_long, invalid_request, validation_error
-from dllm_server.api.request_schemas import GenerationRequest
+from dllm_server.api.schemas.errors import context_too_long, invalid_request, validation_error
+from dllm_server.api.schemas.requests import GenerationRequest
 from dllm_server.engine.requests.messages import Diffusion, Generate, ModelInfo, Sampling
 from dllm_server.settings import DiffusionSettings
 

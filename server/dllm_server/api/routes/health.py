@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dllm_server.api.errors import engine_dead, shutting_down
-from dllm_server.api.lifecycle import ServingState
-from dllm_server.api.response_schemas import Health, Version
+from dllm_server.api.guards.lifecycle import ServingState
+from dllm_server.api.schemas.errors import engine_dead, shutting_down
+from dllm_server.api.schemas.responses import Health, Version
 from dllm_server.api.service import Service
 
 

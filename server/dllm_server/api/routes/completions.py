@@ -9,13 +9,13 @@ from itertools import accumulate
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dllm_server.api.answer import AnswerHeader, ChoiceResult, stats_of, usage_of
-from dllm_server.api.chat import STREAM_DOCS
-from dllm_server.api.choice import ChoiceDelta, ChoiceEnd
-from dllm_server.api.plan import Prompt, plan_choices
-from dllm_server.api.request_schemas import CompletionRequest
-from dllm_server.api.respond import respond
-from dllm_server.api.response_schemas import (
+from dllm_server.api.answers.answer import AnswerHeader, ChoiceResult, stats_of, usage_of
+from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd
+from dllm_server.api.answers.plan import Prompt, plan_choices
+from dllm_server.api.routes.chat import STREAM_DOCS
+from dllm_server.api.routes.respond import respond
+from dllm_server.api.schemas.requests import CompletionRequest
+from dllm_server.api.schemas.responses import (
     Completion,
     CompletionChoice,
     CompletionChunk,

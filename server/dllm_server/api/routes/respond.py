@@ -8,13 +8,13 @@ from contextlib import aclosing
 from fastapi import Request
 from fastapi.responses import Response
 
-from dllm_server.api.answer import AnswerFormat, ChoiceResult
-from dllm_server.api.choice import ChoiceCanvas, ChoiceEvent
-from dllm_server.api.disconnect import run_while_connected
-from dllm_server.api.event_stream import EventStream
-from dllm_server.api.generation import Generation
-from dllm_server.api.plan import ChoicePlan
-from dllm_server.api.request_schemas import GenerationRequest
+from dllm_server.api.answers.answer import AnswerFormat, ChoiceResult
+from dllm_server.api.answers.choice import ChoiceCanvas, ChoiceEvent
+from dllm_server.api.answers.generation import Generation
+from dllm_server.api.answers.plan import ChoicePlan
+from dllm_server.api.guards.disconnect import run_while_connected
+from dllm_server.api.routes.event_stream import EventStream
+from dllm_server.api.schemas.requests import GenerationRequest
 from dllm_server.api.service import Service
 
 

@@ -1,0 +1,1 @@
+"""What stands before the work: keys, limits, admission, and the server's own state."""

@@ -1,0 +1,1 @@
+"""Endpoints, and how a generation becomes their response."""

@@ -1,0 +1,1 @@
+"""From tokens to the text that may be shown. Imports no other room."""
