@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import API_VERSION, KIND
-from dllm_operator.kinds import RESOURCE
-from dllm_operator.kube import Kind, Kube
-from dllm_operator.labels import INSTANCE
+from dllm_operator.cluster.kinds import RESOURCE
+from dllm_operator.cluster.kube import Kind, Kube
+from dllm_operator.cluster.labels import INSTANCE
 from kubernetes.aio.client import AppsV1Api
 from kubernetes.aio.watch import Watch
 

@@ -1,1 +1,1 @@
-"""The Kubernetes operator of dLLM-Serve. Only its package exists so far."""
+"""The Kubernetes operator of dLLM-Serve."""

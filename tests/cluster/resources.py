@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dllm_operator.api.v1alpha1 import API_VERSION, KIND
-from dllm_operator.kinds import (
+from dllm_operator.cluster.kinds import (
     AUTOSCALER,
     BY_KIND,
     CORE_CHILDREN,
@@ -20,8 +20,8 @@ from dllm_operator.kinds import (
     POD,
     RESOURCE,
 )
-from dllm_operator.kube import Kind
-from dllm_operator.labels import INSTANCE, MANAGED_BY, MANAGER
+from dllm_operator.cluster.kube import Kind
+from dllm_operator.cluster.labels import INSTANCE, MANAGED_BY, MANAGER
 from kubernetes import config
 from kubernetes.client.exceptions import ApiException
 

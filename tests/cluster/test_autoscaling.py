@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from dllm_operator.kinds import BY_KIND, definition_name
-from dllm_operator.observe import Integration
+from dllm_operator.cluster.kinds import BY_KIND, definition_name
+from dllm_operator.cluster.observe import Integration
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.resources import Fields, Manifest, Objects, Serving, eventually

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from dllm_operator.pod_setup import SET_UP_SECONDS
+from dllm_operator.cluster.pod_setup import SET_UP_SECONDS
 from dllm_server.termination import Termination, TerminationReason
 
 from tests.cluster.cluster import Cluster

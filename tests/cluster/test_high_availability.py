@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dllm_operator.kinds import POD
-from dllm_operator.kube import Kube
+from dllm_operator.cluster.kinds import POD
+from dllm_operator.cluster.kube import Kube
 
 from tests.cluster.cluster import Cluster, CommandError
 from tests.cluster.conftest import RELEASE_NAMESPACE

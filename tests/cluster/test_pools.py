@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from dllm_operator.pools import PRODUCT, pool_name
+from dllm_operator.cluster.pools import PRODUCT, pool_name
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.resources import Fields, Manifest, Objects, Serving, eventually

@@ -10,7 +10,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from dllm_operator.kube import Kube
+from dllm_operator.cluster.kube import Kube
 
 from benchmarks.operator import OperatorFigures, measure
 from tests.cluster.cluster import Cluster

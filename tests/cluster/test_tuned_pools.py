@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from dllm_operator.kinds import BY_KIND
+from dllm_operator.cluster.kinds import BY_KIND
 from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE
 from prometheus_client.parser import text_string_to_metric_families
 

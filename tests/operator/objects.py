@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import API_VERSION, KIND, DLLMDeploymentSpec
-from dllm_operator.cluster_view import ClusterView
-from dllm_operator.kube import FIELD_MANAGER, Kind, KubeError
-from dllm_operator.labels import child_labels
-from dllm_operator.observe import Manifest, Observed
-from dllm_operator.plan import plan
-from dllm_operator.planner import Planner
-from dllm_operator.pools import GpuType, Node
+from dllm_operator.cluster.cluster_view import ClusterView
+from dllm_operator.cluster.kube import FIELD_MANAGER, Kind, KubeError
+from dllm_operator.cluster.labels import child_labels
+from dllm_operator.cluster.observe import Manifest, Observed
+from dllm_operator.cluster.pools import GpuType, Node
+from dllm_operator.cluster.profile_store import ProfileStore
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.planning.book import TuningBook
+from dllm_operator.planning.plan import plan
+from dllm_operator.planning.planner import Planner
 from dllm_operator.render import PodDefaults, render
-from dllm_operator.resource import Resource
-from dllm_operator.tuning.book import TuningBook
-from dllm_operator.tuning.profile_store import ProfileStore
 
 NAME, NAMESPACE, UID = "chat", "team-a", "0f9a"
 DEFAULTS = PodDefaults("example.local/dllm-server:dev")

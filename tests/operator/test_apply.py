@@ -4,14 +4,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from dllm_operator.apply import REPLICAS_MANAGER, Applier
-from dllm_operator.cluster_view import ClusterView
-from dllm_operator.kinds import BY_KIND
-from dllm_operator.kube import KubeError
-from dllm_operator.observe import Integration, Manifest
-from dllm_operator.plan import plan
+from dllm_operator.cluster.cluster_view import ClusterView
+from dllm_operator.cluster.kinds import BY_KIND
+from dllm_operator.cluster.kube import KubeError
+from dllm_operator.cluster.observe import Integration, Manifest
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.planning.plan import plan
 from dllm_operator.render import render
-from dllm_operator.resource import Resource
+from dllm_operator.writing.apply import REPLICAS_MANAGER, Applier
 
 from tests.operator.objects import (
     DEFAULTS,

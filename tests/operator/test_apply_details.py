@@ -4,10 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from dllm_operator.apply import Applier
-from dllm_operator.cluster_view import ClusterView
-from dllm_operator.plan import plan
+from dllm_operator.cluster.cluster_view import ClusterView
+from dllm_operator.planning.plan import plan
 from dllm_operator.render import render
+from dllm_operator.writing.apply import Applier
 
 from tests.operator.objects import DEFAULTS, NAMESPACE, FakeKube, make_gpu, make_observed, make_resource
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from dllm_operator.cluster_view import LOST_SECONDS, REPLICA_OWNERS, ClusterView, Table
-from dllm_operator.kinds import CHILDREN, INTEGRATION_CHILDREN, definition_name
-from dllm_operator.observe import ChildKey, Integration, Manifest
+from dllm_operator.cluster.cluster_view import LOST_SECONDS, REPLICA_OWNERS, ClusterView, Table
+from dllm_operator.cluster.kinds import CHILDREN, INTEGRATION_CHILDREN, definition_name
+from dllm_operator.cluster.observe import ChildKey, Integration, Manifest
 
 from tests.operator.objects import NAMESPACE, make_deployment, make_node_body, make_pod, make_resource
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from dllm_operator.cluster_view import ClusterView
-from dllm_operator.kinds import CHILDREN
-from dllm_operator.observe import Manifest
+from dllm_operator.cluster.cluster_view import ClusterView
+from dllm_operator.cluster.kinds import CHILDREN
+from dllm_operator.cluster.observe import Manifest
 
 from tests.operator.objects import NAMESPACE, make_deployment, make_node_body, make_resource
 

@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 from dllm_operator.api.v1alpha1 import Condition as StatusCondition
 from dllm_operator.api.v1alpha1 import ConditionType
-from dllm_operator.conditions import MAX_MESSAGE, Condition, merge_conditions, timestamp, transitions
+from dllm_operator.reporting.conditions import (
+    MAX_MESSAGE,
+    Condition,
+    merge_conditions,
+    timestamp,
+    transitions,
+)
 
 READY, SPEC, SCHEDULED = ConditionType.READY, ConditionType.SPEC_VALID, ConditionType.POOLS_SCHEDULED
 FIRST = datetime(2026, 1, 1, 12, 0, 0, 999999, tzinfo=UTC)

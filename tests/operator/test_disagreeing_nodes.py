@@ -4,7 +4,7 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from dllm_operator.pools import GpuType, Node, gpu_types
+from dllm_operator.cluster.pools import GpuType, Node, gpu_types
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,9 +4,9 @@ import copy
 from typing import Any
 
 import pytest
-from dllm_operator.drift import has_drifted, with_hash
-from dllm_operator.labels import SPEC_HASH
-from dllm_operator.observe import Manifest
+from dllm_operator.cluster.labels import SPEC_HASH
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.writing.drift import has_drifted, with_hash
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from dllm_operator.election import Lock
-from dllm_operator.kube import Kube
+from dllm_operator.cluster.kube import Kube
+from dllm_operator.process.election import Lock
 from kubernetes.aio.client import ApiClient, Configuration, V1Lease, V1LeaseSpec
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection

@@ -5,7 +5,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from dllm_operator.failures import (
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.cluster.pod_setup import SET_UP_SECONDS
+from dllm_operator.reporting.failures import (
     MAX_MESSAGE,
     Failure,
     FailureReason,
@@ -14,8 +16,6 @@ from dllm_operator.failures import (
     shorten,
     worst_failure,
 )
-from dllm_operator.observe import Manifest
-from dllm_operator.pod_setup import SET_UP_SECONDS
 from dllm_server.termination import Termination, TerminationReason
 
 from tests.operator.objects import make_container, make_pod

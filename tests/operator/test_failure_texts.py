@@ -1,8 +1,15 @@
 from __future__ import annotations
 
 import pytest
-from dllm_operator.failures import MAX_MESSAGE, Failure, FailureReason, classify, shorten, worst_failure
-from dllm_operator.observe import Manifest
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.reporting.failures import (
+    MAX_MESSAGE,
+    Failure,
+    FailureReason,
+    classify,
+    shorten,
+    worst_failure,
+)
 from dllm_server.termination import Termination, TerminationReason
 
 from tests.operator.objects import make_container, make_pod

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from dllm_operator.pools import MAX_POOL_NAME, find_type, gpu_types, normalise_product, pool_name
+from dllm_operator.cluster.pools import MAX_POOL_NAME, find_type, gpu_types, normalise_product, pool_name
 from hypothesis import given
 from hypothesis import strategies as st
 

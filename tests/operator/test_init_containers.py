@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from dllm_operator.failures import FailureReason, classify
-from dllm_operator.observe import Manifest
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.reporting.failures import FailureReason, classify
 
 from tests.operator.objects import make_container, make_pod
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from dllm_operator.kinds import CHILDREN, DEPLOYMENT, NODE, POD, RESOURCE
-from dllm_operator.kube import Kind, Kube, KubeError
+from dllm_operator.cluster.kinds import CHILDREN, DEPLOYMENT, NODE, POD, RESOURCE
+from dllm_operator.cluster.kube import Kind, Kube, KubeError
 from kubernetes.aio.client import ApiClient, Configuration
 
 HANGS_UP = 599

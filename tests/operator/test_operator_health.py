@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from dllm_operator.health import AUDIT_MISSED_SECONDS, STALLED_SECONDS, Health, serve_health
-from dllm_operator.telemetry import OperatorMetrics
+from dllm_operator.process.health import AUDIT_MISSED_SECONDS, STALLED_SECONDS, Health, serve_health
+from dllm_operator.process.telemetry import OperatorMetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from dllm_operator.api.crd import crd
-from dllm_operator.cli import main
-from dllm_operator.settings import LogFormat, OperatorSettings
+from dllm_operator.process.cli import main
+from dllm_operator.process.settings import LogFormat, OperatorSettings
 from pydantic import ValidationError
 
 IMAGE = "example.local/dllm-server:dev"

@@ -3,9 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from dllm_operator.labels import child_name
-from dllm_operator.observe import Integration
-from dllm_operator.plan import GPU_TOLERATION, Plan, divide, plan
+from dllm_operator.cluster.labels import child_name
+from dllm_operator.cluster.observe import Integration
+from dllm_operator.planning.plan import GPU_TOLERATION, Plan, divide, plan
 from hypothesis import given
 from hypothesis import strategies as st
 

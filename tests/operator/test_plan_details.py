@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from dllm_operator.plan import GPU_TOLERATION, Plan, plan
+from dllm_operator.planning.plan import GPU_TOLERATION, Plan, plan
 
 from tests.operator.objects import make_gpu, make_observed, make_spec
 

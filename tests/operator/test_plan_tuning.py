@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from dllm_operator.labels import TUNING_RESTART
-from dllm_operator.observe import Manifest, Observed
-from dllm_operator.plan import Plan, plan
+from dllm_operator.cluster.labels import TUNING_RESTART
+from dllm_operator.cluster.observe import Manifest, Observed
+from dllm_operator.planning.plan import Plan, plan
 from dllm_operator.render import render
 from dllm_operator.tuning.record import PoolTuning
 from dllm_operator.tuning.setting import Setting

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from dllm_operator.cluster_view import ClusterView
-from dllm_operator.kinds import BY_KIND
-from dllm_operator.kube import KubeError
-from dllm_operator.observe import Manifest
-from dllm_operator.reconciler import ReconcileError, Reconciler
+from dllm_operator.cluster.cluster_view import ClusterView
+from dllm_operator.cluster.kinds import BY_KIND
+from dllm_operator.cluster.kube import KubeError
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.process.reconciler import ReconcileError, Reconciler
 
 from tests.operator.objects import (
     DEFAULTS,

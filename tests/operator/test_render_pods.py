@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from dllm_operator.observe import Manifest
+from dllm_operator.cluster.observe import Manifest
 from dllm_operator.render.pod import EXIT_SECONDS
 from dllm_server.settings import TuningFile
 

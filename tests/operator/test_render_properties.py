@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from dllm_operator.drift import has_drifted, with_hash
-from dllm_operator.kinds import BY_KIND
-from dllm_operator.observe import Integration, Observed
-from dllm_operator.resource import Resource
+from dllm_operator.cluster.kinds import BY_KIND
+from dllm_operator.cluster.observe import Integration, Observed
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.writing.drift import has_drifted, with_hash
 from dllm_server.settings import ServeSettings
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st

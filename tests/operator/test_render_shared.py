@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from dllm_operator.observe import Integration, Manifest
+from dllm_operator.cluster.observe import Integration, Manifest
 
 from tests.operator.objects import UID, by_kind, make_gpu, make_observed, make_resource, only, render_resource
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dllm_operator.apply import Applier
-from dllm_operator.cluster_view import ClusterView
-from dllm_operator.kube import Kind
-from dllm_operator.observe import Manifest
+from dllm_operator.cluster.cluster_view import ClusterView
+from dllm_operator.cluster.kube import Kind
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.writing.apply import Applier
 
 from tests.operator.objects import (
     FakeKube,

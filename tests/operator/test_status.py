@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from dllm_operator.api.v1alpha1 import ConditionType, DLLMDeploymentStatus
-from dllm_operator.conditions import merge_conditions
-from dllm_operator.observe import ChildKey, Integration, Manifest
-from dllm_operator.plan import plan
-from dllm_operator.status import Situation, conditions, situation, status_fields
+from dllm_operator.cluster.observe import ChildKey, Integration, Manifest
+from dllm_operator.planning.plan import plan
+from dllm_operator.reporting.conditions import merge_conditions
+from dllm_operator.reporting.status import Situation, conditions, situation, status_fields
 
 from tests.operator.objects import (
     make_container,

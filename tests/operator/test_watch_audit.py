@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dllm_operator.watch_audit import WatchAudit
+from dllm_operator.watching.watch_audit import WatchAudit
 
 
 def audited(*looks: tuple[dict[str, int], dict[str, int]]) -> WatchAudit:

@@ -6,7 +6,12 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import pytest
-from dllm_operator.work_queue import FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS, QueueObserver, WorkQueue
+from dllm_operator.watching.work_queue import (
+    FIRST_RETRY_SECONDS,
+    LAST_RETRY_SECONDS,
+    QueueObserver,
+    WorkQueue,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

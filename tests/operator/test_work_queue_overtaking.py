@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dllm_operator.work_queue import WorkQueue
+from dllm_operator.watching.work_queue import WorkQueue
 
 from tests.operator.virtual_time import run_virtual
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec
-from dllm_operator.observe import Integration, Manifest
-from dllm_operator.plan import Plan
+from dllm_operator.cluster.observe import Integration, Manifest
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.planning.plan import Plan
 from dllm_operator.render.integrations import inference_pool, pod_monitor, scaled_object
 from dllm_operator.render.pod import PodDefaults
 from dllm_operator.render.pool import deployment, tuning_config_map
@@ -15,7 +16,6 @@ from dllm_operator.render.shared import (
     service,
     service_account,
 )
-from dllm_operator.resource import Resource
 
 __all__ = ["PodDefaults", "render"]
 

@@ -17,7 +17,7 @@ from dllm_operator.api.v1alpha1 import (
     ModelSource,
     PvcSource,
 )
-from dllm_operator.plan import PoolPlan
+from dllm_operator.planning.plan import PoolPlan
 
 LEAVE_SECONDS = 5
 CACHE = PurePosixPath("/var/cache/dllm")

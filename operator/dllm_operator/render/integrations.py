@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import AutoscalingSpec, InferencePoolSpec, MetricName
-from dllm_operator.labels import pod_selector
-from dllm_operator.observe import Manifest
-from dllm_operator.plan import PoolPlan
+from dllm_operator.cluster.labels import pod_selector
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.planning.plan import PoolPlan
 from dllm_operator.render.metadata import manifest
-from dllm_operator.resource import Resource
 
 SERIES = {
     MetricName.WAITING: "vllm:num_requests_waiting",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dllm_operator.labels import child_labels
-from dllm_operator.observe import Manifest
-from dllm_operator.resource import Resource
+from dllm_operator.cluster.labels import child_labels
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.cluster.resource import Resource
 
 
 def manifest(

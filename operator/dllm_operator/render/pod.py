@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, EmbeddedSource, HubSource, ModelSource, PvcSource
-from dllm_operator.labels import ENGINE_TYPE, TUNING_RESTART, child_labels, child_name, pod_selector
-from dllm_operator.observe import Manifest
-from dllm_operator.plan import PoolPlan
+from dllm_operator.cluster.labels import ENGINE_TYPE, TUNING_RESTART, child_labels, child_name, pod_selector
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.planning.plan import PoolPlan
 from dllm_operator.render.engine_env import (
     CACHE,
     KEYS_FILE,
@@ -19,7 +20,6 @@ from dllm_operator.render.engine_env import (
     api_keys_secret,
     engine_env,
 )
-from dllm_operator.resource import Resource
 
 CONTAINER = "engine"
 USER_ID = 65532

@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec
-from dllm_operator.labels import pod_selector
-from dllm_operator.observe import Manifest
-from dllm_operator.plan import PoolPlan
+from dllm_operator.cluster.labels import pod_selector
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.planning.plan import PoolPlan
 from dllm_operator.render.engine_env import TUNING_FILE, tuning_document
 from dllm_operator.render.metadata import manifest
 from dllm_operator.render.pod import PodDefaults, pod_template, tuning_name
-from dllm_operator.resource import Resource
 from dllm_operator.tuning.pool_start import live_settings
 
 PROGRESS_MARGIN_SECONDS = 300  # scheduling and image pull, before the startup probe counts

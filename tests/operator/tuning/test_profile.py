@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from dllm_operator.cluster.profile_store import ProfileStore
 from dllm_operator.tuning.pool_start import lasting_settings, live_settings, pool_tuning, start_settings
 from dllm_operator.tuning.profile import (
     MOST_PROFILES,
@@ -18,7 +19,6 @@ from dllm_operator.tuning.profile import (
     make_profile,
     parse_profiles,
 )
-from dllm_operator.tuning.profile_store import ProfileStore
 from dllm_operator.tuning.record import Memory, PoolTuning
 from dllm_operator.tuning.setting import Setting
 from dllm_operator.tuning.state import CALM_WINDOWS, TuningState

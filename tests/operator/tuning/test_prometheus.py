@@ -8,9 +8,9 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from dllm_operator.tuning.prometheus import query
+from dllm_operator.observing.prometheus import query
+from dllm_operator.observing.scrape import Scrape
 from dllm_operator.tuning.reading import parse_reading
-from dllm_operator.tuning.scrape import Scrape
 from engine_metrics import make_snapshot, make_window, metrics_text
 from prometheus_client.parser import text_string_to_metric_families
 

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 from aiohttp import web
-from dllm_operator.tuning import scrape as module
-from dllm_operator.tuning.scrape import Scrape, scrape
+from dllm_operator.observing import scrape as module
+from dllm_operator.observing.scrape import Scrape, scrape
 from engine_metrics import make_snapshot, make_window, metrics_text
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

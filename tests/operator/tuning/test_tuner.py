@@ -11,11 +11,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from dllm_operator.cluster_view import ClusterView
-from dllm_operator.observe import Manifest
-from dllm_operator.reconciler import Reconciler
+from dllm_operator.cluster.cluster_view import ClusterView
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.observing.tuner import MOST_BETWEEN_SCRAPES, Tuner, TuningObserver
+from dllm_operator.process.reconciler import Reconciler
 from dllm_operator.tuning.reading import merged, parse_reading
-from dllm_operator.tuning.tuner import MOST_BETWEEN_SCRAPES, Tuner, TuningObserver
 from engine_metrics import MIB, make_snapshot, make_window, metrics_text
 
 from tests.operator.objects import (

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import structlog
 
-from dllm_operator.cluster_view import REPLICA_OWNERS, ClusterView
-from dllm_operator.drift import has_drifted, with_hash
-from dllm_operator.kinds import BY_KIND
-from dllm_operator.kube import FIELD_MANAGER, Kind, Kube, KubeError
-from dllm_operator.labels import SPEC_HASH
-from dllm_operator.observe import ChildKey, Manifest
-from dllm_operator.plan import PoolPlan
-from dllm_operator.resource import Resource
+from dllm_operator.cluster.cluster_view import REPLICA_OWNERS, ClusterView
+from dllm_operator.cluster.kinds import BY_KIND
+from dllm_operator.cluster.kube import FIELD_MANAGER, Kind, Kube, KubeError
+from dllm_operator.cluster.labels import SPEC_HASH
+from dllm_operator.cluster.observe import ChildKey, Manifest
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.planning.plan import PoolPlan
+from dllm_operator.writing.drift import has_drifted, with_hash
 
 log = structlog.get_logger(__name__)
 

@@ -13,22 +13,22 @@ import aiohttp
 import structlog
 
 from dllm_operator.api.v1alpha1 import Device, DLLMDeploymentSpec, TuningMode
-from dllm_operator.cluster_view import ClusterView, ResourceKey
-from dllm_operator.failures import MemoryEnd, classify, is_serving, memory_ends
-from dllm_operator.labels import POOL
-from dllm_operator.observe import Manifest
-from dllm_operator.plan import PoolPlan
-from dllm_operator.planner import Planner
-from dllm_operator.resource import Resource
-from dllm_operator.status import situation
+from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
+from dllm_operator.cluster.labels import POOL
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.cluster.profile_store import ProfileStore
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.observing.prometheus import query
+from dllm_operator.observing.scrape import Scrape, scrape
+from dllm_operator.planning.plan import PoolPlan
+from dllm_operator.planning.planner import Planner
+from dllm_operator.reporting.failures import MemoryEnd, classify, is_serving, memory_ends
+from dllm_operator.reporting.status import situation
 from dllm_operator.tuning.decision import Decision
 from dllm_operator.tuning.look import Outcome, Surroundings, look
 from dllm_operator.tuning.observation import observe_pool
 from dllm_operator.tuning.pool_start import start_share
-from dllm_operator.tuning.profile_store import ProfileStore
-from dllm_operator.tuning.prometheus import query
 from dllm_operator.tuning.reading import PodReading, merged
-from dllm_operator.tuning.scrape import Scrape, scrape
 
 log = structlog.get_logger(__name__)
 

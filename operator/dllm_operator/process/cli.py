@@ -9,7 +9,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from dllm_operator.settings import OperatorSettings
+from dllm_operator.process.settings import OperatorSettings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -31,8 +31,8 @@ def _options(command: Any) -> Any:
 @_options
 def run(**flags: str | None) -> None:
     """Lead or stand by, and reconcile, until told to stop."""
-    from dllm_operator.process import run_operator
-    from dllm_operator.telemetry import configure_logging
+    from dllm_operator.process.operator import run_operator
+    from dllm_operator.process.telemetry import configure_logging
 
     try:
         settings = OperatorSettings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]

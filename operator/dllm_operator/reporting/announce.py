@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from dllm_operator.api.v1alpha1 import API_VERSION, KIND
-from dllm_operator.conditions import Transition, timestamp
-from dllm_operator.kinds import EVENT
-from dllm_operator.kube import FIELD_MANAGER, Kube
-from dllm_operator.observe import Manifest
-from dllm_operator.resource import Resource
+from dllm_operator.cluster.kinds import EVENT
+from dllm_operator.cluster.kube import FIELD_MANAGER, Kube
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.reporting.conditions import Transition, timestamp
 
 
 async def announce(

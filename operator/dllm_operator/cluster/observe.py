@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from dllm_operator.pools import GpuType
+from dllm_operator.cluster.pools import GpuType
 from dllm_operator.tuning.profile import Profile
 from dllm_operator.tuning.record import PoolTuning
 

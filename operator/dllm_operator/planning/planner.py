@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec
-from dllm_operator.cluster_view import ClusterView
-from dllm_operator.observe import Observed
-from dllm_operator.plan import Plan, plan
-from dllm_operator.resource import Resource
-from dllm_operator.tuning.book import TuningBook
-from dllm_operator.tuning.profile_store import ProfileStore
+from dllm_operator.cluster.cluster_view import ClusterView
+from dllm_operator.cluster.observe import Observed
+from dllm_operator.cluster.profile_store import ProfileStore
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.planning.book import TuningBook
+from dllm_operator.planning.plan import Plan, plan
 
 
 class Planner:

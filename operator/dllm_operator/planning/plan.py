@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import Device, DLLMDeploymentSpec, GpuPool, TuningMode
-from dllm_operator.labels import child_name
-from dllm_operator.observe import Integration, Observed
-from dllm_operator.pools import GPU, PRODUCT, GpuType, find_type, normalise_product, pool_name
+from dllm_operator.cluster.labels import child_name
+from dllm_operator.cluster.observe import Integration, Observed
+from dllm_operator.cluster.pools import GPU, PRODUCT, GpuType, find_type, normalise_product, pool_name
 from dllm_operator.tuning.pool_start import lasting_settings, pool_tuning, start_settings
 from dllm_operator.tuning.profile import ProfileKey
 from dllm_operator.tuning.record import PoolTuning

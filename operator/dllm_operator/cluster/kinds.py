@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dllm_operator.api.v1alpha1 import GROUP, KIND, PLURAL, VERSION
-from dllm_operator.kube import Kind
-from dllm_operator.observe import Integration
+from dllm_operator.cluster.kube import Kind
+from dllm_operator.cluster.observe import Integration
 
 RESOURCE = Kind(f"{GROUP}/{VERSION}", KIND, PLURAL)
 NODE = Kind("v1", "Node", "nodes", is_namespaced=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from dllm_operator.observe import Manifest, condition_of
+from dllm_operator.cluster.observe import Manifest, condition_of
 
 SET_UP_SECONDS = 30.0  # that a node may take
 MOUNTS = (

@@ -13,7 +13,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config.config_exception import ConfigException
 
-from dllm_operator.observe import Manifest
+from dllm_operator.cluster.observe import Manifest
 
 FIELD_MANAGER = "dllm-operator"
 REQUEST_SECONDS = 30.0

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import ConditionType, TuningMode
-from dllm_operator.conditions import Condition, Transition
-from dllm_operator.plan import PoolPlan
+from dllm_operator.planning.plan import PoolPlan
+from dllm_operator.reporting.conditions import Condition, Transition
 from dllm_operator.tuning.decision import Reason
 from dllm_operator.tuning.record import PoolTuning
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dllm_operator.resource import Resource
+from dllm_operator.cluster.resource import Resource
 from dllm_operator.tuning.record import PoolTuning, parse_tuning
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from dllm_operator.labels import SPEC_HASH
-from dllm_operator.observe import Manifest
+from dllm_operator.cluster.labels import SPEC_HASH
+from dllm_operator.cluster.observe import Manifest
 
 _KEYS = ("name", "mountPath", "containerPort", "key", "type")  # what identifies an item of a list
 

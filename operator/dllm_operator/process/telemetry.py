@@ -15,8 +15,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from dllm_operator.tuning.tuner import TuningObserver
-from dllm_operator.work_queue import QueueObserver
+from dllm_operator.observing.tuner import TuningObserver
+from dllm_operator.watching.work_queue import QueueObserver
 
 
 class OperatorMetrics(QueueObserver, TuningObserver):

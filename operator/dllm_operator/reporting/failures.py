@@ -14,9 +14,9 @@ from typing import Any
 
 from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE, Termination, TerminationReason
 
-from dllm_operator.labels import POOL
-from dllm_operator.observe import Manifest, condition_of, holds
-from dllm_operator.pod_setup import is_late, mounts
+from dllm_operator.cluster.labels import POOL
+from dllm_operator.cluster.observe import Manifest, condition_of, holds
+from dllm_operator.cluster.pod_setup import is_late, mounts
 
 MAX_MESSAGE = 512
 

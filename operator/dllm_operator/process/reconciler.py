@@ -7,21 +7,21 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dllm_operator.announce import announce
 from dllm_operator.api.v1alpha1 import API_VERSION, KIND
-from dllm_operator.apply import Applier
-from dllm_operator.cluster_view import ClusterView, ResourceKey
-from dllm_operator.conditions import merge_conditions, transitions
-from dllm_operator.kinds import RESOURCE
-from dllm_operator.kube import Kube, KubeError
-from dllm_operator.observe import ChildKey
-from dllm_operator.plan import Plan
-from dllm_operator.planner import Planner
+from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
+from dllm_operator.cluster.kinds import RESOURCE
+from dllm_operator.cluster.kube import Kube, KubeError
+from dllm_operator.cluster.observe import ChildKey
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.planning.plan import Plan
+from dllm_operator.planning.planner import Planner
 from dllm_operator.render import PodDefaults, render
 from dllm_operator.render.pod import tuning_name
-from dllm_operator.resource import Resource
-from dllm_operator.status import conditions, situation, status_fields
-from dllm_operator.tuning_condition import tuning_events
+from dllm_operator.reporting.announce import announce
+from dllm_operator.reporting.conditions import merge_conditions, transitions
+from dllm_operator.reporting.status import conditions, situation, status_fields
+from dllm_operator.reporting.tuning_condition import tuning_events
+from dllm_operator.writing.apply import Applier
 
 STATUS_MANAGER = "dllm-operator-status"
 

@@ -14,8 +14,8 @@ from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
-from dllm_operator.kinds import LEASE
-from dllm_operator.kube import Kube, KubeError
+from dllm_operator.cluster.kinds import LEASE
+from dllm_operator.cluster.kube import Kube, KubeError
 
 log = structlog.get_logger(__name__)
 

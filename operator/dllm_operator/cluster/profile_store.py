@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 import structlog
 
-from dllm_operator.kinds import BY_KIND
-from dllm_operator.kube import Kube, KubeError
+from dllm_operator.cluster.kinds import BY_KIND
+from dllm_operator.cluster.kube import Kube, KubeError
 from dllm_operator.tuning.profile import (
     Profile,
     ProfileKey,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import ConditionType
-from dllm_operator.conditions import Condition
-from dllm_operator.failures import Failure, FailureReason, is_serving, worst_failure
-from dllm_operator.labels import POOL, pod_selector
-from dllm_operator.observe import Manifest, Observed
-from dllm_operator.plan import Plan, PoolPlan
-from dllm_operator.resource import Resource
-from dllm_operator.tuning_condition import tuned_budgets, tuning_converged
+from dllm_operator.cluster.labels import POOL, pod_selector
+from dllm_operator.cluster.observe import Manifest, Observed
+from dllm_operator.cluster.resource import Resource
+from dllm_operator.planning.plan import Plan, PoolPlan
+from dllm_operator.reporting.conditions import Condition
+from dllm_operator.reporting.failures import Failure, FailureReason, is_serving, worst_failure
+from dllm_operator.reporting.tuning_condition import tuned_budgets, tuning_converged
 
 
 @dataclass(frozen=True, slots=True)

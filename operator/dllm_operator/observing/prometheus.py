@@ -11,8 +11,8 @@ from typing import Any
 
 import aiohttp
 
+from dllm_operator.observing.scrape import MOST_BYTES, TIMEOUT_SECONDS, Scrape, bounded_body
 from dllm_operator.tuning.reading import Labels, ReadingError, reading_of
-from dllm_operator.tuning.scrape import MOST_BYTES, TIMEOUT_SECONDS, Scrape, bounded_body
 
 _OF_THE_TARGET = frozenset(
     {"__name__", "job", "instance", "namespace", "pod", "container", "endpoint", "node"}

@@ -9,23 +9,23 @@ import time
 import kopf
 import structlog
 
-from dllm_operator.cluster_view import ClusterView, ResourceKey
-from dllm_operator.election import LeadershipLostError, lead
-from dllm_operator.handlers import Handlers, operator_settings
-from dllm_operator.health import Health, serve_health
-from dllm_operator.kinds import DEPLOYMENT, POD, RESOURCE
-from dllm_operator.kube import Kube, KubeError
-from dllm_operator.labels import MANAGED_SELECTOR
-from dllm_operator.planner import Planner
-from dllm_operator.reconciler import Reconciler, utc_now
+from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
+from dllm_operator.cluster.kinds import DEPLOYMENT, POD, RESOURCE
+from dllm_operator.cluster.kube import Kube, KubeError
+from dllm_operator.cluster.labels import MANAGED_SELECTOR
+from dllm_operator.cluster.profile_store import ProfileStore
+from dllm_operator.observing.tuner import Tuner
+from dllm_operator.planning.book import TuningBook
+from dllm_operator.planning.planner import Planner
+from dllm_operator.process.election import LeadershipLostError, lead
+from dllm_operator.process.health import Health, serve_health
+from dllm_operator.process.reconciler import Reconciler, utc_now
+from dllm_operator.process.settings import OperatorSettings
+from dllm_operator.process.telemetry import OperatorMetrics
 from dllm_operator.render import PodDefaults
-from dllm_operator.settings import OperatorSettings
-from dllm_operator.telemetry import OperatorMetrics
-from dllm_operator.tuning.book import TuningBook
-from dllm_operator.tuning.profile_store import ProfileStore
-from dllm_operator.tuning.tuner import Tuner
-from dllm_operator.watch_audit import WatchAudit
-from dllm_operator.work_queue import WorkQueue
+from dllm_operator.watching.handlers import Handlers, operator_settings
+from dllm_operator.watching.watch_audit import WatchAudit
+from dllm_operator.watching.work_queue import WorkQueue
 
 log = structlog.get_logger(__name__)
 

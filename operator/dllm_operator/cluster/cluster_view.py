@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from dllm_operator.kinds import CHILDREN, INTEGRATION_CHILDREN, definition_name
-from dllm_operator.labels import INSTANCE
-from dllm_operator.observe import ChildKey, Integration, Manifest, Observed, holds
-from dllm_operator.pod_setup import MOUNTS
-from dllm_operator.pools import GpuType, Node, gpu_types
-from dllm_operator.resource import Resource
+from dllm_operator.cluster.kinds import CHILDREN, INTEGRATION_CHILDREN, definition_name
+from dllm_operator.cluster.labels import INSTANCE
+from dllm_operator.cluster.observe import ChildKey, Integration, Manifest, Observed, holds
+from dllm_operator.cluster.pod_setup import MOUNTS
+from dllm_operator.cluster.pools import GpuType, Node, gpu_types
+from dllm_operator.cluster.resource import Resource
 
 ResourceKey = tuple[str, str]  # namespace, name
 LOST_SECONDS = 10.0

@@ -15,8 +15,8 @@ from typing import Any
 import kopf
 
 from dllm_operator.api.v1alpha1 import GROUP
-from dllm_operator.cluster_view import LOST_SECONDS, ClusterView, ResourceKey, Table, owner_of
-from dllm_operator.kinds import (
+from dllm_operator.cluster.cluster_view import LOST_SECONDS, ClusterView, ResourceKey, Table, owner_of
+from dllm_operator.cluster.kinds import (
     AUTOSCALER,
     CHILDREN,
     DEFINITION,
@@ -26,11 +26,11 @@ from dllm_operator.kinds import (
     RESOURCE,
     definition_name,
 )
-from dllm_operator.kopf_storage import NoDiffBase, NoProgress
-from dllm_operator.kube import Kind
-from dllm_operator.labels import MANAGED_SELECTOR
-from dllm_operator.observe import Manifest
-from dllm_operator.pod_setup import SET_UP_SECONDS, is_set_up
+from dllm_operator.cluster.kube import Kind
+from dllm_operator.cluster.labels import MANAGED_SELECTOR
+from dllm_operator.cluster.observe import Manifest
+from dllm_operator.cluster.pod_setup import SET_UP_SECONDS, is_set_up
+from dllm_operator.watching.kopf_storage import NoDiffBase, NoProgress
 
 SETTLE_SECONDS = 0.25  # children change in bursts; one reconcile answers a burst
 SERVER_SECONDS = 290  # a watch request ends by itself and starts anew

@@ -1,0 +1,1 @@
+"""What should be: pools, replicas and engine settings of a resource."""

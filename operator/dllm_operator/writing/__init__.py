@@ -1,0 +1,1 @@
+"""Children written where they have drifted from what is wanted, and pruned."""
