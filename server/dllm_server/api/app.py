@@ -11,6 +11,7 @@ from dllm_server.api.answers.plan import Limits
 from dllm_server.api.guards.admission import Admission
 from dllm_server.api.guards.auth import BearerAuth, KeyFile
 from dllm_server.api.guards.body_limit import BodyLimit
+from dllm_server.api.guards.failsafe import Failsafe
 from dllm_server.api.guards.leaving import Leaving
 from dllm_server.api.guards.lifecycle import Lifecycle
 from dllm_server.api.routes.chat import chat_router
@@ -77,6 +78,7 @@ def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
     app.add_middleware(BodyLimit, limit_bytes=service.settings.max_body_bytes)
     if keys is not None:
         app.add_middleware(BearerAuth, keys=keys)
+    app.add_middleware(Failsafe)
     app.add_middleware(RequestLog, metrics=service.metrics.requests)
     app.add_middleware(Leaving, lifecycle=service.lifecycle)
     return app

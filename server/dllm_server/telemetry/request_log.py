@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
-import uuid
+from typing import Any
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dllm_server.telemetry.request_id import REQUEST_ID_HEADER, request_id_of
 from dllm_server.telemetry.request_metrics import RequestMetrics, outcome_of
 
 log = structlog.get_logger(__name__)
@@ -15,12 +17,18 @@ log = structlog.get_logger(__name__)
 COUNTED_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
 QUIET_PATHS = frozenset({"/health", "/ready", "/metrics"})
 
+_PARAMETER = re.compile(
+    r"[\w.\-]{1,200}", re.ASCII
+)  # names and indices; anything else may be a client's text
+
 
 class RequestLog:
-    """ASGI middleware: names the request in ``x-request-id``, logs how it ended and counts completions by
-    outcome.
+    """ASGI middleware: gives the request its id (``x-request-id``), logs how it ended and counts completions
+    by outcome.
 
-    A streamed answer that fails after its status line leaves its true outcome in ``request.state.outcome``.
+    Every line logged below carries the id. Why a request was refused is what the error left in
+    ``state["refusal"]`` (see ``refusal``): codes and the parameter's path, never a value. A streamed answer
+    that fails after its status line leaves its true outcome in ``state["outcome"]``.
     """
 
     def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
@@ -31,7 +39,8 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = uuid.uuid4().hex
+        request_id = request_id_of(scope)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
         status = 499  # if the client leaves before there is one
         began = time.monotonic()
 
@@ -39,7 +48,7 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message["headers"], (REQUEST_ID_HEADER, request_id.encode())]
             await send(message)
 
         try:
@@ -48,7 +57,7 @@ class RequestLog:
             status = 500
             raise
         finally:
-            outcome = scope.get("state", {}).get("outcome") or outcome_of(status)
+            outcome = scope["state"].get("outcome") or outcome_of(status)
             if scope["path"] in COUNTED_PATHS and scope["method"] == "POST":
                 self._metrics.answered(outcome)
             write = log.debug if scope["path"] in QUIET_PATHS else log.info
@@ -60,4 +69,14 @@ class RequestLog:
                 status=status,
                 outcome=outcome,
                 seconds=round(time.monotonic() - began, 4),
+                **scope["state"].get("refusal", {}),
             )
+
+
+def refusal(*, code: str | None, reason: str, param: str | None) -> dict[str, Any]:
+    """What the log may say of a refused request: machine-readable words and the parameter's path.
+
+    ``param`` may end in a name that the client made up; one that is not shaped like a name is left out.
+    """
+    told = {"code": code, "reason": reason, "param": param if param and _PARAMETER.fullmatch(param) else None}
+    return {name: value for name, value in told.items() if value is not None}

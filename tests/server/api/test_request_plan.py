@@ -38,12 +38,14 @@ def refusal(*prompts: list[int], **arguments: Any) -> tuple[int, str | None, str
 def test_each_prompt_has_n_choices_in_order() -> None:
     plans = plan([1], [2], n=2)
 
-    assert [(p.index, p.prompt.token_ids, p.generate.request_id) for p in plans] == [
-        (0, [1], "r-0"),
-        (1, [1], "r-1"),
-        (2, [2], "r-2"),
-        (3, [2], "r-3"),
-    ]
+    assert [(p.index, p.prompt.token_ids) for p in plans] == [(0, [1]), (1, [1]), (2, [2]), (3, [2])]
+
+
+def test_the_engine_ids_of_two_requests_with_one_id_differ() -> None:
+    ids = [p.generate.request_id for p in [*plan(n=2), *plan(n=2)]]
+
+    assert len(set(ids)) == 4
+    assert all(request_id.startswith("r-") for request_id in ids)
 
 
 def test_choices_have_different_seeds_that_follow_from_the_request() -> None:

@@ -11,7 +11,7 @@ import structlog
 
 from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd, ChoiceEvent, run_choice
 from dllm_server.api.answers.plan import ChoicePlan
-from dllm_server.api.schemas.errors import ApiError, timed_out
+from dllm_server.api.schemas.errors import ApiError, internal_error, timed_out
 from dllm_server.api.text.detokenizer import Decode
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.telemetry.request_metrics import RequestMetrics
@@ -97,6 +97,5 @@ class Generation:
         except ApiError as error:
             self._queue.put_nowait(error)
         except Exception:
-            log.exception("choice failed", request_id=plan.generate.request_id)
-            message = "Internal error."
-            self._queue.put_nowait(ApiError(500, message, error_type="server_error", code="internal_error"))
+            log.exception("choice failed", choice=plan.index)
+            self._queue.put_nowait(internal_error())

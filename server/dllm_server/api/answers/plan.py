@@ -67,6 +67,8 @@ def plan_choices(
     """
     diffusion = merge_diffusion(request.diffusion, limits)
     seed = request.seed if request.seed is not None else secrets.randbits(_SEED_BITS)
+    # The client chooses ``request_id`` and may choose one that is open: the engine's ids are drawn.
+    engine_id = f"{request_id}-{secrets.token_hex(8)}"
     plans: list[ChoicePlan] = []
     for prompt in prompts:
         length = _completion_length(prompt, limits, max_tokens, default_max_tokens, prompt_param)
@@ -79,7 +81,7 @@ def plan_choices(
                 seed=choice_seed(seed, index),
             )
             generate = Generate(
-                request_id=f"{request_id}-{index}",
+                request_id=f"{engine_id}-{index}",
                 prompt=prompt.token_ids,
                 max_tokens=length,
                 sampling=sampling,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from fastapi.responses import Response
 from dllm_server.api.answers.answer import AnswerHeader, ChoiceResult, stats_of, usage_of
 from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd
 from dllm_server.api.answers.plan import Prompt, plan_choices
-from dllm_server.api.routes.respond import respond
+from dllm_server.api.routes.respond import answer_id, respond
 from dllm_server.api.schemas.requests import ChatCompletionRequest
 from dllm_server.api.schemas.responses import (
     AssistantMessage,
@@ -50,18 +49,18 @@ def chat_router(service: Service) -> APIRouter:
     async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> Response:
         service.check_model(body.model)
         service.admission.check(body.n)
-        answer_id = f"chatcmpl-{uuid.uuid4().hex}"
+        body_id = answer_id(request, "chatcmpl")
         prompt = Prompt(await service.encode_chat(body.messages))
         plans = plan_choices(
             body,
             [prompt],
             service.limits,
-            request_id=answer_id,
+            request_id=body_id,
             max_tokens=body.max_completion_tokens or body.max_tokens,
             default_max_tokens=DEFAULT_MAX_TOKENS,
             prompt_param="messages",
         )
-        answer = ChatAnswer(AnswerHeader(answer_id, service.model_name), body)
+        answer = ChatAnswer(AnswerHeader(body_id, service.model_name), body)
         return await respond(service, request, body, plans, answer)
 
     return router

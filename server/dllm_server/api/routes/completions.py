@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -13,7 +12,7 @@ from dllm_server.api.answers.answer import AnswerHeader, ChoiceResult, stats_of,
 from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd
 from dllm_server.api.answers.plan import Prompt, plan_choices
 from dllm_server.api.routes.chat import STREAM_DOCS
-from dllm_server.api.routes.respond import respond
+from dllm_server.api.routes.respond import answer_id, respond
 from dllm_server.api.schemas.requests import CompletionRequest
 from dllm_server.api.schemas.responses import (
     Completion,
@@ -38,18 +37,18 @@ def completions_router(service: Service) -> APIRouter:
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         service.check_model(body.model)
         service.admission.check(body.n * len(body.prompt))
-        answer_id = f"cmpl-{uuid.uuid4().hex}"
+        body_id = answer_id(request, "cmpl")
         prompts = [await _read_prompt(service, prompt, echo=body.echo) for prompt in body.prompt]
         plans = plan_choices(
             body,
             prompts,
             service.limits,
-            request_id=answer_id,
+            request_id=body_id,
             max_tokens=body.max_tokens,
             default_max_tokens=DEFAULT_MAX_TOKENS,
             prompt_param="prompt",
         )
-        answer = CompletionAnswer(AnswerHeader(answer_id, service.model_name), body)
+        answer = CompletionAnswer(AnswerHeader(body_id, service.model_name), body)
         return await respond(service, request, body, plans, answer)
 
     return router

@@ -16,6 +16,12 @@ from dllm_server.api.guards.disconnect import run_while_connected
 from dllm_server.api.routes.event_stream import EventStream
 from dllm_server.api.schemas.requests import GenerationRequest
 from dllm_server.api.service import Service
+from dllm_server.telemetry.request_id import request_id_of
+
+
+def answer_id(request: Request, prefix: str) -> str:
+    """The id in an answer's body: the request's own behind ``prefix`` (``chatcmpl`` or ``cmpl``)."""
+    return f"{prefix}-{request_id_of(request.scope)}"
 
 
 async def respond(

@@ -13,8 +13,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from dllm_server.engine.requests.messages import Failed, FailureReason
+from dllm_server.telemetry.request_log import refusal
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; nobody reads it but the log
 
@@ -45,10 +47,13 @@ class ApiError(Exception):
         error_type: str,
         param: str | None = None,
         code: str | None = None,
+        reason: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        """``reason`` is the kind of mistake, for the log, where ``code`` does not say it."""
         super().__init__(message)
         self.status = status
+        self.reason = reason or code or error_type
         self.headers = dict(headers or {})
         self.body = ErrorResponse(error=ErrorBody(message=message, type=error_type, param=param, code=code))
 
@@ -57,11 +62,30 @@ class ApiError(Exception):
         return json.dumps(self.body.model_dump()).encode("ascii")
 
     def response(self) -> Response:
-        return Response(self.content(), self.status, headers=self.headers, media_type="application/json")
+        return ErrorAnswer(self)
 
 
-def invalid_request(message: str, *, param: str | None = None, code: str | None = None) -> ApiError:
-    return ApiError(400, message, error_type="invalid_request_error", param=param, code=code)
+class ErrorAnswer(Response):
+    """The answer of an ``ApiError``; sending it leaves in the request's state what the log may say of it."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.content(), error.status, headers=error.headers, media_type="application/json")
+        told = error.body.error
+        self._refusal = refusal(code=told.code, reason=error.reason, param=told.param)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["refusal"] = self._refusal
+        await super().__call__(scope, receive, send)
+
+
+def invalid_request(
+    message: str, *, param: str | None = None, code: str | None = None, reason: str | None = None
+) -> ApiError:
+    return ApiError(400, message, error_type="invalid_request_error", param=param, code=code, reason=reason)
+
+
+def internal_error() -> ApiError:
+    return ApiError(500, "Internal error.", error_type="server_error", code="internal_error")
 
 
 def context_too_long(message: str, *, param: str) -> ApiError:
@@ -147,18 +171,21 @@ def validation_error(problem: Mapping[str, Any], location: tuple[int | str, ...]
     """The error for one of pydantic's: ``problem`` as in ``ValidationError.errors()``, ``location`` inside
     the body."""
     param = problem.get("ctx", {}).get("param") or ".".join(str(part) for part in location) or None
-    match problem["type"]:
+    kind = problem["type"]
+    match kind:
         case "json_invalid":
             message = f"The body is not JSON: {problem.get('ctx', {}).get('error', 'it cannot be parsed')}."
             return invalid_request(message, code="invalid_json")
         case "extra_forbidden":
-            return invalid_request(f"Unrecognized request argument supplied: {param}", param=param)
+            return invalid_request(
+                f"Unrecognized request argument supplied: {param}", param=param, reason=kind
+            )
         case "unsupported_parameter":
             return invalid_request(problem["msg"], param=param, code="unsupported_parameter")
         case "missing" if param is not None:
-            return invalid_request(f"Missing required parameter: {param}", param=param)
+            return invalid_request(f"Missing required parameter: {param}", param=param, reason=kind)
     text = str(problem["msg"]).removeprefix("Value error, ")
-    return invalid_request(f"{param}: {text}" if param else text, param=param)
+    return invalid_request(f"{param}: {text}" if param else text, param=param, reason=kind)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -191,13 +218,9 @@ def install_error_handlers(app: FastAPI) -> None:
             error.status_code, message, error_type=kind, code=code, headers=error.headers
         ).response()
 
-    async def on_bug(_: Request, error: Exception) -> Response:
-        return ApiError(500, "Internal error.", error_type="server_error", code="internal_error").response()
-
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(HTTPException, on_http_error)
-    app.add_exception_handler(Exception, on_bug)
 
 
 def _most_telling(problems: Any) -> Any:
