@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from dllm_kernels.backend import Operations, TorchOperations
+from dllm_kernels.backend import Operations
 from dllm_kernels.gpu import lm_head
 from dllm_kernels.gpu.configurations import ConfigurationTable
 from dllm_kernels.gpu.example_inputs import ModelShape, refresh_inputs, reuse_inputs
@@ -117,7 +117,7 @@ def _selection(shape: ModelShape, run: Operations, length: int) -> Iterator[Chec
     kept = length // 2
     inputs = refresh_inputs(shape, 2, length, min(32, length // 4), kept)
     results = []
-    implementations: tuple[Operations, ...] = (run, TorchOperations())
+    implementations: tuple[Operations, ...] = (run, Operations())
     for implementation in implementations:
         keys, values = (torch.full_like(inputs.k_pool, torch.nan) for _ in range(2))
         implementation.select_and_pack(inputs.q, inputs.k, inputs.v, [inputs.pack], keys, values)
@@ -137,9 +137,9 @@ def _lm_head(shape: ModelShape, table: ConfigurationTable, rows: int) -> Iterato
     sampled = Sampling(ones * 0.7, keys, ones, torch.zeros_like(keys), is_filtered=False)
     wide_hidden, wide_weight = hidden.float(), weight.float()
     for name, sampling in (("greedy", None), ("sampled", sampled)):
-        expected = TorchOperations().lm_head_choose(wide_hidden, wide_weight, banned, sampling, 256)
+        expected = Operations().lm_head_choose(wide_hidden, wide_weight, banned, sampling, 256)
         for variant in lm_head.Variant:
-            got = lm_head.lm_head_choose(hidden, weight, banned, sampling, 2048, table=table, variant=variant)
+            got = lm_head.lm_head_choose(table, hidden, weight, banned, sampling, 2048, variant=variant)
             same = got.token == expected.token
             label = f"lm_head {variant} {name}"
             differ = float((~same).float().mean())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from dllm_kernels.backend import Operations, TorchOperations
+from dllm_kernels.backend import Operations
 from dllm_kernels.gpu import few_rows, kv_select, lm_head, paged_attention, varlen_attention
 from dllm_kernels.gpu.block_layers import BLOCKS, apply_layer, block_layers
 from dllm_kernels.gpu.configurations import ConfigurationTable
@@ -94,9 +94,7 @@ def _lm_head(
             def run(
                 variant: lm_head.Variant | None = variant, sampling: Sampling | None = sampling
             ) -> object:
-                return lm_head.lm_head_choose(
-                    hidden, weight, banned, sampling, 2048, table=table, variant=variant
-                )
+                return lm_head.lm_head_choose(table, hidden, weight, banned, sampling, 2048, variant=variant)
 
             floor, seconds = medians_in_turn([partial(torch.mm, hidden, weight.t()), run], shape.device)
             peak = peak_mebibytes(run, shape.device)
@@ -124,7 +122,7 @@ def _paged(
     moved = bytes_of(inputs.q, inputs.out) + inputs.keys.slots.numel() * _token_bytes(shape)
     seconds = median_seconds(
         lambda: paged_attention.paged_attention(
-            inputs.q, inputs.k_pool, inputs.v_pool, [(inputs.spans, inputs.keys)], inputs.out, table=table
+            table, inputs.q, inputs.k_pool, inputs.v_pool, [(inputs.spans, inputs.keys)], inputs.out
         ),
         shape.device,
         flushes_cache=True,
@@ -148,7 +146,7 @@ def _refresh(
             continue
         seconds = median_seconds(
             lambda variant=variant: varlen_attention.varlen_attention(  # type: ignore[misc]
-                inputs.q, inputs.k, inputs.v, [inputs.spans], inputs.out, table=table, variant=variant
+                table, inputs.q, inputs.k, inputs.v, [inputs.spans], inputs.out, variant=variant
             ),
             shape.device,
         )
@@ -157,7 +155,7 @@ def _refresh(
 
     def select() -> None:
         kv_select.select_and_pack(
-            inputs.q, inputs.k, inputs.v, [inputs.pack], inputs.k_pool, inputs.v_pool, table=table
+            table, inputs.q, inputs.k, inputs.v, [inputs.pack], inputs.k_pool, inputs.v_pool
         )
 
     moved = bytes_of(inputs.k) + 2 * requests * kept * _token_bytes(shape)
@@ -191,7 +189,7 @@ def _rows(shape: ModelShape, rows: int, table: ConfigurationTable, bandwidth: fl
         "silu_and_multiply": bytes_of(gate_up) * 3 // 2,
         "rope_to_pages": 2 * bytes_of(qkv) + bytes_of(cos, sin),
     }
-    implementations: dict[str, Operations] = {"triton": TritonOperations(table), "torch": TorchOperations()}
+    implementations: dict[str, Operations] = {"triton": TritonOperations(table), "torch": Operations()}
     for name, run in implementations.items():
         calls: dict[str, Callable[[], object]] = {
             "rms_norm": partial(run.rms_norm, x, gain, 1e-5),
@@ -210,7 +208,7 @@ def _linear(shape: ModelShape, rows: int, table: ConfigurationTable, bandwidth: 
     weights = [shape.random(BLOCKS, *size) for _, size in layers]
     inputs = {width: shape.random(rows, width) for _, (_, width) in layers}
     residual = shape.random(rows, shape.d_model)
-    implementations: dict[str, Operations] = {"triton": TritonOperations(table), "torch": TorchOperations()}
+    implementations: dict[str, Operations] = {"triton": TritonOperations(table), "torch": Operations()}
     for name, run in implementations.items():
 
         def call(layer: int, block: int, run: Operations = run) -> None:

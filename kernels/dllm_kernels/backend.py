@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from dllm_kernels import attention, commit, kv_select, linear, lm_head, rms_norm, rope, swiglu
-from dllm_kernels.attention import PagedKeys
-from dllm_kernels.commit import CommitRows
-from dllm_kernels.kv_select import PackGroup
-from dllm_kernels.layout import PaddedRows
-from dllm_kernels.lm_head import Choice, Sampling
 
 if TYPE_CHECKING:
     from dllm_kernels.gpu.configurations import ConfigurationTable
@@ -24,86 +16,27 @@ class Backend(StrEnum):
     TRITON = "triton"
 
 
-class Operations(Protocol):
-    """The operations of a step; the docstrings of ``dllm_kernels``' functions of these names say what they
-    do."""
+class Operations:
+    """The operations of a step, here plain PyTorch's on any device.
 
-    def lm_head_choose(
-        self, hidden: Tensor, weight: Tensor, banned: Tensor, sampling: Sampling | None, max_num_logits: int
-    ) -> Choice: ...
+    Each attribute is a function whose signature and docstring in ``dllm_kernels`` define the operation. A
+    subclass puts its own functions in their place; its types must fit.
+    """
 
-    def commit_rows(
-        self,
-        confidence: Tensor,
-        token: Tensor,
-        probability: Tensor,
-        rows: CommitRows,
-        canvas: Tensor,
-        result: Tensor,
-    ) -> None: ...
+    backend: ClassVar[Backend] = Backend.TORCH
 
-    def varlen_attention(
-        self, q: Tensor, k: Tensor, v: Tensor, groups: Sequence[PaddedRows], out: Tensor
-    ) -> None: ...
-
-    def paged_attention(
-        self,
-        q: Tensor,
-        k_pool: Tensor,
-        v_pool: Tensor,
-        groups: Sequence[tuple[PaddedRows, PagedKeys]],
-        out: Tensor,
-    ) -> None: ...
-
-    def select_and_pack(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        groups: Sequence[PackGroup],
-        k_pool: Tensor,
-        v_pool: Tensor,
-        *,
-        shares_indices: bool = False,
-    ) -> None: ...
-
-    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
-
-    def silu_and_multiply(self, gate_up: Tensor) -> Tensor: ...
-
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
-
-    def gated_linear(self, x: Tensor, gate_up: Tensor) -> Tensor: ...
-
-    def add_linear(self, x: Tensor, weight: Tensor, residual: Tensor) -> None: ...
-
-    def rope_to_pages(
-        self,
-        qkv: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        heads: int,
-        kv_heads: int,
-        k_pool: Tensor,
-        v_pool: Tensor,
-        slots: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]: ...
-
-
-class TorchOperations:
-    """Plain PyTorch, on any device."""
-
-    lm_head_choose = staticmethod(lm_head.lm_head_choose)
-    commit_rows = staticmethod(commit.commit_rows)
-    varlen_attention = staticmethod(attention.varlen_attention)
-    paged_attention = staticmethod(attention.paged_attention)
-    select_and_pack = staticmethod(kv_select.select_and_pack)
-    rms_norm = staticmethod(rms_norm.rms_norm)
-    silu_and_multiply = staticmethod(swiglu.silu_and_multiply)
-    gated_linear = staticmethod(linear.gated_linear)
-    add_linear = staticmethod(linear.add_linear)
-    linear = staticmethod(linear.linear)  # last: it hides the module
-    rope_to_pages = staticmethod(rope.rope_to_pages)
+    def __init__(self) -> None:
+        self.rms_norm = rms_norm.rms_norm
+        self.linear = linear.linear
+        self.gated_linear = linear.gated_linear
+        self.add_linear = linear.add_linear
+        self.silu_and_multiply = swiglu.silu_and_multiply
+        self.rope_to_pages = rope.rope_to_pages
+        self.varlen_attention = attention.varlen_attention
+        self.paged_attention = attention.paged_attention
+        self.select_and_pack = kv_select.select_and_pack
+        self.lm_head_choose = lm_head.lm_head_choose
+        self.commit_rows = commit.commit_rows
 
 
 def operations(
@@ -119,7 +52,7 @@ def operations(
         ImportError: the Triton backend without the ``triton`` package.
     """
     if backend is Backend.TORCH:
-        return TorchOperations()
+        return Operations()
     from dllm_kernels.gpu.operations import TritonOperations
 
     return TritonOperations(configurations)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dllm_kernels.backend import Backend, TorchOperations
+from dllm_kernels.backend import Backend
 from dllm_server.engine.device.kernel_choice import pick_backend, sizes_to_come
 from dllm_server.engine.process.startup import DeviceError
 from dllm_server.memory import EngineLimits
@@ -34,7 +34,7 @@ def test_auto_takes_triton_for_heads_that_its_kernels_hold(
 def test_a_cpu_engine_runs_on_pytorch_and_launches_nothing_ahead() -> None:
     engine = start_engine_in_process(FIXTURE).engine
 
-    assert isinstance(engine.runner.model.operations, TorchOperations)
+    assert engine.runner.model.operations.backend is Backend.TORCH
     assert not engine.runs_ahead
 
 

@@ -191,6 +191,7 @@ def key_of(q: Tensor, k: Tensor, group: PackGroup) -> Key:
 
 
 def select_and_pack(
+    table: ConfigurationTable,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -198,7 +199,6 @@ def select_and_pack(
     k_pool: Tensor,
     v_pool: Tensor,
     *,
-    table: ConfigurationTable,
     shares_indices: bool = False,
 ) -> None:
     """Twin of ``dllm_kernels.kv_select.select_and_pack``: three launches a group, whatever its lengths, and

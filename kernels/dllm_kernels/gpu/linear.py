@@ -17,7 +17,7 @@ class Variant(StrEnum):
     STREAMED = "streamed"
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, table: ConfigurationTable) -> Tensor:
+def linear(table: ConfigurationTable, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Twin of ``dllm_kernels.linear.linear``."""
     configuration = _streamed(few_rows.LINEAR, x, weight.shape[0], table)
     if configuration is None:
@@ -25,15 +25,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, table: Configurati
     return few_rows.linear(x, weight, bias, configuration)
 
 
-def gated_linear(x: Tensor, gate_up: Tensor, *, table: ConfigurationTable) -> Tensor:
+def gated_linear(table: ConfigurationTable, x: Tensor, gate_up: Tensor) -> Tensor:
     """Twin of ``dllm_kernels.linear.gated_linear``."""
     configuration = _streamed(few_rows.GATED_LINEAR, x, gate_up.shape[0] // 2, table)
     if configuration is None:
-        return swiglu.silu_and_multiply(F.linear(x, gate_up), table=table)
+        return swiglu.silu_and_multiply(table, F.linear(x, gate_up))
     return few_rows.gated_linear(x, gate_up, configuration)
 
 
-def add_linear(x: Tensor, weight: Tensor, residual: Tensor, *, table: ConfigurationTable) -> None:
+def add_linear(table: ConfigurationTable, x: Tensor, weight: Tensor, residual: Tensor) -> None:
     """Twin of ``dllm_kernels.linear.add_linear``; the sum is rounded once."""
     configuration = _streamed(few_rows.ADD_LINEAR, x, weight.shape[0], table)
     if configuration is None:

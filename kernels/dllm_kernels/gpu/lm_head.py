@@ -56,13 +56,13 @@ def choose_with(
 
 
 def lm_head_choose(
+    table: ConfigurationTable,
     hidden: Tensor,
     weight: Tensor,
     banned: Tensor,
     sampling: Sampling | None,
     max_num_logits: int,
     *,
-    table: ConfigurationTable,
     variant: Variant | None = None,
 ) -> Choice:
     """Twin of ``dllm_kernels.lm_head.lm_head_choose``: same arguments, same result.

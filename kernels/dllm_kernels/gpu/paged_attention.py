@@ -170,13 +170,12 @@ def key_of(q: Tensor, k_pool: Tensor, spans: RowSpans, keys: PagedKeys) -> Key:
 
 
 def paged_attention(
+    table: ConfigurationTable,
     q: Tensor,
     k_pool: Tensor,
     v_pool: Tensor,
     groups: Sequence[tuple[RowSpans, PagedKeys]],
     out: Tensor,
-    *,
-    table: ConfigurationTable,
 ) -> None:
     """Twin of ``dllm_kernels.attention.paged_attention``; needs no padded index of rows."""
     for spans, keys in groups:

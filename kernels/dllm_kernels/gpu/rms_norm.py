@@ -40,7 +40,7 @@ def key_of(x: Tensor) -> Key:
     return bucket(x.shape[0]), x.shape[1], str(x.dtype).removeprefix("torch.")
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, *, table: ConfigurationTable) -> Tensor:
+def rms_norm(table: ConfigurationTable, x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Twin of ``dllm_kernels.rms_norm.rms_norm``."""
     rows, width = x.shape
     out = torch.empty(rows, width, dtype=x.dtype, device=x.device)

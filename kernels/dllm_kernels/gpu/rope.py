@@ -72,6 +72,7 @@ def key_of(tokens: int, heads: int, kv_heads: int, head_dim: int, dtype: str) ->
 
 
 def rope_to_pages(
+    table: ConfigurationTable,
     qkv: Tensor,
     cos: Tensor,
     sin: Tensor,
@@ -80,8 +81,6 @@ def rope_to_pages(
     k_pool: Tensor,
     v_pool: Tensor,
     slots: Tensor,
-    *,
-    table: ConfigurationTable,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Twin of ``dllm_kernels.rope.rope_to_pages``; ``cos`` and ``sin`` are contiguous."""
     q, k, v = split_heads(qkv, heads, kv_heads)

@@ -35,7 +35,7 @@ def key_of(gate_up: Tensor) -> Key:
     return bucket(gate_up.shape[0]), gate_up.shape[1] // 2, str(gate_up.dtype).removeprefix("torch.")
 
 
-def silu_and_multiply(gate_up: Tensor, *, table: ConfigurationTable) -> Tensor:
+def silu_and_multiply(table: ConfigurationTable, gate_up: Tensor) -> Tensor:
     """Twin of ``dllm_kernels.swiglu.silu_and_multiply``."""
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty(rows, width, dtype=gate_up.dtype, device=gate_up.device)

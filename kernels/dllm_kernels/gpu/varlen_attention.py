@@ -93,13 +93,13 @@ def key_of(q: Tensor, k: Tensor, longest: int) -> Key:
 
 
 def varlen_attention(
+    table: ConfigurationTable,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     groups: Sequence[RowSpans],
     out: Tensor,
     *,
-    table: ConfigurationTable,
     variant: Variant | None = None,
 ) -> None:
     """Twin of ``dllm_kernels.attention.varlen_attention``; needs no padded index. A group takes one launch,

@@ -168,15 +168,15 @@ def _row_kernels(shape: ModelShape, rows: int, table: ConfigurationTable) -> Non
     runs: dict[str, tuple[Key, Callable[[ConfigurationTable], object]]] = {
         rms_norm.KERNEL: (
             rms_norm.key_of(x),
-            lambda only: rms_norm.rms_norm(x, weight, 1e-5, table=only),
+            lambda only: rms_norm.rms_norm(only, x, weight, 1e-5),
         ),
         rope.KERNEL: (
             rope.key_of(rows, *heads, shape.head_dim, dtype),
-            lambda only: rope.rope_to_pages(qkv, cos, sin, *heads, k_pool, v_pool, slots, table=only),
+            lambda only: rope.rope_to_pages(only, qkv, cos, sin, *heads, k_pool, v_pool, slots),
         ),
         swiglu.KERNEL: (
             swiglu.key_of(gate_up),
-            lambda only: swiglu.silu_and_multiply(gate_up, table=only),
+            lambda only: swiglu.silu_and_multiply(only, gate_up),
         ),
     }
     for kernel, (key, run) in runs.items():

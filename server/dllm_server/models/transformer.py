@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from dllm_kernels.backend import Operations, TorchOperations
+from dllm_kernels.backend import Operations, operations
 from dllm_kernels.rope import rope_tables
 from torch import Tensor
 
@@ -85,7 +85,7 @@ class Transformer:
             "up": (mlp, 2 * mlp),
         }
         self._layers = [self._layer(number) for number in range(layers)]
-        self.operations: Operations = TorchOperations()
+        self.operations: Operations = operations()
         self.cos, self.sin = rope_tables(config.max_model_len, config.head_dim, config.rope_theta, device)
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from dllm_kernels.backend import TorchOperations
+from dllm_kernels.backend import Backend
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -66,7 +66,7 @@ class ModelRunner:
         self.forward_seconds = 0.0  # host time of the last forward and head; on a GPU only their launches
         self._banned = torch.tensor([model.config.mask_token_id], device=model.device)
         self.on_device = DeviceTable(table, model.device, model.config.mask_token_id)
-        self._is_grouped = isinstance(model.operations, TorchOperations)
+        self._is_grouped = model.operations.backend is Backend.TORCH
         self._graphs: StepGraphs | None = None
 
     def capture(self, reuse_requests: int, window: int, refresh_tokens: int) -> None:

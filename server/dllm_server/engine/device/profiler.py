@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from dllm_kernels.backend import TorchOperations
+from dllm_kernels.backend import Backend
 from dllm_kernels.lm_head import Sampling
 
 from dllm_server.engine.accounts.device_memory import DeviceMemory, is_out_of_memory
@@ -115,7 +115,7 @@ def _head_peak(model: Transformer, memory: DeviceMemory, rows: int) -> int:
     hidden = torch.zeros(rows, model.config.d_model, dtype=model.dtype, device=model.device)
     banned = torch.tensor([model.config.mask_token_id], device=model.device)
     sampling = None
-    if not isinstance(model.operations, TorchOperations):
+    if model.operations.backend is not Backend.TORCH:
         ones, zeros = torch.ones(rows, device=model.device), torch.zeros_like(hidden[:, 0], dtype=torch.int64)
         sampling = Sampling(ones, zeros, 0.5 * ones, zeros, is_filtered=True)
     _release_cached()
