@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from dllm_server.engine.process.startup import StartedEngine, pick_device, pick_dtype, start
-from dllm_server.models.config import ModelConfig, read_config_json
+from dllm_server.models.config import ModelConfig
 from dllm_server.models.loader import dummy_model
 from dllm_server.models.registry import find_family
 from dllm_server.models.transformer import Transformer
@@ -52,7 +52,7 @@ class Bench:
 
     @property
     def config(self) -> ModelConfig:
-        return find_family(read_config_json(Path(self._folder.name)))[1]
+        return find_family(self.scale.model)[1]
 
     @property
     def is_cuda(self) -> bool:

@@ -37,6 +37,12 @@ class ModelShape:
     is_tied: bool
     has_qkv_bias: bool
     dtype_bytes: int
+    trained_len: int | None = None  # longest sequence trained on, where that is less than ``max_model_len``
+
+    @property
+    def longest_trained(self) -> int:
+        """The longest sequence that is served unless a setting says otherwise."""
+        return self.max_model_len if self.trained_len is None else self.trained_len
 
     @property
     def parameters(self) -> int:

@@ -153,3 +153,31 @@ def _dream_config(size: Size) -> dict[str, Any]:
         "mask_token_id": MASK,
         "eos_token_id": size.eos,
     }
+
+
+def write_tokenizer(directory: Path, *, added: dict[str, int], words: int = 64, **config: Any) -> None:
+    """A tokenizer of words ``t0``, ``t1``, ... and added special tokens by text; ``config`` are fields of
+    tokenizer_config.json."""
+    taken = {token_id: text for text, token_id in added.items()}
+    vocabulary = {taken.get(number, f"t{number}"): number for number in range(words)}
+    listed = [
+        {
+            "id": token_id,
+            "content": text,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for text, token_id in added.items()
+    ]
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": listed,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "t0"},
+    }
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    fields = {"tokenizer_class": "PreTrainedTokenizerFast"} | config
+    (directory / "tokenizer_config.json").write_text(json.dumps(fields))

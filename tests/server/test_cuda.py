@@ -16,7 +16,7 @@ import torch
 from dllm_server.engine.requests.messages import FinishReason
 from dllm_server.memory import GIB
 from dllm_server.models.loader import load_model
-from dllm_server.models.registry import find_family
+from dllm_server.models.registry import find_family, open_checkpoint
 from dllm_server.models.transformer import Transformer
 from engines import FIXTURE, make_request, run_all, start_engine_in_process
 from safetensors.torch import save_file
@@ -94,7 +94,7 @@ def load_in_this_process(directory: Path) -> HostPeak:
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    load_model(directory, torch.device("cuda"), torch.bfloat16)
+    load_model(open_checkpoint(directory), torch.device("cuda"), torch.bfloat16)
     torch.cuda.synchronize()
     is_loaded.set()
     sampler.join()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import Size, make_checkpoint, make_config, make_weights, write_config, write_shards
-from dllm_server.models.config import ModelError, read_config_json
+from dllm_server.models.files import ModelError
 from dllm_server.models.loader import dummy_model, load_model
-from dllm_server.models.registry import find_family
+from dllm_server.models.registry import find_family, open_checkpoint
 from dllm_server.models.transformer import Transformer
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,7 +27,7 @@ SIZES = [
 
 
 def load(directory: Path, dtype: torch.dtype = torch.float32) -> Transformer:
-    return load_model(directory, CPU, dtype)
+    return load_model(open_checkpoint(directory), CPU, dtype)
 
 
 def refusal(directory: Path) -> str:
@@ -56,12 +57,12 @@ def make_broken(
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_every_weight_reaches_its_place(tmp_path: Path, size: Size, shards: int) -> None:
     directory = make_checkpoint(tmp_path, size, shards=shards)
-    family, config = find_family(read_config_json(directory))
+    checkpoint = open_checkpoint(directory)
     weights = make_weights(size)
 
     model = load(directory)
 
-    targets = family.weight_targets(config)
+    targets = checkpoint.family.weight_targets(checkpoint.config)
     assert set(targets) == set(weights)
     for name, target in targets.items():
         assert torch.equal(model.slice_of(target), weights[name]), name
@@ -70,12 +71,12 @@ def test_every_weight_reaches_its_place(tmp_path: Path, size: Size, shards: int)
 
 def test_fused_weights_are_covered_exactly_once(tmp_path: Path) -> None:
     directory = make_checkpoint(tmp_path, Size(family="dream", n_kv_heads=2))
-    family, config = find_family(read_config_json(directory))
+    checkpoint = open_checkpoint(directory)
     model = load(directory)
     for tensor in model.weights.values():
         tensor.zero_()
 
-    for target in family.weight_targets(config).values():
+    for target in checkpoint.family.weight_targets(checkpoint.config).values():
         model.slice_of(target).add_(1)
 
     assert all((tensor == 1).all() for tensor in model.weights.values())
@@ -90,17 +91,73 @@ def test_weights_are_converted_to_the_asked_dtype(tmp_path: Path) -> None:
 def test_progress_ends_at_the_size_of_all_shards(tmp_path: Path) -> None:
     directory, seen = make_checkpoint(tmp_path, shards=3), []
 
-    load_model(directory, CPU, torch.float32, progress=lambda *report: seen.append(report))
+    load_model(open_checkpoint(directory), CPU, torch.float32, progress=lambda *report: seen.append(report))
 
     total = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
     assert len(seen) == 3
     assert seen[-1] == (total, total)
 
 
-def test_weights_of_no_use_are_ignored(tmp_path: Path) -> None:
-    make_broken(tmp_path, replaced={"rotary.inv_freq": torch.ones(4)})
+@pytest.mark.parametrize(
+    "name", ["rotary.inv_freq", "model.layers.0.self_attn.rotary_emb.inv_freq", "model.position_ids"]
+)
+def test_tables_that_are_computed_here_are_ignored(tmp_path: Path, name: str) -> None:
+    make_broken(tmp_path, replaced={name: torch.ones(4)})
 
     load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.transformer.blocks.0.q_norm.weight",
+        "model.transformer.blocks.1.q_proj.bias",
+        "model.transformer.blocks.2.q_proj.weight",
+        "model.layers.0.self_attn.q_proj.weight",
+        "inv_frequency",
+    ],
+)
+def test_a_weight_that_nothing_reads_is_refused(tmp_path: Path, name: str) -> None:
+    make_broken(tmp_path, replaced={name: torch.ones(4), "zzz": torch.ones(4)})
+
+    assert f"model.safetensors: weight {name} is not one of LLaDA's with 2 layers: correct" in refusal(
+        tmp_path
+    )
+
+
+def test_a_vision_tower_is_called_by_its_name(tmp_path: Path) -> None:
+    name = "model.vision_tower.embed.weight"
+    make_broken(tmp_path, replaced={name: torch.ones(4)})
+
+    assert f"{name} is not one of LLaDA's with 2 layers: it belongs to images" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_weight_that_is_not_finite_is_named(tmp_path: Path, shards: int, value: float) -> None:
+    make_checkpoint(tmp_path)
+    weights, name = make_weights(Size()), "model.transformer.blocks.1.up_proj.weight"
+    weights[name][3, 7] = value
+    write_shards(tmp_path, weights, shards)
+
+    assert f"{name} holds a NaN or an infinity in float32" in refusal(tmp_path)
+
+
+def test_a_weight_that_the_models_dtype_cannot_hold_is_named(tmp_path: Path) -> None:
+    name = "model.transformer.ln_f.weight"
+    make_broken(tmp_path, replaced={name: torch.full((32,), 3.4e38)})
+
+    load(tmp_path, torch.float32)
+    with pytest.raises(ModelError, match=f"{name} holds a NaN or an infinity in bfloat16"):
+        load(tmp_path, torch.bfloat16)
+
+
+def test_a_weight_in_two_shards_is_refused(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, shards=2)
+    for path in tmp_path.glob("*.safetensors"):
+        save_file(make_weights(Size()), path)
+
+    assert "is in another shard too" in refusal(tmp_path)
 
 
 def test_a_tied_checkpoint_may_store_its_head_all_the_same(tmp_path: Path) -> None:
@@ -145,7 +202,8 @@ def test_a_wrong_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
 def test_quantised_weights_are_refused_and_not_read_as_numbers(tmp_path: Path, dtype: torch.dtype) -> None:
     make_broken(tmp_path, replaced={"model.transformer.ln_f.weight": torch.ones(32).to(dtype)})
 
-    assert "only plain weights are read" in refusal(tmp_path)
+    kind = str(dtype).removeprefix("torch.")
+    assert f"ln_f.weight is {kind}, only plain weights are read" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -10])
@@ -154,6 +212,69 @@ def test_a_truncated_shard_is_named(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
 
     assert "model.safetensors: truncated or not a safetensors file" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "config.json", "tokenizer.json", "model.safetensors.index.json"]
+)
+def test_a_pointer_of_git_lfs_is_recognised(tmp_path: Path, file: str) -> None:
+    make_checkpoint(tmp_path)
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 4976698672\n"
+    (tmp_path / file).write_text(pointer)
+
+    assert f"{tmp_path / file}: a Git LFS pointer, not the file itself: run `git lfs pull`" in refusal(
+        tmp_path
+    )
+
+
+def test_a_shard_that_is_a_pointer_is_named(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, shards=2)
+    shard = tmp_path / "model-00002-of-00002.safetensors"
+    shard.write_text("version https://git-lfs.github.com/spec/v1\n")
+
+    assert refusal(tmp_path).startswith(f"{shard}: a Git LFS pointer")
+
+
+@pytest.mark.parametrize(
+    ("present", "told"),
+    [
+        ("pytorch_model.bin", "pytorch_model.bin is a pickle, which can run code and is never read: convert"),
+        ("model-00001-of-00002.safetensors", "is there, but no index names it"),
+        ("transformer/model.safetensors", "transformer/model.safetensors lies in a subfolder: point at"),
+        ("README.md", "only safetensors are read: download the weights"),
+    ],
+)
+def test_what_lies_in_place_of_the_weights_is_told(tmp_path: Path, present: str, told: str) -> None:
+    write_config(tmp_path, make_config(Size()))
+    (tmp_path / present).parent.mkdir(exist_ok=True)
+    (tmp_path / present).write_bytes(b"")
+
+    assert "holds neither model.safetensors nor model.safetensors.index.json" in refusal(tmp_path)
+    assert told in refusal(tmp_path)
+
+
+def test_shards_in_a_subfolder_are_told_apart_from_missing_ones(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "shards", shards=2)
+    write_config(tmp_path, make_config(Size()))
+    index = json.loads((tmp_path / "shards/model.safetensors.index.json").read_text())
+    inside = {name: f"shards/{file}" for name, file in index["weight_map"].items()}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": inside}))
+
+    assert "shard shards/model-00001-of-00002.safetensors is named by" in refusal(tmp_path)
+    assert "shards in other folders are not read" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["quantization_config", "compression_config"])
+@pytest.mark.parametrize(
+    ("settings", "shown"), [({"quant_method": "fp8"}, "fp8"), ({"bits": 4}, "not named")]
+)
+def test_a_quantised_checkpoint_is_refused_by_its_config(
+    tmp_path: Path, name: str, settings: dict[str, Any], shown: str
+) -> None:
+    make_broken(tmp_path, config={name: settings})
+
+    assert f"config.json: {name} says that the weights are quantised (" in refusal(tmp_path)
+    assert shown in refusal(tmp_path)
 
 
 def test_an_index_that_names_a_missing_shard_is_refused(tmp_path: Path) -> None:
@@ -216,6 +337,7 @@ def test_a_pickle_is_never_read(tmp_path: Path, name: str) -> None:
     [
         ({"architectures": ["LLaDAMoEModelLM"]}, "architectures names LLaDAMoEModelLM, supported are"),
         ({"architectures": None}, "architectures names none"),
+        ({"architectures": "LLaDAMoEModelLM"}, "architectures names LLaDAMoEModelLM, supported are"),
         ({"d_model": "32"}, "d_model is '32', not a whole number"),
         ({"d_model": None}, "d_model is None, not a whole number"),
         ({"n_layers": True}, "n_layers is True"),

@@ -11,6 +11,7 @@ from dllm_server.engine.device.profiler import measure
 from dllm_server.engine.process import startup
 from dllm_server.memory import EngineLimits
 from dllm_server.models.loader import load_model
+from dllm_server.models.registry import Checkpoint, open_checkpoint
 from dllm_server.models.transformer import Transformer
 from engines import make_request, make_settings, run_alone
 
@@ -41,7 +42,9 @@ class MeteredModel(Transformer):
 
 
 def make_model(directory: Path, *, most_rows: int = 10**9, size: Size | None = None) -> MeteredModel:
-    model = load_model(make_checkpoint(directory, size or Size()), torch.device("cpu"), torch.float32)
+    model = load_model(
+        open_checkpoint(make_checkpoint(directory, size or Size())), torch.device("cpu"), torch.float32
+    )
     model.__class__ = MeteredModel
     assert isinstance(model, MeteredModel)
     model.most_rows = most_rows
@@ -91,8 +94,8 @@ def test_a_device_that_refuses_everything_raises_out_of_memory(tmp_path: Path) -
 
 
 def test_an_engine_reports_the_refusals_of_its_profile_and_serves(tmp_path: Path) -> None:
-    def load_small(directory: Path, *_: Any, **__: Any) -> MeteredModel:
-        return make_model(directory, most_rows=200)
+    def load_small(checkpoint: Checkpoint, *_: Any, **__: Any) -> MeteredModel:
+        return make_model(checkpoint.directory, most_rows=200)
 
     with patch.object(startup, "load_model", load_small):
         started = startup.start(make_settings(make_checkpoint(tmp_path)))

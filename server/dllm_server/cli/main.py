@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from dllm_server.cli.options import describe, given, settings_options
 from dllm_server.memory import BudgetError
-from dllm_server.models.config import ModelError
+from dllm_server.models.files import ModelError
 from dllm_server.settings import EngineSettings, ServeSettings
 from dllm_server.termination import USAGE_EXIT_CODE, Termination, TerminationReason, termination_log
 

@@ -10,10 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from dllm_server.engine.accounts.device_memory import open_device_memory
-from dllm_server.engine.process.startup import pick_device, pick_dtype, plan_for
+from dllm_server.engine.process.startup import (
+    context_warning,
+    engine_limits,
+    pick_device,
+    pick_dtype,
+    plan_for,
+)
 from dllm_server.memory import GIB, MIB, Budget
-from dllm_server.models.config import read_config_json
-from dllm_server.models.registry import find_family
+from dllm_server.models.registry import open_checkpoint
 from dllm_server.models.source import model_name, resolve_model
 from dllm_server.settings import Device, Dtype, EngineSettings
 
@@ -29,17 +34,26 @@ def run_plan(settings: EngineSettings, *, as_json: bool) -> None:
         device = pick_device(settings.device)
         is_cpu, dtype_bytes = device.type == "cpu", pick_dtype(settings.dtype, device).itemsize
         device_bytes = open_device_memory(device, settings.gpu_memory_limit).total_bytes
-    _, config = find_family(read_config_json(resolve_model(settings.model, settings.revision)))
+    config = open_checkpoint(resolve_model(settings.model, settings.revision)).config
     shape = config.shape(model_name(settings.model, settings.served_model_name), dtype_bytes)
     budget = plan_for(settings, shape, device_bytes, is_cpu=is_cpu)
+    limits = engine_limits(settings, shape.longest_trained)
+    warning = context_warning(shape, limits)
     if as_json:
-        values = dataclasses.asdict(budget) | {"model": shape.name, "full_requests": budget.full_requests}
+        values = dataclasses.asdict(budget) | {
+            "model": shape.name,
+            "full_requests": budget.full_requests,
+            "max_model_len": limits.max_model_len,
+            "trained_len": shape.longest_trained,
+        }
         click.echo(json.dumps(values, indent=2))
     else:
-        Console().print(_table(shape.name, budget))
+        Console().print(_table(shape.name, budget, limits.max_model_len))
+    if warning is not None:
+        click.echo(f"Warning: {warning}", err=True)
 
 
-def _table(name: str, budget: Budget) -> Table:
+def _table(name: str, budget: Budget, max_model_len: int) -> Table:
     table = Table(title=f"{name} on {budget.device_bytes / GIB:.1f} GiB", caption_justify="left")
     table.add_column("owner")
     table.add_column("MiB", justify="right")
@@ -53,6 +67,6 @@ def _table(name: str, budget: Budget) -> Table:
         f"KV {budget.kv_bytes_per_token / 1024:.1f} KiB a token; "
         f"activations {budget.activation_bytes_per_token / 1024:.0f} KiB a token; "
         f"logits {budget.logits_bytes_per_row / 1024:.0f} KiB a row; "
-        f"{budget.full_requests} requests of the longest length at once"
+        f"{budget.full_requests} requests of the longest length, {max_model_len:,} tokens, at once"
     )
     return table

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dllm_server.memory import ModelShape
-
-
-class ModelError(ValueError):
-    """A checkpoint cannot be served; the message names the file or field and the remedy."""
+from dllm_server.models.files import ModelError
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """A bidirectional transformer's definition.
 
-    ``shift`` is 1 where logits at position i predict token i + 1 (Dream), else 0.
+    ``shift`` is 1 where logits at position i predict token i + 1 (Dream), else 0. ``trained_len`` is the
+    longest sequence the model was trained on, at most ``max_model_len``. ``eos_token_ids`` holds at least
+    one.
     """
 
     architecture: str
@@ -31,13 +28,14 @@ class ModelConfig:
     vocab_size: int
     embedding_rows: int  # of the stored embedding, at least vocab_size
     max_model_len: int
+    trained_len: int
     rope_theta: float
     rms_norm_eps: float
     is_tied: bool
     has_qkv_bias: bool
     shift: int
     mask_token_id: int
-    eos_token_id: int
+    eos_token_ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
         for name in ("d_model", "n_layers", "n_heads", "n_kv_heads", "mlp_width", "max_model_len"):
@@ -53,12 +51,11 @@ class ModelConfig:
                 f"config.json: {self.embedding_rows} embedding rows are fewer than "
                 f"the vocabulary of {self.vocab_size}"
             )
-        for name in ("mask_token_id", "eos_token_id"):
-            if not 0 <= getattr(self, name) < self.vocab_size:
-                raise ModelError(
-                    f"config.json: {name} {getattr(self, name)} is outside "
-                    f"the vocabulary of {self.vocab_size}"
-                )
+
+    @property
+    def eos_token_id(self) -> int:
+        """The first of them, for places that any token of no meaning can fill."""
+        return self.eos_token_ids[0]
 
     @property
     def head_dim(self) -> int:
@@ -75,6 +72,7 @@ class ModelConfig:
             mlp_width=self.mlp_width,
             vocab_size=self.embedding_rows,
             max_model_len=self.max_model_len,
+            trained_len=self.trained_len,
             is_tied=self.is_tied,
             has_qkv_bias=self.has_qkv_bias,
             dtype_bytes=dtype_bytes,
@@ -105,21 +103,8 @@ class Fields:
         value = self._values.get(name)
         return default if value is None else bool(value)
 
-    def require(self, name: str, expected: object, default: object) -> None:
-        """Refuse a variant of the architecture that this code would compute wrongly."""
-        value = self._values.get(name, default)
+    def require(self, name: str, expected: object) -> None:
+        """Refuse a variant of the architecture that this code would compute wrongly; absent is right."""
+        value = self._values.get(name, expected)
         if value != expected:
             raise ModelError(f"config.json: {name} {value!r} is not supported, only {expected!r}")
-
-
-def read_config_json(directory: Path) -> dict[str, Any]:
-    path = directory / "config.json"
-    try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}: a model directory needs config.json") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{path}: not a JSON object")
-    return values

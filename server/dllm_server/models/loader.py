@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from dllm_server.models.config import ModelConfig, ModelError, read_config_json
-from dllm_server.models.registry import find_family
+from dllm_server.models.config import ModelConfig
+from dllm_server.models.files import ModelError, shard_files
+from dllm_server.models.registry import Checkpoint
 from dllm_server.models.transformer import Target, Transformer
 
 Progress = Callable[[int, int], None]
 """Called with the bytes loaded so far and in all."""
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
 _DUMMY_STD = 0.02
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -27,23 +26,22 @@ def no_progress(loaded: int, total: int) -> None:
 
 
 def load_model(
-    directory: Path, device: torch.device, dtype: torch.dtype, *, progress: Progress = no_progress
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, *, progress: Progress = no_progress
 ) -> Transformer:
-    """Stream a checkpoint directory to ``device``; the host never holds more than one tensor beyond the
-    mapped file.
+    """Stream a checkpoint to ``device``; the host never holds more than one tensor beyond the mapped file.
 
-    Raises ``ModelError`` naming the file and the tensor when something is missing, truncated or of another
-    shape.
+    Raises ``ModelError`` naming the file and the tensor when something is missing, truncated, of another
+    shape, not finite, or of no use: a weight that nothing reads means that this is another model.
     """
-    family, config = find_family(read_config_json(directory))
-    targets = family.weight_targets(config)
+    directory, config = checkpoint.directory, checkpoint.config
+    targets = checkpoint.family.weight_targets(config)
     shards = shard_files(directory)
     model = Transformer(config, device, dtype)
     total = sum(path.stat().st_size for path in shards)
     missing = dict(targets)
     loaded = 0
     for path in shards:
-        _load_shard(path, targets, model, missing)
+        _load_shard(path, checkpoint, targets, missing, model)
         loaded += path.stat().st_size
         progress(loaded, total)
     if missing:
@@ -64,41 +62,42 @@ def dummy_model(config: ModelConfig, device: torch.device, dtype: torch.dtype, s
     return model
 
 
-def shard_files(directory: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: those its index names, or the single file."""
-    index = directory / _INDEX
-    if not index.exists():
-        single = directory / _SINGLE
-        if not single.exists():
-            raise ModelError(f"{directory}: holds neither {_SINGLE} nor {_INDEX}; only safetensors are read")
-        return [single]
-    try:
-        weight_map = json.loads(index.read_text())["weight_map"]
-        names = sorted(set(weight_map.values()))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index}: not a safetensors index: {error}") from error
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not (directory / name).is_file():
-            raise ModelError(f"{directory}: shard {name} is named by {_INDEX} but is not there")
-    return [directory / name for name in names]
-
-
 def _load_shard(
-    path: Path, targets: Mapping[str, Target], model: Transformer, missing: dict[str, Target]
+    path: Path,
+    checkpoint: Checkpoint,
+    targets: Mapping[str, Target],
+    missing: dict[str, Target],
+    model: Transformer,
 ) -> None:
+    """Copy a shard's weights, and take them out of ``missing``."""
+    filled: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt", device="cpu") as shard:
-            for name in shard.keys():  # noqa: SIM118 - not a mapping
+            names = sorted(shard.keys())
+            for name in names:
+                if name not in targets:
+                    _check_unused(path, checkpoint, name)
+                elif name not in missing:
+                    raise ModelError(f"{path}: {name} is in another shard too: download the checkpoint again")
+            for name in names:
                 if name in targets:
-                    _copy(path, name, shard.get_tensor(name), model.slice_of(targets[name]))
-                    missing.pop(name, None)
+                    filled[name] = model.slice_of(missing.pop(name))
+                    _copy(path, name, shard.get_tensor(name), filled[name])
     except SafetensorError as error:
         raise ModelError(f"{path}: truncated or not a safetensors file: {error}") from error
     except OSError as error:
         raise ModelError(f"{path}: {error}") from error
+    _check_finite(path, filled)
 
 
-def _copy(path: Path, name: str, source: torch.Tensor, destination: torch.Tensor) -> None:
+def _check_unused(path: Path, checkpoint: Checkpoint, name: str) -> None:
+    try:
+        checkpoint.family.check_unused(checkpoint.config, name)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def _copy(path: Path, name: str, source: Tensor, destination: Tensor) -> None:
     if source.shape != destination.shape:
         raise ModelError(
             f"{path}: {name} has shape {list(source.shape)}, config.json asks for {list(destination.shape)}"
@@ -109,3 +108,20 @@ def _copy(path: Path, name: str, source: torch.Tensor, destination: torch.Tensor
             "(float32, float16, bfloat16)"
         )
     destination.copy_(source)
+
+
+def _check_finite(path: Path, weights: dict[str, Tensor]) -> None:
+    """Refuse a NaN or an infinity, also one that the conversion to the model's dtype made. One pass where the
+    weights lie, and one copy of its results a shard."""
+    if not weights:
+        return
+    # Both extremes of a tensor are NaN where it holds one.
+    extremes = [torch.stack(tensor.aminmax()) for tensor in weights.values()]
+    is_finite = torch.stack(extremes).isfinite().all(dim=1).cpu()
+    for name, is_good in zip(weights, is_finite.tolist(), strict=True):
+        if not is_good:
+            dtype = str(weights[name].dtype).removeprefix("torch.")
+            raise ModelError(
+                f"{path}: {name} holds a NaN or an infinity in {dtype}: download the file again; if it is "
+                "the same then, serve another checkpoint"
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dllm_server.models.config import ModelError
+from dllm_server.models.files import ModelError
 from dllm_server.settings import EMBEDDED_MODEL
 
 EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded"
@@ -17,7 +17,8 @@ _PATTERNS = [
     "vocab.json",
     "merges.txt",
 ]
-_PATTERNS += ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "generation_config.json"]
+_PATTERNS += ["special_tokens_map.json", "added_tokens.json", "generation_config.json"]
+_PATTERNS += ["chat_template.jinja", "additional_chat_templates/*.jinja"]
 
 
 def resolve_model(model: str, revision: str | None = None) -> Path:

@@ -27,7 +27,7 @@ from dllm_server.engine.requests.messages import (
     ToEngine,
 )
 from dllm_server.memory import BudgetError
-from dllm_server.models.config import ModelError
+from dllm_server.models.files import ModelError
 from dllm_server.models.progress import loading_bar
 from dllm_server.settings import EngineSettings
 from dllm_server.telemetry.logging import configure_logging

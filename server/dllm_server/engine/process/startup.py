@@ -32,9 +32,9 @@ from dllm_server.memory import (
     ModelShape,
     plan_budget,
 )
-from dllm_server.models.config import ModelConfig, read_config_json
+from dllm_server.models.config import ModelConfig
 from dllm_server.models.loader import Progress, dummy_model, load_model, no_progress
-from dllm_server.models.registry import find_family
+from dllm_server.models.registry import open_checkpoint
 from dllm_server.models.source import model_name, resolve_model
 from dllm_server.models.transformer import Transformer
 from dllm_server.settings import Device, Dtype, EngineSettings, KernelBackend, KvSelection, LoadFormat
@@ -85,9 +85,9 @@ def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
             return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def engine_limits(settings: EngineSettings, model_max: int) -> EngineLimits:
-    """The model's own length is the default, cut to what one step can refresh whole."""
-    longest = settings.max_model_len or min(model_max, settings.max_num_batched_tokens)
+def engine_limits(settings: EngineSettings, trained_len: int) -> EngineLimits:
+    """The length the model was trained on is the default, cut to what one step can refresh whole."""
+    longest = settings.max_model_len or min(trained_len, settings.max_num_batched_tokens)
     return EngineLimits(
         max_model_len=longest,
         max_num_batched_tokens=settings.max_num_batched_tokens,
@@ -96,6 +96,22 @@ def engine_limits(settings: EngineSettings, model_max: int) -> EngineLimits:
         block_length=settings.block_length,
         retention_ratio=settings.retention_ratio,
         page_size=settings.page_size,
+    )
+
+
+def context_warning(shape: ModelShape, limits: EngineLimits) -> str | None:
+    """What to say where config.json promises a longer context than the model was trained on."""
+    trained, promised, served = shape.longest_trained, shape.max_model_len, limits.max_model_len
+    if trained == promised:
+        return None
+    if served > trained:
+        return (
+            f"max_model_len {served} exceeds the {trained} tokens that this model was trained on: "
+            "answers get worse past them"
+        )
+    return (
+        f"config.json promises {promised} tokens, but this model was trained on {trained}: "
+        f"{served} are served; --max-model-len raises it"
     )
 
 
@@ -108,7 +124,7 @@ def plan_for(
     measured: dict[str, int] | None = None,
 ) -> Budget:
     """The budget of these settings; ``measured`` replaces predictions (see ``memory.plan_budget``)."""
-    limits = engine_limits(settings, shape.max_model_len)
+    limits = engine_limits(settings, shape.longest_trained)
     if measured is None and not is_cpu and settings.kernel_backend is not KernelBackend.TORCH:
         rows = min(limits.max_num_logits, COMPILED_HEAD_ROWS)
         measured = {"logits_bytes": rows * shape.logits_bytes_per_row}
@@ -137,7 +153,8 @@ def start(
     dtype = pick_dtype(settings.dtype, device)
     memory = open_device_memory(device, settings.gpu_memory_limit)
     directory = resolve_model(settings.model, settings.revision)
-    _, config = find_family(read_config_json(directory))
+    checkpoint = open_checkpoint(directory)
+    config = checkpoint.config
     name = model_name(settings.model, settings.served_model_name)
     shape = config.shape(name, dtype.itemsize)
     is_cpu = device.type == "cpu"
@@ -147,8 +164,10 @@ def start(
     if settings.load_format is LoadFormat.DUMMY:
         model = dummy_model(config, device, dtype)
     else:
-        model = load_model(directory, device, dtype, progress=progress)
-    limits = engine_limits(settings, config.max_model_len)
+        model = load_model(checkpoint, device, dtype, progress=progress)
+    limits = engine_limits(settings, config.trained_len)
+    if (warning := context_warning(shape, limits)) is not None:
+        log.warning(warning)
     backend = pick_backend(settings.kernel_backend, device, config.head_dim)
     model.operations = pick_operations(backend, model, limits)
     profile = measure(model, memory, limits)
