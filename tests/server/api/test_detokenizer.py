@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 from dllm_server.api.text.detokenizer import REPLACEMENT, Decode, Detokenizer
+from dllm_server.models.source import EMBEDDED_DIRECTORY
 from dllm_server.models.tokenizer import load_tokenizer
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scripted_engine import FIXTURE
 from tokenizers import Tokenizer, decoders, models
@@ -48,11 +49,13 @@ def pushed(decode: Decode, tokens: Sequence[int]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["bytes", "words"])
+@settings(deadline=None)
 @given(tokens=st.lists(st.integers(0, 255), max_size=200))
 def test_the_texts_of_the_tokens_together_are_the_text_of_all(name: str, tokens: list[int]) -> None:
     assert "".join(pushed(DECODERS[name], tokens)) == DECODERS[name](tokens)
 
 
+@settings(deadline=None)
 @given(tokens=st.lists(st.integers(0, 7), max_size=200))
 def test_byte_fallback_gives_the_text_of_all_where_that_is_valid(tokens: list[int]) -> None:
     """One stray byte makes this decoder take back characters before it; what was given stays given."""
@@ -62,6 +65,7 @@ def test_byte_fallback_gives_the_text_of_all_where_that_is_valid(tokens: list[in
     assert "".join(pushed(DECODERS["sentencepiece"], tokens)) == text
 
 
+@settings(deadline=None)
 @given(st.text(max_size=120))
 def test_text_of_any_script_survives_tokens_that_are_parts_of_characters(text: str) -> None:
     assert "".join(pushed(DECODERS["bytes"], list(text.encode()))) == text
@@ -77,14 +81,93 @@ def test_half_a_character_at_the_end_is_shown_as_a_replacement() -> None:
     assert pushed(DECODERS["bytes"], [65, 0xC3]) == ["A", "", REPLACEMENT]
 
 
-def test_a_long_text_is_not_decoded_again_and_again() -> None:
-    longest = 0
+def embedded(*, skip_special_tokens: bool = True) -> Decode:
+    tokenizer = load_tokenizer(EMBEDDED_DIRECTORY)
+    return lambda ids: tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+
+def fixture(*, skip_special_tokens: bool = True) -> Decode:
+    tokenizer = load_tokenizer(FIXTURE)
+    return lambda ids: tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+
+WHOLE = {
+    "embedded": (embedded(), 386),
+    "embedded with special tokens": (embedded(skip_special_tokens=False), 386),
+    "fixture": (fixture(), 1024),
+    "fixture with special tokens": (fixture(skip_special_tokens=False), 1024),
+}
+RUNS = st.lists(st.tuples(st.integers(0, 1023), st.integers(1, 90)), max_size=12)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@settings(deadline=None)
+@given(tokens=st.lists(st.integers(0, 1023), max_size=200), runs=RUNS)
+def test_served_tokenizers_give_the_text_of_all_tokens(
+    name: str, tokens: list[int], runs: list[tuple[int, int]]
+) -> None:
+    """Random tokens and long runs of one token: bytes, white space, special ones."""
+    decode, vocabulary = WHOLE[name]
+    tokens = [token % vocabulary for token in [*tokens, *(t for t, length in runs for _ in range(length))]]
+
+    assert "".join(pushed(decode, tokens)) == decode(tokens)
+
+
+@settings(deadline=None)
+@given(tokens=st.lists(st.sampled_from([0, 5, *range(6, 262)]), min_size=60, max_size=300))
+def test_bytes_between_special_tokens_are_put_together(tokens: list[int]) -> None:
+    decode, _ = WHOLE["embedded"]
+
+    assert "".join(pushed(decode, tokens)) == decode(tokens)
+
+
+@settings(deadline=None)
+@given(runs=st.lists(st.tuples(st.text(min_size=1, max_size=3), st.integers(1, 40)), max_size=8))
+def test_long_runs_of_byte_fallback_give_the_text_of_all(runs: list[tuple[str, int]]) -> None:
+    words = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, words[0]))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    text = "".join(piece * count for piece, count in runs)
+
+    assert "".join(pushed(lambda ids: tokenizer.decode(list(ids)), list(text.encode()))) == text
+
+
+ENDLESS = {
+    "words": ("words", [1]),
+    "special tokens": ("words", [200]),
+    "a word, then special tokens": ("words", [1, *[200] * 400]),
+    "white space": ("bytes", [32]),
+    "stray bytes": ("bytes", [0x80]),
+    "bytes that begin characters": ("bytes", [0xF0]),
+    "characters of three bytes": ("bytes", list("\u20ac".encode())),
+    "white space of sentencepiece": ("sentencepiece", [3]),
+    "stray bytes of sentencepiece": ("sentencepiece", [5]),
+    "bytes that begin characters of sentencepiece": ("sentencepiece", [4]),
+    "characters of three bytes of sentencepiece": ("sentencepiece", [4, 5, 6]),
+    "a character taken back": ("sentencepiece", [4, 5, 6, 5]),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_the_work_of_a_token_is_bounded_whatever_comes(name: str) -> None:
+    decoder, pattern = ENDLESS[name]
+    decoded = 0
 
     def decode(ids: Sequence[int]) -> str:
-        nonlocal longest
-        longest = max(longest, len(ids))
-        return DECODERS["words"](ids)
+        nonlocal decoded
+        decoded += len(ids)
+        return DECODERS[decoder](ids)
 
-    pushed(decode, [1] * 800)
+    tokens = (pattern * 2040)[:2040]
+    pushed(decode, tokens)
 
-    assert longest < 100
+    assert decoded < 150 * len(tokens)
+
+
+@pytest.mark.parametrize("name", ["white space", "stray bytes", "words"])
+def test_endless_text_is_shown_while_it_comes(name: str) -> None:
+    decoder, pattern = ENDLESS[name]
+    texts = pushed(DECODERS[decoder], pattern * 500)
+
+    assert all(texts[3:500])
+    assert "".join(texts) == DECODERS[decoder](pattern * 500)
