@@ -12,15 +12,24 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dllm_server.byte_size import ByteSize
 
 EMBEDDED_MODEL = "embedded"
+
+
+def _split_at_commas(value: object) -> object:
+    return (
+        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    )
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
 
 
 class Device(StrEnum):
@@ -277,6 +286,17 @@ class ApiSettings(BaseModel):
     max_body_bytes: ByteSize = Field(4 * 1024**2, description="Largest request body.")
     request_timeout_seconds: float = Field(
         600.0, gt=0, description="A request still open then is cancelled with 504."
+    )
+    stream_keep_alive_seconds: float = Field(
+        15.0,
+        gt=0,
+        description="A stream that has sent nothing for so long sends an SSE comment, so that proxies keep "
+        "it open.",
+    )
+    cors_allow_origins: CommaSeparated = Field(
+        (),
+        description="Origins whose pages may call this server from a browser, separated by commas; * for "
+        "all. None by default.",
     )
     shutdown_delay_seconds: float = Field(
         0.0,

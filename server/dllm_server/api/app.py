@@ -6,11 +6,13 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
+from starlette.middleware.cors import CORSMiddleware
 
 from dllm_server.api.answers.plan import Limits
 from dllm_server.api.guards.admission import Admission
 from dllm_server.api.guards.auth import BearerAuth, KeyFile
 from dllm_server.api.guards.body_limit import BodyLimit
+from dllm_server.api.guards.disconnect import CancelOnDisconnect
 from dllm_server.api.guards.failsafe import Failsafe
 from dllm_server.api.guards.leaving import Leaving
 from dllm_server.api.guards.lifecycle import Lifecycle
@@ -32,6 +34,8 @@ DESCRIPTION = """OpenAI-compatible API of a masked-diffusion language model.
 Tokens are committed in blocks, so a stream has a chunk for each block. Temperature is 0 unless the request
 says otherwise. A parameter that is not listed is refused with its name, unless its value asks for nothing
 (null, a penalty of 0, no tools, ...)."""
+
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After")  # what a page in a browser may read of an answer
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorResponse, "description": "The request cannot be answered as it is."},
@@ -75,10 +79,19 @@ def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
     app.include_router(health_router(service), responses={"5XX": _ERRORS["5XX"]})
     install_error_handlers(app)
     # Layers, innermost first: a request is named and logged, then must show a key, then may send its body.
+    app.add_middleware(CancelOnDisconnect)
     app.add_middleware(BodyLimit, limit_bytes=service.settings.max_body_bytes)
     if keys is not None:
         app.add_middleware(BearerAuth, keys=keys)
     app.add_middleware(Failsafe)
+    if service.settings.cors_allow_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.settings.cors_allow_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),  # clients send a family of their own (X-Stainless-...)
+            expose_headers=EXPOSED_HEADERS,
+        )
     app.add_middleware(RequestLog, metrics=service.metrics.requests)
     app.add_middleware(Leaving, lifecycle=service.lifecycle)
     return app

@@ -52,7 +52,7 @@ def _option(name: str, field: FieldInfo) -> Decorator:
     kind = _concrete(field.annotation)
     help_text = field.description or ""
     default = field.get_default(call_default_factory=True)
-    if default is not None:
+    if default not in (None, ()):
         help_text += f"  [default: {default}]"
     flag = f"--{name.replace('_', '-')}"
     if isinstance(kind, type) and issubclass(kind, StrEnum):

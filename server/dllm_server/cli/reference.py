@@ -46,7 +46,7 @@ def _table(model: type[BaseModel], live: set[str]) -> str:
 
 def _default(field: FieldInfo) -> str:
     value: Any = field.get_default(call_default_factory=True)
-    return "" if value is None else f"`{value}`"
+    return "" if value in (None, ()) else f"`{value}`"
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class RequestLog:
         request_id = request_id_of(scope)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         status = 499  # if the client leaves before there is one
+        is_noted = False
         began = time.monotonic()
 
         async def send_named(message: Message) -> None:
@@ -49,7 +50,15 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (REQUEST_ID_HEADER, request_id.encode())]
+            elif not message.get("more_body", False):
+                note()  # before the client can know the answer, so that what it asks next is counted after it
             await send(message)
+
+        def note() -> None:
+            nonlocal is_noted
+            if not is_noted:
+                is_noted = True
+                self._note(scope, request_id, status, time.monotonic() - began)
 
         try:
             await self._app(scope, receive, send_named)
@@ -57,20 +66,23 @@ class RequestLog:
             status = 500
             raise
         finally:
-            outcome = scope["state"].get("outcome") or outcome_of(status)
-            if scope["path"] in COUNTED_PATHS and scope["method"] == "POST":
-                self._metrics.answered(outcome)
-            write = log.debug if scope["path"] in QUIET_PATHS else log.info
-            write(
-                "request",
-                request_id=request_id,
-                method=scope["method"],
-                path=scope["path"],
-                status=status,
-                outcome=outcome,
-                seconds=round(time.monotonic() - began, 4),
-                **scope["state"].get("refusal", {}),
-            )
+            note()
+
+    def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        outcome = scope["state"].get("outcome") or outcome_of(status)
+        if scope["path"] in COUNTED_PATHS and scope["method"] == "POST":
+            self._metrics.answered(outcome)
+        write = log.debug if scope["path"] in QUIET_PATHS else log.info
+        write(
+            "request",
+            request_id=request_id,
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            outcome=outcome,
+            seconds=round(seconds, 4),
+            **scope["state"].get("refusal", {}),
+        )
 
 
 def refusal(*, code: str | None, reason: str, param: str | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from dllm_server.engine.requests.messages import FailureReason, FinishReason
-from scripted_engine import Wait, block, count_up, failed, finished, hang, one_block_then
+from scripted_engine import Script, Wait, block, count_up, failed, finished, hang, one_block_then
 from scripted_server import ScriptedServer, eventually
 
 PROMPT = {"prompt": [1, 2, 3], "max_tokens": 8}
@@ -85,18 +85,21 @@ def test_a_failure_after_the_first_block_ends_the_stream_with_an_error_event() -
         eventually(lambda: metric(server, 'dllm_requests_total{status="unavailable"}') == 1, "it is counted")
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_request_that_takes_too_long_is_cancelled_with_504(stream: bool) -> None:
+def test_a_request_that_takes_too_long_is_cancelled_with_504() -> None:
     with ScriptedServer(hang, request_timeout_seconds=0.05) as server:
-        response = complete(server, stream=stream)
+        response = complete(server)
 
         assert (response.status_code, error_of(response)["code"]) == (504, "timeout")
         assert not server.engine.open
 
 
-def test_a_stream_that_takes_too_long_ends_with_an_error_event() -> None:
-    with ScriptedServer(one_block_then(lambda _: Wait.FOREVER), request_timeout_seconds=0.1) as server:
-        assert '"code": "timeout"' in complete(server, stream=True).text
+@pytest.mark.parametrize("script", [hang, one_block_then(lambda _: Wait.FOREVER)], ids=["queued", "begun"])
+def test_a_stream_that_takes_too_long_ends_with_an_error_event(script: Script) -> None:
+    with ScriptedServer(script, request_timeout_seconds=0.5) as server:
+        response = complete(server, stream=True)
+
+        assert response.status_code == 200
+        assert '"code": "timeout"' in response.text.splitlines()[-2]
         eventually(lambda: not server.engine.open, "the engine request is released")
 
 

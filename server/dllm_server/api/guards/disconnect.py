@@ -1,35 +1,57 @@
-"""Work that stops when the client goes away."""
+"""Work that stops when the client goes away, whatever it is waiting for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
-from fastapi import Request
-
-from dllm_server.api.schemas.errors import client_left
-
-Result = TypeVar("Result")
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-async def run_while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of ``work``; it is cancelled, and ``ApiError`` 499 raised, when the client disconnects
-    first."""
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise client_left()
-        return task.result()
-    finally:
-        task.cancel()
-        watcher.cancel()
-        await asyncio.gather(task, watcher, return_exceptions=True)
+class CancelOnDisconnect:
+    """ASGI middleware: cancels the handler when its client disconnects before the answer is complete.
 
+    Watches from the moment in which the body has been read, since only then nothing else can arrive.
+    """
 
-async def _disconnected(request: Request) -> None:
-    """Return when the connection is closed; the body has been read, so nothing else can arrive."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_body, is_gone = asyncio.Event(), asyncio.Event()
+        is_answered = False
+
+        async def receive_once() -> Message:
+            if has_body.is_set():
+                await is_gone.wait()
+                return {"type": "http.disconnect"}
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                is_gone.set()
+            if not message.get("more_body", False):
+                has_body.set()
+            return message
+
+        async def watch() -> None:
+            await has_body.wait()
+            while not is_gone.is_set():
+                if (await receive())["type"] == "http.disconnect":
+                    is_gone.set()
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal is_answered
+            await send(message)
+            is_answered |= message["type"] == "http.response.body" and not message.get("more_body", False)
+
+        handling = asyncio.ensure_future(self._app(scope, receive_once, send_and_note))
+        watching = asyncio.ensure_future(watch())
+        try:
+            await asyncio.wait({handling, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if handling.done() or is_answered:
+                await handling
+        finally:
+            handling.cancel()
+            watching.cancel()
+            await asyncio.gather(handling, watching, return_exceptions=True)

@@ -10,63 +10,77 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from dllm_server.api.answers.answer import AnswerFormat, AnswerHeader, ChoiceResult, stats_of, usage_of
-from dllm_server.api.answers.choice import ChoiceCanvas, ChoiceEnd, ChoiceEvent
+from dllm_server.api.answers.choice import ChoiceCanvas, ChoiceEnd
 from dllm_server.api.answers.generation import Generation
 from dllm_server.api.guards.admission import Admission
-from dllm_server.api.schemas.errors import ApiError
+from dllm_server.api.routes.event_feed import EventFeed
+from dllm_server.api.schemas.errors import ApiError, internal_error
 from dllm_server.api.schemas.responses import CanvasEvent
 from dllm_server.telemetry.request_metrics import outcome_of
 
 log = structlog.get_logger(__name__)
 
 _DONE = b"data: [DONE]\n\n"
+_KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class EventStream(StreamingResponse):
-    """Streams a generation's events and closes it however the response ends, even before it began."""
+    """Streams a generation's events and closes it however the response ends, even before it began.
+
+    The status line is sent at once. Whenever nothing else was sent for ``keep_alive_seconds`` there is a
+    comment, so that nobody on the way takes the connection for dead.
+    """
 
     def __init__(
         self,
         request: Request,
         admission: Admission,
         generation: Generation,
-        first: ChoiceEvent,
-        rest: AsyncGenerator[ChoiceEvent],
+        feed: EventFeed,
         answer: AnswerFormat,
         *,
         includes_usage: bool,
+        keep_alive_seconds: float,
     ) -> None:
-        self._request = request
+        self._state = request.state
         self._admission = admission
         self._generation = generation
-        self._first, self._rest = first, rest
+        self._feed = feed
         self._answer = answer
         self._includes_usage = includes_usage
+        self._keep_alive_seconds = keep_alive_seconds
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(self._body(), media_type="text/event-stream", headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._request.state.outcome = "cancelled"  # until the body has been sent
+        self._state.outcome = "cancelled"  # until the body has been sent
         try:
             await super().__call__(scope, receive, send)
         finally:
+            await self._feed.close()
             await self._admission.finish(self._generation)
 
     async def _body(self) -> AsyncGenerator[bytes]:
+        # The status line is out: an error can only be an event, which ends the stream.
         try:
             async for frame in self._frames():
                 yield frame
-            self._request.state.outcome = "success"
+            self._state.outcome = "success"
         except ApiError as error:
-            # The status line is out: the error can only be an event, which ends the stream.
-            self._request.state.outcome = outcome_of(error.status)
-            yield b"data: " + error.content() + b"\n\n"
+            yield self._error_frame(error)
+        except Exception:
+            log.exception("stream failed")
+            yield self._error_frame(internal_error())
 
     async def _frames(self) -> AsyncGenerator[bytes]:
         results = [ChoiceResult(plan) for plan in self._generation.plans]
         has_begun = [False] * len(results)
         ended = 0
-        async for event in self._events():
+        while ended < len(results):
+            event = await self._feed.take(self._keep_alive_seconds)
+            if event is None:
+                yield _KEEP_ALIVE
+                continue
             if isinstance(event, ChoiceCanvas):
                 yield _canvas_frame(event, self._answer.header)
                 continue
@@ -84,10 +98,10 @@ class EventStream(StreamingResponse):
             yield _frame(chunk.model_dump_json())
         yield _DONE
 
-    async def _events(self) -> AsyncGenerator[ChoiceEvent]:
-        yield self._first
-        async for event in self._rest:
-            yield event
+    def _error_frame(self, error: ApiError) -> bytes:
+        self._state.outcome = outcome_of(error.status)
+        self._state.refusal = error.told()
+        return b"data: " + error.content() + b"\n\n"
 
 
 def _frame(data: str, event: str | None = None) -> bytes:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 
 from fastapi import Request
 from fastapi.responses import Response
 
 from dllm_server.api.answers.answer import AnswerFormat, ChoiceResult
-from dllm_server.api.answers.choice import ChoiceCanvas, ChoiceEvent
+from dllm_server.api.answers.choice import ChoiceCanvas
 from dllm_server.api.answers.generation import Generation
 from dllm_server.api.answers.plan import ChoicePlan
-from dllm_server.api.guards.disconnect import run_while_connected
+from dllm_server.api.routes.event_feed import EventFeed
 from dllm_server.api.routes.event_stream import EventStream
 from dllm_server.api.schemas.requests import GenerationRequest
 from dllm_server.api.service import Service
 from dllm_server.telemetry.request_id import request_id_of
+
+FIRST_WORD_SECONDS = 0.1  # of the engine: whether it refuses a request, before a stream's status line is sent
 
 
 def answer_id(request: Request, prefix: str) -> str:
@@ -31,34 +33,39 @@ async def respond(
     plans: Sequence[ChoicePlan],
     answer: AnswerFormat,
 ) -> Response:
-    """Run the plans. ``ApiError`` says why there is no answer: refused, failed, timed out, or the client
-    left."""
+    """Run the plans. ``ApiError`` says why there is no answer: refused, failed or timed out."""
     generation = service.start_generation(plans)
     is_handed_over = False
     try:
         if asked.stream:
-            # A stream begins with its first event, so that a failure before it has its own status.
-            events = generation.events()
-            first = await run_while_connected(request, _first(events))
+            feed = await _opened_feed(generation)
             is_handed_over = True
             return EventStream(
                 request,
                 service.admission,
                 generation,
-                first,
-                events,
+                feed,
                 answer,
                 includes_usage=asked.includes_usage,
+                keep_alive_seconds=service.settings.stream_keep_alive_seconds,
             )
-        results = await run_while_connected(request, _gather(generation))
+        results = await _gather(generation)
         return Response(answer.whole(results).model_dump_json(), media_type="application/json")
     finally:
         if not is_handed_over:
             await service.admission.finish(generation)
 
 
-async def _first(events: AsyncGenerator[ChoiceEvent]) -> ChoiceEvent:
-    return await anext(events)
+async def _opened_feed(generation: Generation) -> EventFeed:
+    """The generation's events; ``ApiError`` for what the engine refuses at once, which keeps its own
+    status."""
+    feed = EventFeed(generation.events())
+    try:
+        await feed.peek(FIRST_WORD_SECONDS)
+    except BaseException:
+        await feed.close()
+        raise
+    return feed
 
 
 async def _gather(generation: Generation) -> list[ChoiceResult]:

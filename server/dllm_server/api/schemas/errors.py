@@ -18,8 +18,6 @@ from starlette.types import Receive, Scope, Send
 from dllm_server.engine.requests.messages import Failed, FailureReason
 from dllm_server.telemetry.request_log import refusal
 
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; nobody reads it but the log
-
 
 class ErrorBody(BaseModel):
     """What went wrong, in words and in a code."""
@@ -64,17 +62,21 @@ class ApiError(Exception):
     def response(self) -> Response:
         return ErrorAnswer(self)
 
+    def told(self) -> dict[str, Any]:
+        """What the log may say of it: no message, since it may quote a value."""
+        told = self.body.error
+        return refusal(code=told.code, reason=self.reason, param=told.param)
+
 
 class ErrorAnswer(Response):
     """The answer of an ``ApiError``; sending it leaves in the request's state what the log may say of it."""
 
     def __init__(self, error: ApiError) -> None:
         super().__init__(error.content(), error.status, headers=error.headers, media_type="application/json")
-        told = error.body.error
-        self._refusal = refusal(code=told.code, reason=error.reason, param=told.param)
+        self._error = error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("state", {})["refusal"] = self._refusal
+        scope.setdefault("state", {})["refusal"] = self._error.told()
         await super().__call__(scope, receive, send)
 
 
@@ -145,10 +147,6 @@ def engine_dead() -> ApiError:
 def timed_out(limit_seconds: float) -> ApiError:
     message = f"The request was not finished within {limit_seconds:g} seconds (request_timeout_seconds)."
     return ApiError(504, message, error_type="timeout_error", code="timeout")
-
-
-def client_left() -> ApiError:
-    return ApiError(CLIENT_CLOSED_REQUEST, "The client closed the connection.", error_type="client_error")
 
 
 def engine_failure(failure: Failed) -> ApiError:
