@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from dllm_server.api.answers.generation import Generation
 from dllm_server.api.answers.plan import ChoicePlan, Limits
 from dllm_server.api.guards.admission import Admission
 from dllm_server.api.guards.lifecycle import Lifecycle
-from dllm_server.api.schemas.errors import invalid_request, unknown_model
+from dllm_server.api.guards.text_workers import TextWorkers
+from dllm_server.api.schemas.errors import context_too_long, invalid_request, unknown_model
 from dllm_server.api.schemas.requests import ChatMessage
 from dllm_server.engine.process.client import EngineClient
-from dllm_server.models.tokenizer import Message, Tokenizer, TokenizerError
+from dllm_server.models.tokenizer import Message, TextTooLongError, Tokenizer, TokenizerError
 from dllm_server.settings import ApiSettings
 from dllm_server.telemetry.metrics import Metrics
-
-_LONG_TEXT = (
-    16_384  # characters; tokenising more than this goes to a thread so that other requests do not wait
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +29,7 @@ class Service:
     lifecycle: Lifecycle
     admission: Admission
     metrics: Metrics
+    text_workers: TextWorkers = field(default_factory=TextWorkers)
     started_at: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -43,27 +41,43 @@ class Service:
             raise unknown_model(name, self.model_name)
 
     async def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of ``text``; ``ApiError`` 400 when the model has no tokenizer."""
-        try:
-            if len(text) <= _LONG_TEXT:
-                return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
-            return await asyncio.to_thread(self.tokenizer.encode, text, add_special_tokens=add_special_tokens)
-        except TokenizerError as error:
-            raise invalid_request(str(error), param="prompt") from error
+        """Token ids of ``text``; ``ApiError`` 400 when there is no tokenizer, or more text than can fit."""
+        work = partial(
+            self.tokenizer.encode,
+            text,
+            add_special_tokens=add_special_tokens,
+            most_tokens=self.limits.max_tokens,
+        )
+        return await self._tokenise(len(text), work, "prompt")
 
     async def encode_chat(
         self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = True
     ) -> list[int]:
-        """Token ids of a conversation; ``ApiError`` 400 when the model's template cannot render it."""
+        """Token ids of a conversation; ``ApiError`` 400 when the model's template cannot render it, or when
+        it is more text than can fit."""
         plain = [_plain(message) for message in messages]
+        work = partial(
+            self.tokenizer.encode_chat,
+            plain,
+            add_generation_prompt=add_generation_prompt,
+            most_tokens=self.limits.max_tokens,
+        )
+        # A message costs the template about as much time as a hundred characters cost the tokenizer.
+        size = sum(len(message["content"]) + 100 for message in plain)
+        return await self._tokenise(size, work, "messages")
+
+    async def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids, special ones included."""
+        work = partial(self.tokenizer.decode, token_ids, skip_special_tokens=False)
+        return await self.text_workers.run(len(token_ids), work)
+
+    async def _tokenise(self, size: int, work: Callable[[], list[int]], param: str) -> list[int]:
         try:
-            if sum(len(message["content"]) for message in plain) <= _LONG_TEXT:
-                return self.tokenizer.encode_chat(plain, add_generation_prompt=add_generation_prompt)
-            return await asyncio.to_thread(
-                self.tokenizer.encode_chat, plain, add_generation_prompt=add_generation_prompt
-            )
+            return await self.text_workers.run(size, work)
+        except TextTooLongError as error:
+            raise context_too_long(f"{param}: {error}", param=param) from error
         except TokenizerError as error:
-            raise invalid_request(str(error), param="messages") from error
+            raise invalid_request(str(error), param=param) from error
 
     def start_generation(self, plans: Sequence[ChoicePlan]) -> Generation:
         """Start the planned choices; close the generation with ``admission.finish``. ``ApiError`` when

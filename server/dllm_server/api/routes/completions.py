@@ -58,9 +58,7 @@ async def _read_prompt(service: Service, prompt: str | list[int], *, echo: bool)
     if isinstance(prompt, str):
         return Prompt(await service.encode(prompt), prompt)
     in_vocabulary = echo and max(prompt) < service.limits.model.vocab_size
-    return Prompt(
-        prompt, service.tokenizer.decode(prompt, skip_special_tokens=False) if in_vocabulary else ""
-    )
+    return Prompt(prompt, await service.decode(prompt) if in_vocabulary else "")
 
 
 class CompletionAnswer:

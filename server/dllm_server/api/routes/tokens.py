@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter
 
 from dllm_server.api.schemas.errors import invalid_request
@@ -36,7 +34,6 @@ def tokens_router(service: Service) -> APIRouter:
                 f"token id {max(body.tokens)} is past the vocabulary's {service.limits.model.vocab_size - 1}",
                 param="tokens",
             )
-        text = await asyncio.to_thread(service.tokenizer.decode, body.tokens, skip_special_tokens=False)
-        return Detokenized(prompt=text)
+        return Detokenized(prompt=await service.decode(body.tokens))
 
     return router
