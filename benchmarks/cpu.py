@@ -57,9 +57,11 @@ class Overhead:
 
 
 def requests_of(
-    jobs: Sequence[Job], quota: int, *, ignore_eos: bool = False, name: str = ""
+    jobs: Sequence[Job], quota: int, *, stop_token_ids: Sequence[int] = (), name: str = ""
 ) -> list[Generate]:
-    return [job.request(f"{name}{index}", quota, ignore_eos=ignore_eos) for index, job in enumerate(jobs)]
+    return [
+        job.request(f"{name}{index}", quota, stop_token_ids=stop_token_ids) for index, job in enumerate(jobs)
+    ]
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -75,7 +77,7 @@ def compare(engine: Engine, jobs: Sequence[Job], quota: int, batch: int) -> list
     decode_without_cache(model, warm_up[0], BLOCK)
     decode_static_batch(model, warm_up, BLOCK)
     complete(engine, requests_of(warm_up, BLOCK, name="warm-up-"))
-    requests = requests_of(jobs, quota)
+    requests = requests_of(jobs, quota, stop_token_ids=[model.config.eos_token_id])
     tokens = 0
 
     def run_engine() -> None:
@@ -83,7 +85,7 @@ def compare(engine: Engine, jobs: Sequence[Job], quota: int, batch: int) -> list
         tokens = sum(len(completion.token_ids) for completion in complete(engine, requests))
 
     engine_seconds = timed(run_engine)
-    full_seconds = timed(lambda: complete(engine, requests_of(jobs, quota, ignore_eos=True)))
+    full_seconds = timed(lambda: complete(engine, requests_of(jobs, quota)))
     batches = [jobs[index : index + batch] for index in range(0, len(jobs), batch)]
     static_seconds = timed(lambda: [decode_static_batch(model, part, quota) for part in batches])
     alone_seconds = timed(lambda: [decode_without_cache(model, job, quota) for job in jobs])
@@ -103,7 +105,7 @@ def overhead(engine: Engine, jobs: Sequence[Job], quota: int) -> Overhead:
         stats.forward_seconds,
         sum(stats.steps.values()),
     )
-    complete(engine, requests_of(jobs, quota, ignore_eos=True))
+    complete(engine, requests_of(jobs, quota))
     count = sum(stats.steps.values()) - steps
     return Overhead(
         requests=len(jobs),

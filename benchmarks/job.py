@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dllm_server.engine.requests.messages import Diffusion, Generate, Sampling
@@ -24,7 +25,7 @@ class Job:
         *,
         block: int = BLOCK,
         retention_ratio: float = 1.0,
-        ignore_eos: bool = False,
+        stop_token_ids: Sequence[int] = (),
     ) -> Generate:
         """For the engine: greedy, ``quota`` tokens a step, one refresh a block."""
         settings = DiffusionSettings(
@@ -38,5 +39,5 @@ class Job:
             self.max_tokens,
             Sampling(),
             Diffusion.of(settings),
-            ignore_eos=ignore_eos,
+            stop_token_ids=list(stop_token_ids),
         )

@@ -134,7 +134,7 @@ def _lm_head(shape: ModelShape, table: ConfigurationTable, rows: int) -> Iterato
     banned = torch.tensor([shape.vocabulary // 2], device=shape.device)
     keys = torch.arange(rows, device=shape.device) * 7919
     ones = torch.ones(rows, device=shape.device)
-    sampled = Sampling(ones * 0.7, keys, ones, torch.zeros_like(keys), is_filtered=False)
+    sampled = Sampling(ones * 0.7, keys)
     wide_hidden, wide_weight = hidden.float(), weight.float()
     for name, sampling in (("greedy", None), ("sampled", sampled)):
         expected = Operations().lm_head_choose(wide_hidden, wide_weight, banned, sampling, 256)

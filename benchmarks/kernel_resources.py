@@ -46,7 +46,7 @@ def launches(shape: ModelShape) -> dict[str, Launch]:
     hidden, weight = shape.random(8, shape.d_model), shape.random(shape.vocabulary, shape.d_model)
     square, bias = shape.random(shape.d_model, shape.d_model), shape.random(shape.vocabulary)
     banned = torch.zeros(1, dtype=torch.int64)
-    sampling = Sampling(torch.ones(8), torch.arange(8), torch.ones(8), torch.zeros(8), is_filtered=False)
+    sampling = Sampling(torch.ones(8), torch.arange(8))
     qkv = shape.random(8, shape.qkv_width)
     angles, slots = torch.ones(8, shape.head_dim), torch.arange(4)
     heads = shape.heads, shape.kv_heads

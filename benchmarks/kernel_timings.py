@@ -86,7 +86,7 @@ def _lm_head(
     hidden, weight = shape.random(rows, shape.d_model), shape.random(shape.vocabulary, shape.d_model)
     banned = torch.zeros(1, dtype=torch.int64, device=shape.device)
     ones, keys = torch.ones(rows, device=shape.device), torch.arange(rows, device=shape.device)
-    sampled = Sampling(ones, keys, ones, torch.zeros_like(keys), is_filtered=False)
+    sampled = Sampling(ones, keys)
     for sampling in (None, sampled) if is_sampled else (None,):
         way = "greedy" if sampling is None else "sampled"
         for variant in (None, *lm_head.Variant):

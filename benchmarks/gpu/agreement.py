@@ -96,11 +96,11 @@ def ask(questions: Sequence[Question], modes: Sequence[str], device: str, dtype:
     engine = start(settings).engine
     by_name = {mode.name: mode for mode in MODES}
     prompts = [tokenizer.encode_chat([{"role": "user", "content": question.text}]) for question in questions]
-    answers = {}
+    answers, stops = {}, [engine.runner.model.config.eos_token_id]
     for name in modes:
         diffusion = Diffusion.of(by_name[name].diffusion(settings.block_length))
         requests = [
-            Generate(f"{name}-{index}", prompt, question.max_tokens, Sampling(), diffusion)
+            Generate(f"{name}-{index}", prompt, question.max_tokens, Sampling(), diffusion, stops)
             for index, (prompt, question) in enumerate(zip(prompts, questions, strict=True))
         ]
         answers[name] = [tokenizer.decode(done.token_ids) for done in complete(engine, requests)]

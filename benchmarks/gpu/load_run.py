@@ -91,7 +91,6 @@ def serve(
                 load.quota,
                 block=bench.scale.block,
                 retention_ratio=RETENTION_RATIO,
-                ignore_eos=True,
             ),
         )
         for index, arrival in enumerate(coming)

@@ -64,7 +64,6 @@ def short_requests(bench: Bench, retention_ratio: float) -> list[Generate]:
             scale.block // 2,
             block=scale.block,
             retention_ratio=retention_ratio,
-            ignore_eos=True,
         )
         for index in range(scale.settings["max_num_seqs"])
     ]
@@ -83,7 +82,7 @@ def random_request(
     generated = scale.max_tokens if max_tokens is None else max_tokens
     prompt_tokens = scale.prompt_tokens + scale.max_tokens - generated
     job = random_job(prompt_tokens, generated, scale.model["vocab_size"], rng)
-    return job.request(name, quota, block=scale.block, retention_ratio=retention_ratio, ignore_eos=True)
+    return job.request(name, quota, block=scale.block, retention_ratio=retention_ratio)
 
 
 def measure(bench: Bench, case: Case, name: str) -> dict[str, Any]:

@@ -51,7 +51,6 @@ def saturation(bench: Bench, profile: str) -> float:
             load.quota,
             block=bench.scale.block,
             retention_ratio=RETENTION_RATIO,
-            ignore_eos=True,
         )
         for index in range(load.saturation_requests)
     ]

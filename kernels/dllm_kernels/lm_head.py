@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -15,23 +17,13 @@ _HOTTEST = 1e30  # an infinite temperature would turn a banned token's -inf into
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Per-row sampling, each ``[rows]``: temperature float32 (0 is greedy), noise keys int64, top_p float32,
-    top_k int64 (0 is off).
-
-    ``is_filtered`` says whether any row uses top_p or top_k; without it they are not read.
-    """
+    """Per-row sampling, each ``[rows]``: temperature float32 (0 is greedy), noise keys int64."""
 
     temperature: Tensor
     keys: Tensor
-    top_p: Tensor
-    top_k: Tensor
-    is_filtered: bool
 
     def rows(self, start: int, end: int) -> Sampling:
-        part = slice(start, end)
-        return Sampling(
-            self.temperature[part], self.keys[part], self.top_p[part], self.top_k[part], self.is_filtered
-        )
+        return Sampling(self.temperature[start:end], self.keys[start:end])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +36,31 @@ class Choice:
     margin: Tensor
     entropy: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The rows of ``parts``, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        names = [field.name for field in fields(cls)]
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    @classmethod
+    def of_no_rows(cls, device: torch.device) -> Self:
+        empty = torch.empty(0, device=device)
+        return cls(empty.long(), empty, empty, empty)
+
+    def in_order(self, place: Tensor) -> Self:
+        """Row i is row ``place[i]`` of this one."""
+        return type(self)(*(getattr(self, field.name)[place] for field in fields(self)))
+
 
 def lm_head_choose(
     hidden: Tensor, weight: Tensor, banned: Tensor, sampling: Sampling | None, max_num_logits: int
 ) -> Choice:
     """Choose one token a row; at most ``max_num_logits`` rows of logits exist at a time.
 
-    Confidence is taken from the clean logits in float32, whatever the temperature (the noise only picks the
-    token).
+    Rows that ask for more than a temperature are ``whole_logits.choose_whole``'s. Confidence is taken from
+    the clean logits in float32, whatever the temperature (the noise only picks the token).
 
     Args:
         hidden: ``[rows, d_model]`` after the final norm.
@@ -59,23 +68,13 @@ def lm_head_choose(
         banned: int64 ids that are never chosen and take no probability.
         sampling: None when every row is greedy.
     """
-    chunks = []
+    chunks = [Choice.of_no_rows(hidden.device)] if not hidden.shape[0] else []
     for start in range(0, hidden.shape[0], max_num_logits):
         end = min(start + max_num_logits, hidden.shape[0])
         logits = float32_logits(hidden[start:end], weight)
         logits[:, banned] = -torch.inf
-        chunks.append(_choose(logits, sampling.rows(start, end) if sampling is not None else None))
-    if len(chunks) == 1:
-        return chunks[0]
-    if not chunks:
-        empty = hidden.new_empty(0, dtype=torch.float32)
-        return Choice(empty.long(), empty, empty, empty)
-    return Choice(
-        torch.cat([c.token for c in chunks]),
-        torch.cat([c.probability for c in chunks]),
-        torch.cat([c.margin for c in chunks]),
-        torch.cat([c.entropy for c in chunks]),
-    )
+        chunks.append(choose_tokens(logits, sampling.rows(start, end) if sampling is not None else None))
+    return Choice.joined(chunks)
 
 
 def float32_logits(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -87,11 +86,17 @@ def float32_logits(hidden: Tensor, weight: Tensor) -> Tensor:
     return F.linear(hidden.float(), weight.float())
 
 
-def _choose(logits: Tensor, sampling: Sampling | None) -> Choice:
-    """``logits`` [rows, vocabulary] are consumed; one more tensor of their size lives beside them."""
+def choose_tokens(
+    logits: Tensor, sampling: Sampling | None, keep: Callable[[Tensor], Tensor] | None = None
+) -> Choice:
+    """``logits`` [rows, vocabulary] are consumed; one more tensor of their size lives beside them.
+
+    Args:
+        keep: turns logits over the temperature into those of the tokens that may be drawn.
+    """
     best, index = logits.topk(2, dim=1)
     shifted = logits.sub_(best[:, :1])
-    token = index[:, 0] if sampling is None else _sample(shifted, index[:, 0], sampling)
+    token = index[:, 0] if sampling is None else _sample(shifted, index[:, 0], sampling, keep)
     weights = shifted.exp()
     total = weights.sum(dim=1)
     finite = shifted.clamp_min_(-1e30)  # banned ids: 0 times this is 0
@@ -101,26 +106,14 @@ def _choose(logits: Tensor, sampling: Sampling | None) -> Choice:
     return Choice(token, probability, margin, entropy)
 
 
-def _sample(shifted: Tensor, greedy: Tensor, sampling: Sampling) -> Tensor:
+def _sample(
+    shifted: Tensor, greedy: Tensor, sampling: Sampling, keep: Callable[[Tensor], Tensor] | None
+) -> Tensor:
     """``shifted`` are logits less their row's maximum."""
     is_warm = sampling.temperature > 0
     temperature = torch.where(is_warm, sampling.temperature.clamp_max(_HOTTEST), 1.0)
     scaled = shifted / temperature[:, None]  # at most 0, so that a tiny temperature overflows to -inf only
-    if sampling.is_filtered:
-        scaled = _filter(scaled, sampling.top_p, sampling.top_k)
+    if keep is not None:
+        scaled = keep(scaled)
     noisy = scaled + gumbel(sampling.keys, shifted.shape[1])
     return torch.where(is_warm, noisy.argmax(dim=1), greedy)
-
-
-def _filter(scaled: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
-    """Exact top-k, then top-p over what is left; the most likely token always stays."""
-    ordered, order = scaled.sort(dim=1, descending=True, stable=True)
-    rank = torch.arange(scaled.shape[1], device=scaled.device)
-    beyond_k = (top_k[:, None] > 0) & (rank >= top_k[:, None])
-    ordered = ordered.masked_fill(beyond_k, -torch.inf)
-    before = ordered.softmax(dim=1).cumsum(dim=1).roll(1, dims=1)
-    before[:, 0] = 0.0
-    # A row that keeps everything must not lose its tail to a sum rounded up to 1.
-    beyond_p = (top_p[:, None] < 1) & (before >= top_p[:, None]) & (rank > 0)
-    ordered = ordered.masked_fill(beyond_p, -torch.inf)
-    return torch.empty_like(scaled).scatter_(1, order, ordered)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 GIB = 1024**3
 MIB = 1024**2
 
-COMPILED_HEAD_ROWS = 64  # whole rows of logits that the compiled head holds at once, for top_p and top_k
+MOST_WHOLE_ROWS = 64  # rows whose logits exist whole at once, for those that need more than temperature
 RESERVE_BYTES_CUDA = GIB  # context, cuBLAS workspaces, allocator fragmentation
 RESERVE_BYTES_CPU = 256 * MIB
 

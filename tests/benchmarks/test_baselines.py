@@ -25,7 +25,7 @@ def test_a_static_batch_decodes_the_engines_greedy_tokens(model: str, quota: int
     engine = start(EngineSettings.model_validate({**settings, "model": model, "block_length": 8})).engine
     rng = random.Random(quota)
     jobs = [random_job(length, 24, 400, rng) for length in LENGTHS]
-    requests = [job.request(str(i), quota, block=8, ignore_eos=True) for i, job in enumerate(jobs)]
+    requests = [job.request(str(i), quota, block=8) for i, job in enumerate(jobs)]
 
     expected = [completion.token_ids for completion in complete(engine, requests)]
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from dllm_kernels.lm_head import Choice, Sampling, _filter, lm_head_choose
+from dllm_kernels.lm_head import Choice, Sampling, lm_head_choose
 from dllm_kernels.noise import noise_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,17 +19,10 @@ def make_inputs(rows: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return hidden, torch.randn(VOCABULARY, WIDTH, generator=generator)
 
 
-def make_sampling(
-    rows: int, *, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0, seed: int = 0
-) -> Sampling:
+def make_sampling(rows: int, *, temperature: float = 1.0, seed: int = 0) -> Sampling:
     position = torch.arange(rows)
-    return Sampling(
-        temperature=torch.full((rows,), temperature),
-        keys=noise_keys(torch.full_like(position, seed), position, torch.zeros_like(position)),
-        top_p=torch.full((rows,), top_p),
-        top_k=torch.full((rows,), top_k),
-        is_filtered=top_p < 1 or top_k > 0,
-    )
+    keys = noise_keys(torch.full_like(position, seed), position, torch.zeros_like(position))
+    return Sampling(torch.full((rows,), temperature), keys)
 
 
 def choose(
@@ -38,8 +31,7 @@ def choose(
     """On the implementation's device, with the result on the CPU."""
     device = implementation.device
     if sampling is not None:
-        columns = (sampling.temperature, sampling.keys, sampling.top_p, sampling.top_k)
-        sampling = Sampling(*(column.to(device) for column in columns), sampling.is_filtered)
+        sampling = Sampling(sampling.temperature.to(device), sampling.keys.to(device))
     inputs = (tensor.to(device) for tensor in (hidden, weight, BANNED))
     choice = implementation.run.lm_head_choose(*inputs, sampling, most)
     return Choice(choice.token.cpu(), choice.probability.cpu(), choice.margin.cpu(), choice.entropy.cpu())
@@ -91,7 +83,7 @@ def test_a_banned_token_is_never_chosen_even_when_it_is_by_far_the_best(
     hidden, weight = make_inputs(200)
     hidden[:, 0], weight[7, 0] = 10.0, 50.0
 
-    for sampling in (None, make_sampling(200, temperature=3e38), make_sampling(200, top_k=3)):
+    for sampling in (None, make_sampling(200, temperature=3e38)):
         choice = choose(implementation, hidden, weight, sampling, 64)
         assert not torch.isin(choice.token, BANNED).any()
         assert choice.probability.isfinite().all()
@@ -99,12 +91,12 @@ def test_a_banned_token_is_never_chosen_even_when_it_is_by_far_the_best(
 
 @each_lm_head
 @settings(max_examples=15, deadline=None)
-@given(rows=st.integers(1, 30), most=st.integers(8, 40), is_sampled=st.booleans(), is_filtered=st.booleans())
+@given(rows=st.integers(1, 30), most=st.integers(8, 40), is_sampled=st.booleans())
 def test_rows_at_once_change_nothing(
-    implementation: Implementation, rows: int, most: int, is_sampled: bool, is_filtered: bool
+    implementation: Implementation, rows: int, most: int, is_sampled: bool
 ) -> None:
     hidden, weight = make_inputs(rows)
-    sampling = make_sampling(rows, top_k=5 if is_filtered else 0) if is_sampled else None
+    sampling = make_sampling(rows) if is_sampled else None
 
     whole = choose(implementation, hidden, weight, sampling, 1000)
 
@@ -164,33 +156,3 @@ def test_rows_at_temperature_zero_are_greedy_beside_sampled_ones(implementation:
     mixed = choose(implementation, hidden, weight, sampling, 64)
 
     assert torch.equal(mixed.token[::2], greedy.token[::2])
-
-
-@given(
-    top_k=st.integers(1, VOCABULARY + 5),
-    top_p=st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.999, 1.0]),
-    seed=st.integers(0, 50),
-)
-@settings(max_examples=40, deadline=None)
-def test_top_k_then_top_p_keep_exactly_the_tokens_that_float64_keeps(
-    top_k: int, top_p: float, seed: int
-) -> None:
-    scaled = torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(seed))
-    order = scaled[0].argsort(descending=True)[:top_k].tolist()
-    probability = scaled[0, order].double().softmax(0).tolist()
-    before = [sum(probability[:rank]) for rank in range(len(order))]
-    expected = {order[r] for r in range(len(order)) if r == 0 or top_p == 1 or before[r] < top_p}
-
-    kept = _filter(scaled, torch.tensor([top_p]), torch.tensor([top_k]))[0]
-
-    assert set(kept.isfinite().nonzero()[:, 0].tolist()) == expected
-    assert torch.equal(kept[sorted(expected)], scaled[0, sorted(expected)])
-
-
-def test_a_row_without_filters_keeps_its_whole_tail_beside_filtered_rows() -> None:
-    scaled = torch.tensor([[0.0, -20.0, -30.0]] * 2)
-
-    kept = _filter(scaled, torch.tensor([1.0, 0.5]), torch.tensor([0, 0]))
-
-    assert torch.equal(kept[0], scaled[0])
-    assert kept[1].isfinite().tolist() == [True, False, False]

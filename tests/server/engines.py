@@ -58,13 +58,23 @@ def make_request(
     value: float = 2.0,
     confidence: Confidence = Confidence.PROBABILITY,
     retention_ratio: float = 1.0,
-    ignore_eos: bool = True,
+    stop_token_ids: Sequence[int] = (),
+    min_tokens: int = 0,
+    top_logprobs: int = 0,
     wants_canvas: bool = False,
     **sampling: Any,
 ) -> Generate:
     diffusion = Diffusion(block_length, refresh_interval, strategy, value, confidence, retention_ratio)
     return Generate(
-        request_id, list(prompt), max_tokens, Sampling(**sampling), diffusion, ignore_eos, wants_canvas
+        request_id,
+        list(prompt),
+        max_tokens,
+        Sampling(**sampling),
+        diffusion,
+        list(stop_token_ids),
+        min_tokens,
+        top_logprobs,
+        wants_canvas,
     )
 
 
@@ -73,6 +83,8 @@ class Outcome:
     """All that was said about one request. ``ends`` holds its Finished and Failed messages: one, always."""
 
     tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    alternatives: list[list[tuple[int, float]]] = field(default_factory=list)
     canvases: list[CanvasUpdate] = field(default_factory=list)
     ends: list[Finished | Failed] = field(default_factory=list)
 
@@ -93,10 +105,14 @@ class Outcome:
 def collect(messages: Iterable[FromEngine], outcomes: dict[str, Outcome]) -> None:
     for message in messages:
         match message:
-            case BlockCommitted(request_id, token_ids, logprobs):
+            case BlockCommitted(request_id, token_ids, logprobs, _, alternatives):
                 assert len(token_ids) == len(logprobs)
-                assert not outcomes.setdefault(request_id, Outcome()).ends, "tokens after the end"
-                outcomes[request_id].tokens += token_ids
+                assert len(alternatives) in (0, len(token_ids))
+                outcome = outcomes.setdefault(request_id, Outcome())
+                assert not outcome.ends, "tokens after the end"
+                outcome.tokens += token_ids
+                outcome.logprobs += logprobs
+                outcome.alternatives += alternatives
             case CanvasUpdate(request_id):
                 outcomes.setdefault(request_id, Outcome()).canvases.append(message)
             case Finished(request_id) | Failed(request_id):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from checkpoints import MASK
+from checkpoints import EOS, MASK
 from dllm_server.engine.requests.messages import Generate
 from dllm_server.settings import Confidence, Strategy
 from engines import make_request
@@ -44,7 +44,9 @@ def make_mixed_request(request_id: str, dice: random.Random, *, longest: int = 4
         if strategy in (Strategy.QUOTA, Strategy.ENTROPY_BOUND)
         else dice.choice(probabilities),
         retention_ratio=dice.choice((1.0, 1.0, 0.5, 0.1, 0.001)),
-        ignore_eos=dice.random() < 0.5,
+        stop_token_ids=dice.choice(([], [EOS], [EOS, *dice.sample(range(MASK), 3)])),
+        min_tokens=dice.choice((0, 0, dice.randint(1, longest))),
+        top_logprobs=dice.choice((0, 0, 0, 1, 20)),
         seed=dice.choice((0, 1, dice.getrandbits(63))),
         **{name: dice.choice(values) for name, values in MIXED.items()},
     )

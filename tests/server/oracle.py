@@ -24,6 +24,7 @@ class Decoded:
     otherwise."""
 
     tokens: list[int] = field(default_factory=list)
+    log_probabilities: list[Tensor] = field(default_factory=list)  # [vocabulary] at each token's step
     forwards: int = 0
     refreshes: int = 0
     gap: float = math.inf
@@ -42,7 +43,8 @@ class Plan:
     value: float = 1.0
     interval: int | None = None
     retention: float = 1.0
-    ignores_eos: bool = True
+    stops: tuple[int, ...] = ()
+    min_tokens: int = 0
 
 
 class OracleModel:
@@ -60,7 +62,7 @@ class OracleModel:
         self.layers = config["num_hidden_layers" if self.is_dream else "n_layers"]
         self.dim = config["hidden_size" if self.is_dream else "d_model"] // self.heads
         self.theta, self.eps = config["rope_theta"], config["rms_norm_eps"]
-        self.mask, self.eos = config["mask_token_id"], config["eos_token_id"]
+        self.mask = config["mask_token_id"]
         self.shift = 1 if self.is_dream else 0
         is_tied = config["tie_word_embeddings" if self.is_dream else "weight_tying"]
         embedding, head = (
@@ -134,10 +136,10 @@ class OracleModel:
 
 
 def decode(model: OracleModel, prompt: list[int], max_tokens: int, plan: Plan) -> Decoded:
-    """Denoise block by block; tokens are cut before EOS where the plan heeds it."""
+    """Denoise block by block; tokens are cut before the first of the plan's stop tokens."""
     canvas = [*prompt, *[model.mask] * max_tokens]
     masked = [False] * len(prompt) + [True] * max_tokens
-    result = Decoded()
+    result, seen_at = Decoded(), dict[int, Tensor]()
     start = len(prompt)
     while start < len(canvas):
         end = min(start + plan.block_length, len(canvas))
@@ -153,22 +155,30 @@ def decode(model: OracleModel, prompt: list[int], max_tokens: int, plan: Plan) -
                 first = window[0]
                 logits, _ = model.forward([canvas[p] for p in window], window, cache)
             rows = {p: logits[p - model.shift - first] for p in range(start, end) if masked[p]}
-            commit(model, rows, canvas, masked, plan, result)
+            for position, row in rows.items():
+                is_early = position < len(prompt) + plan.min_tokens
+                row[[model.mask, *(plan.stops if is_early else ())]] = -math.inf
+            commit(rows, canvas, masked, plan, result)
+            for position, row in rows.items():
+                if not masked[position]:
+                    seen_at[position] = row.double().log_softmax(0)
             result.forwards, steps = result.forwards + 1, steps + 1
-            if not plan.ignores_eos:
-                for position in range(start, end):
-                    if masked[position]:
-                        break
-                    if canvas[position] == model.eos:
-                        result.tokens = canvas[len(prompt) : position]
-                        return result
+            for position in range(start, end):
+                if masked[position]:
+                    break
+                if canvas[position] in plan.stops:
+                    return finish(result, canvas[len(prompt) : position], seen_at, len(prompt))
         start = end
-    result.tokens = canvas[len(prompt) :]
+    return finish(result, canvas[len(prompt) :], seen_at, len(prompt))
+
+
+def finish(result: Decoded, tokens: list[int], seen_at: dict[int, Tensor], start: int) -> Decoded:
+    result.tokens = tokens
+    result.log_probabilities = [seen_at[start + index] for index in range(len(tokens))]
     return result
 
 
 def commit(
-    model: OracleModel,
     rows: dict[int, Tensor],
     canvas: list[int],
     masked: list[bool],
@@ -178,8 +188,7 @@ def commit(
     """Choose each masked position's best token and commit as many as the strategy says."""
     best, confidence, entropy = {}, {}, {}
     for position, row in rows.items():
-        logits = row.double().clone()
-        logits[model.mask] = -math.inf
+        logits = row.double()
         probability = logits.softmax(0)
         top = logits.topk(2)
         result.close_call(float(top.values[0] - top.values[1]))

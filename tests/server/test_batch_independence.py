@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 from checkpoints import Size, make_checkpoint
 from dllm_server.engine.engine import Engine
-from engines import make_engine, make_request, run_all, run_alone, used_pages
+from engines import Outcome, make_engine, make_request, run_all, run_alone, used_pages
 from mixes import make_mix
 
 SIZES = {"llada": Size(n_kv_heads=2), "dream": Size(family="dream", n_kv_heads=2)}
@@ -22,6 +23,14 @@ def engine_of(name: str) -> Engine:
     return make_engine(directory, max_num_seqs=64, max_num_batched_tokens=1024, kv_pool_bytes=16 * 1024**2)
 
 
+def likely(outcome: Outcome) -> list[list[int]]:
+    """The alternatives that rounding cannot reorder."""
+    return [
+        [token for (token, logprob), (_, after) in pairwise(ranked) if logprob - after > 1e-4]
+        for ranked in outcome.alternatives
+    ]
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_64_concurrent_mixed_requests_give_what_each_gives_alone(name: str) -> None:
     engine, requests = engine_of(name), make_mix(64, seed=7)
@@ -30,6 +39,9 @@ def test_64_concurrent_mixed_requests_give_what_each_gives_alone(name: str) -> N
     together = run_all(engine, requests)
 
     assert {name: o.tokens for name, o in together.items()} == {n: o.tokens for n, o in alone.items()}
+    for name, outcome in together.items():
+        assert outcome.logprobs == pytest.approx(alone[name].logprobs, abs=1e-4)
+        assert likely(outcome) == likely(alone[name])
     assert {n: o.stats.forward_passes for n, o in together.items()} == {
         n: o.stats.forward_passes for n, o in alone.items()
     }

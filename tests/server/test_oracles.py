@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import msgspec
 import pytest
 from checkpoints import EOS, MASK, Size, make_checkpoint
 from dllm_server.engine.engine import Engine
@@ -56,7 +57,8 @@ def as_request(request_id: str, prompt: list[int], max_tokens: int, plan: Plan) 
         strategy=Strategy(plan.strategy),
         value=plan.value,
         retention_ratio=plan.retention,
-        ignore_eos=plan.ignores_eos,
+        stop_token_ids=plan.stops,
+        min_tokens=plan.min_tokens,
     )
 
 
@@ -131,12 +133,11 @@ def test_a_mask_token_in_the_prompt_is_just_a_token() -> None:
     assert MASK not in outcome.tokens
 
 
-def test_eos_ends_a_request_early_and_saves_forward_passes(tmp_path: Path) -> None:
-    answer = decode(parts("llada")[1], [3, 5, 7], 24, Plan(4, "quota", 1)).tokens
-    directory = make_checkpoint(tmp_path, Size(eos=answer[9]))
-    engine = make_engine(directory)
-    plan = Plan(4, "quota", 1, ignores_eos=False)
-    expected = decode(OracleModel(directory), [3, 5, 7], 24, plan)
+def test_a_stop_token_ends_a_request_early_and_saves_forward_passes() -> None:
+    engine, model = parts("llada")
+    answer = decode(model, [3, 5, 7], 24, Plan(4, "quota", 1)).tokens
+    plan = Plan(4, "quota", 1, stops=(answer[9],))
+    expected = decode(model, [3, 5, 7], 24, plan)
     heeding = as_request("heeds", [3, 5, 7], 24, plan)
     ignoring = as_request("ignores", [3, 5, 7], 24, Plan(4, "quota", 1))
 
@@ -151,7 +152,44 @@ def test_eos_ends_a_request_early_and_saves_forward_passes(tmp_path: Path) -> No
     assert used_pages(engine) == 0
 
 
+@pytest.mark.parametrize("min_tokens", [0, 3, 8, 24])
+@pytest.mark.parametrize("name", ["llada", "dream"])
+def test_stop_tokens_are_no_choice_before_min_tokens(name: str, min_tokens: int) -> None:
+    engine, model = parts(name)
+    answer = decode(model, [3, 5, 7], 24, Plan(8, "quota", 2)).tokens
+    plan = Plan(8, "quota", 2, stops=tuple(answer[1:8]), min_tokens=min_tokens)
+    expected = decode(model, [3, 5, 7], 24, plan)
+
+    outcome = run_alone(engine, as_request("r", [3, 5, 7], 24, plan))
+
+    assert outcome.tokens == expected.tokens
+    assert len(outcome.tokens) >= min_tokens
+    assert outcome.logprobs == pytest.approx(
+        [float(row[token]) for row, token in zip(expected.log_probabilities, expected.tokens, strict=True)],
+        abs=1e-4,
+    )
+
+
+@pytest.mark.parametrize("min_tokens", [0, 4])
+@pytest.mark.parametrize("name", ["llada", "dream"])
+def test_alternatives_are_the_oracles_at_the_step_that_committed_the_token(
+    name: str, min_tokens: int
+) -> None:
+    engine, model = parts(name)
+    plan = Plan(8, "threshold", 0.4, stops=(7, 8, 9), min_tokens=min_tokens)
+    expected = decode(model, [3, 5, 7], 20, plan)
+    request = msgspec.structs.replace(as_request("r", [3, 5, 7], 20, plan), top_logprobs=5)
+
+    outcome = run_alone(engine, request)
+
+    assert outcome.tokens == expected.tokens
+    assert len(outcome.alternatives) == len(outcome.tokens) > 0
+    for found, row in zip(outcome.alternatives, expected.log_probabilities, strict=True):
+        assert [logprob for _, logprob in found] == pytest.approx(row.topk(5).values.tolist(), abs=1e-4)
+        assert [float(row[token]) for token, _ in found] == pytest.approx([p for _, p in found], abs=1e-4)
+
+
 def test_an_eos_in_the_prompt_ends_nothing() -> None:
-    outcome = run_alone(parts("llada")[0], make_request(prompt=[3, EOS, EOS], ignore_eos=False))
+    outcome = run_alone(parts("llada")[0], make_request(prompt=[3, EOS, EOS], stop_token_ids=[EOS]))
 
     assert len(outcome.tokens) == 16

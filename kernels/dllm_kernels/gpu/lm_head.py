@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-import torch
 from torch import Tensor
 
-from dllm_kernels import lm_head
 from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable, Key, bucket
 from dllm_kernels.gpu.logits_chunk import chunk_and_choose
 from dllm_kernels.gpu.projection import can_project, project_and_choose
 from dllm_kernels.lm_head import Choice, Sampling
 
 FEW_ROWS = 64  # below, the weight's read is the floor
-MOST_WHOLE_ROWS = 64  # rows whose logits exist whole at once, for top_p and top_k
 
 
 class Variant(StrEnum):
@@ -50,7 +47,7 @@ def choose_with(
     sampling: Sampling | None,
     configuration: Configuration,
 ) -> Choice:
-    """Run one variant, for rows without top_p and top_k."""
+    """Run one variant."""
     run = project_and_choose if variant is Variant.FUSED else chunk_and_choose
     return run(hidden, weight, banned, sampling, configuration)
 
@@ -68,13 +65,9 @@ def lm_head_choose(
     """Twin of ``dllm_kernels.lm_head.lm_head_choose``: same arguments, same result.
 
     No more than ``max_num_logits`` rows are worked on at a time, and their logits take at most
-    ``logits_chunk.BUFFER_BYTES``. Exact top_p and top_k need a row's logits whole: a batch with such a row
-    takes the PyTorch path, ``MOST_WHOLE_ROWS`` rows at a time.
+    ``logits_chunk.BUFFER_BYTES``.
     """
-    if not hidden.shape[0] or (sampling is not None and sampling.is_filtered):
-        whole = min(max_num_logits, MOST_WHOLE_ROWS)
-        return lm_head.lm_head_choose(hidden, weight, banned, sampling, whole)
-    choices = []
+    choices = [Choice.of_no_rows(hidden.device)] if not hidden.shape[0] else []
     for start in range(0, hidden.shape[0], max_num_logits):
         end = min(start + max_num_logits, hidden.shape[0])
         part = hidden[start:end]
@@ -84,11 +77,4 @@ def lm_head_choose(
         configuration = table.get(kernel, key)
         rows = None if sampling is None else sampling.rows(start, end)
         choices.append(choose_with(chosen, part, weight, banned, rows, configuration))
-    if len(choices) == 1:
-        return choices[0]
-    return Choice(
-        torch.cat([choice.token for choice in choices]),
-        torch.cat([choice.probability for choice in choices]),
-        torch.cat([choice.margin for choice in choices]),
-        torch.cat([choice.entropy for choice in choices]),
-    )
+    return Choice.joined(choices)

@@ -84,8 +84,8 @@ def chunk_and_choose(
     configuration: Configuration,
     buffer_bytes: int = BUFFER_BYTES,
 ) -> Choice:
-    """``lm_head_choose`` with two launches a chunk, without top_p and top_k. The buffer holds
-    ``buffer_bytes``, or one block of columns where the rows are so many."""
+    """``lm_head_choose`` with two launches a chunk. The buffer holds ``buffer_bytes``, or one block of
+    columns where the rows are so many."""
     rows, vocabulary = hidden.shape[0], weight.shape[0]
     block_rows, block = configuration.blocks["block_rows"], configuration.blocks["block_columns"]
     width = chunk_columns(rows, vocabulary, block, buffer_bytes)

@@ -88,8 +88,7 @@ def project_and_choose(
     sampling: Sampling | None,
     configuration: Configuration,
 ) -> Choice:
-    """``lm_head_choose`` in two launches for any number of rows, without top_p and top_k; see
-    ``can_project``."""
+    """``lm_head_choose`` in two launches for any number of rows; see ``can_project``."""
     rows, depth = hidden.shape
     vocabulary = weight.shape[0]
     blocks = configuration.blocks

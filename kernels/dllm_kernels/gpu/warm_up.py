@@ -139,7 +139,7 @@ def _lm_head(shape: ModelShape, rows: int, table: ConfigurationTable, *, is_samp
     banned = torch.zeros(1, dtype=torch.int64, device=shape.device)
     ones = torch.ones(rows, device=shape.device)
     keys = torch.arange(rows, device=shape.device)
-    sampling = Sampling(ones, keys, ones, torch.zeros_like(keys), is_filtered=False) if is_sampled else None
+    sampling = Sampling(ones, keys) if is_sampled else None
     runs: dict[str, Callable[[], object]] = {}
     for variant in lm_head.Variant:
         if variant is lm_head.Variant.FUSED and not can_project(hidden, weight):

@@ -13,7 +13,7 @@ from dllm_server.engine.accounts.device_memory import is_out_of_memory
 from dllm_server.engine.accounts.stats import EngineStats
 from dllm_server.engine.accounts.windows import StepRecord
 from dllm_server.engine.device.model_runner import ModelRunner, StepResult
-from dllm_server.engine.launched import Launched
+from dllm_server.engine.launched import Launched, note_alternatives
 from dllm_server.engine.requests.admission import Capacity
 from dllm_server.engine.requests.messages import (
     Failed,
@@ -43,8 +43,8 @@ class Engine:
     steps in the order of their launches, so that a step on its way disturbs nobody who gets them next.
 
     ``runs_ahead``: launch a step before the result of the one before it is read, wherever that result cannot
-    change the plan, so that the device does not wait for the host. An EOS it could not know of costs its
-    request's rows of one step.
+    change the plan, so that the device does not wait for the host. A stop token it could not know of costs
+    its request's rows of one step.
     """
 
     runner: ModelRunner
@@ -260,9 +260,9 @@ class Engine:
         rows = np.array(live, np.int64)
         slots, starts, lengths = batch.slots[rows], batch.block_starts[rows], batch.block_lengths[rows]
         self.stats.committed_tokens += table.commit(slots, starts, result.tokens[rows], result.logprobs[rows])
-        masks_left, ended_at = table.block_state(
-            slots, starts, lengths, self.runner.model.config.eos_token_id
-        )
+        if result.alternatives is not None:
+            note_alternatives(launched, result.tokens, result.alternatives)
+        masks_left, ended_at = table.block_state(slots, starts, lengths)
         outgoing: list[FromEngine] = []
         for index, start, length, masks, ended in zip(
             live, starts.tolist(), lengths.tolist(), masks_left.tolist(), ended_at.tolist(), strict=True
@@ -285,8 +285,9 @@ class Engine:
 
     def _finish(self, request: Request, start: int, end: int, reason: FinishReason) -> list[FromEngine]:
         published = block_committed(self.table, request, start, end)
+        stop = int(self.table.token_ids[request.slot, end]) if reason is FinishReason.STOP else None
         self._release(request)
-        finished = Finished(request.request_id, reason, request.stats())
+        finished = Finished(request.request_id, reason, request.stats(), stop)
         return [published, finished] if published.token_ids else [finished]
 
     def _release(self, request: Request) -> None:

@@ -86,7 +86,7 @@ def plan_choices(
                 max_tokens=length,
                 sampling=sampling,
                 diffusion=diffusion,
-                ignore_eos=request.ignore_eos,
+                stop_token_ids=[] if request.ignore_eos else [limits.model.eos_token_id],
                 wants_canvas=request.includes_canvas,
             )
             plans.append(ChoicePlan(index, generate, prompt, tuple(request.stop)))

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from dllm_kernels.commit import CommitRows
+from dllm_kernels.layout import IntArray
 from dllm_kernels.lm_head import Sampling
 from dllm_kernels.noise import noise_keys
+from dllm_kernels.whole_logits import WholeRows
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dllm_server.engine.device.upload import Upload
+from dllm_server.engine.device.whole_inputs import fused_first, whole_columns, whole_rows
 from dllm_server.engine.requests.slots import CONFIDENCES, STRATEGIES, SlotTable
 from dllm_server.engine.schedule.batch import StepBatch
 from dllm_server.settings import Confidence, Strategy
@@ -21,16 +24,24 @@ from dllm_server.settings import Confidence, Strategy
 
 @dataclass(frozen=True, slots=True)
 class HeadInputs:
-    """``row`` int64 ``[masked]``: see ``HeadRows``. ``commits`` is how many of a request's rows are committed
-    where all requests say it by rank or threshold.
+    """``row`` int64 ``[masked]``: see ``HeadRows``, with the rows that need their logits whole last, from
+    ``split`` on. Where there are both, ``place`` int64 ``[masked]`` says where each of ``HeadRows`` has gone.
+    ``sampling`` is that of the rows before ``split``, ``whole`` what the others ask for; ``named`` int64, on
+    the host, the cells of the latter if alternatives are wanted of any, else empty.
 
+    ``commits`` is how many of a request's rows are committed where all requests say it by rank or threshold.
     ``strategy`` int64 (index into ``STRATEGIES``) and ``value`` float32, both ``[requests]``, are the
     requests' commit strategies, ``strategies`` those that occur. ``confidence`` int64 ``[masked]`` (index
     into ``CONFIDENCES``) is what ranks a position, ``confidences`` what occurs. ``keys`` int64 ``[masked]``
-    is there where any request samples or ranks at random, ``sampling`` where any samples.
+    is there where any request samples or ranks at random.
     """
 
     row: Tensor
+    split: int
+    place: Tensor | None
+    sampling: Sampling | None
+    whole: WholeRows
+    named: IntArray
     commits: CommitRows
     strategies: frozenset[Strategy]
     strategy: Tensor
@@ -38,7 +49,6 @@ class HeadInputs:
     confidences: frozenset[Confidence]
     confidence: Tensor
     keys: Tensor | None
-    sampling: Sampling | None
 
 
 def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> HeadInputs:
@@ -50,8 +60,11 @@ def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> Head
     strategies = frozenset(STRATEGIES[kind] for kind in np.unique(table.strategy[slots]))
     has_keys = samples or Confidence.RANDOM in confidences
     is_quota = table.strategy[slots] == STRATEGIES.index(Strategy.QUOTA)
+    order, split = fused_first(batch, table)
+    temperature, whole = table.temperature[of_row[order]], of_row[order][split:]
+    is_named = bool(table.alternatives[whole].any())
     columns: dict[str, NDArray[Any]] = {
-        "row": head.row,
+        "row": head.row[order],
         "cell": head.cell,
         "canvas": head.canvas,
         "strategy": table.strategy[slots],
@@ -60,21 +73,31 @@ def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> Head
         "quota": np.where(is_quota, table.value[slots], 1).astype(np.int64),
         "threshold": np.where(is_quota, np.inf, table.value[slots]).astype(np.float32),
         "confidence": table.confidence[of_row],
+        "temperature": temperature,
     }
     if has_keys:
         columns |= {"seed": table.seed[of_row], "position": head.position, "step": table.step[of_row]}
-    if samples:
-        columns |= {name: getattr(table, name)[of_row] for name in ("temperature", "top_p", "top_k")}
+    if isinstance(order, np.ndarray):
+        columns |= {"order": order, "place": np.argsort(order)}
+    columns |= whole_columns(table, whole, head.position[order][split:])
     uploads = {name: upload.add(column) for name, column in columns.items()}
     upload.send(device)
     sent = {name: upload.take(key) for name, key in uploads.items()}
     keys = noise_keys(sent["seed"], sent["position"], sent["step"]) if has_keys else None
-    sampling = None
-    if samples and keys is not None:
-        is_filtered = bool((table.top_p[slots] < 1).any() or (table.top_k[slots] > 0).any())
-        sampling = Sampling(sent["temperature"], keys, sent["top_p"], sent["top_k"], is_filtered)
+
+    def sampling_of(part: slice) -> Sampling | None:
+        if keys is None or not temperature[part].any():
+            return None
+        ordered = keys[sent["order"]] if "order" in sent else keys
+        return Sampling(sent["temperature"][part], ordered[part])
+
     return HeadInputs(
         row=sent["row"],
+        split=split,
+        place=sent.get("place"),
+        sampling=sampling_of(slice(0, split)),
+        whole=whole_rows(sampling_of(slice(split, None)), sent, is_named=is_named),
+        named=head.cell[order][split:] if is_named else head.cell[:0],
         commits=CommitRows(sent["canvas"], sent["cell"], sent["first"], sent["quota"], sent["threshold"]),
         strategies=strategies,
         strategy=sent["strategy"],
@@ -82,5 +105,4 @@ def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> Head
         confidences=confidences,
         confidence=sent["confidence"],
         keys=keys,
-        sampling=sampling,
     )

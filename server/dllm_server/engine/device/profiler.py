@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from dllm_kernels.backend import Backend
 from dllm_kernels.lm_head import Sampling
+from dllm_kernels.whole_logits import WholeRows, choose_whole
 
 from dllm_server.engine.accounts.device_memory import DeviceMemory, is_out_of_memory
 from dllm_server.engine.device.kv_pool import KvPool
 from dllm_server.engine.device.model_runner import ModelRunner
 from dllm_server.engine.requests import messages
-from dllm_server.engine.requests.messages import Diffusion, Generate
+from dllm_server.engine.requests.messages import MOST_ALTERNATIVES, Diffusion, Generate
 from dllm_server.engine.requests.request import Request
 from dllm_server.engine.requests.slots import SlotTable
 from dllm_server.engine.schedule.batch import build_batch
-from dllm_server.memory import EngineLimits, lifetime_pages
+from dllm_server.memory import MOST_WHOLE_ROWS, EngineLimits, lifetime_pages
 from dllm_server.models.transformer import Transformer
 from dllm_server.settings import Confidence, Strategy
 
@@ -111,17 +111,16 @@ def _refresh_peak(model: Transformer, memory: DeviceMemory, limits: EngineLimits
 
 @torch.inference_mode()
 def _head_peak(model: Transformer, memory: DeviceMemory, rows: int) -> int:
-    """Of rows with top_p where the operations treat those apart, as they take most."""
+    """The larger of the fused path's and the one of rows that ask for everything their logits can give."""
     hidden = torch.zeros(rows, model.config.d_model, dtype=model.dtype, device=model.device)
     banned = torch.tensor([model.config.mask_token_id], device=model.device)
-    sampling = None
-    if model.operations.backend is not Backend.TORCH:
-        ones, zeros = torch.ones(rows, device=model.device), torch.zeros_like(hidden[:, 0], dtype=torch.int64)
-        sampling = Sampling(ones, zeros, 0.5 * ones, zeros, is_filtered=True)
+    ones, zeros = torch.ones(rows, device=model.device), torch.zeros_like(hidden[:, 0], dtype=torch.int64)
+    whole = WholeRows(Sampling(ones, zeros), 0.5 * ones, zeros, zeros[:, None], MOST_ALTERNATIVES)
     _release_cached()
     before = memory.used_bytes()
     memory.reset_peak()
-    model.operations.lm_head_choose(hidden, model.lm_head, banned, sampling, rows)
+    model.operations.lm_head_choose(hidden, model.lm_head, banned, None, rows)
+    choose_whole(hidden, model.lm_head, banned, whole, min(rows, MOST_WHOLE_ROWS))
     return max(memory.peak_bytes() - before, 0)
 
 

@@ -23,8 +23,8 @@ from dllm_server.engine.requests.admission import Capacity
 from dllm_server.engine.requests.messages import ModelInfo
 from dllm_server.engine.requests.slots import SlotTable
 from dllm_server.memory import (
-    COMPILED_HEAD_ROWS,
     GIB,
+    MOST_WHOLE_ROWS,
     RESERVE_BYTES_CPU,
     RESERVE_BYTES_CUDA,
     Budget,
@@ -126,7 +126,7 @@ def plan_for(
     """The budget of these settings; ``measured`` replaces predictions (see ``memory.plan_budget``)."""
     limits = engine_limits(settings, shape.longest_trained)
     if measured is None and not is_cpu and settings.kernel_backend is not KernelBackend.TORCH:
-        rows = min(limits.max_num_logits, COMPILED_HEAD_ROWS)
+        rows = min(limits.max_num_logits, MOST_WHOLE_ROWS)
         measured = {"logits_bytes": rows * shape.logits_bytes_per_row}
     return plan_budget(
         shape,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dllm_server.engine.requests.messages import Generate
+from dllm_server.engine.requests.messages import MOST_ALTERNATIVES, MOST_STOP_TOKENS, Generate
 from dllm_server.memory import lifetime_pages
 
 
@@ -42,7 +42,22 @@ class Capacity:
             return f"the prompt holds a token id outside the vocabulary of {self.vocab_size}"
         if total > self.max_model_len:
             return f"prompt and max_tokens are {total} tokens, the longest served is {self.max_model_len}"
+        if problem := self._choice_refusal(message):
+            return problem
         pages = self.pages_for(message)
         if pages > self.pages:
             return f"the request needs {pages} K/V pages, the pool has {self.pages}: lower max_tokens"
+        return None
+
+    def _choice_refusal(self, message: Generate) -> str | None:
+        """Why tokens cannot be chosen as the request asks."""
+        stops, alternatives = message.stop_token_ids, message.top_logprobs
+        if len(stops) > MOST_STOP_TOKENS:
+            return f"{len(stops)} stop_token_ids exceed {MOST_STOP_TOKENS}: send fewer"
+        if stops and (min(stops) < 0 or max(stops) >= self.vocab_size):
+            return f"stop_token_ids hold a token id outside the vocabulary of {self.vocab_size}"
+        if message.min_tokens > 0 and len(set(stops)) + 1 >= self.vocab_size:  # one is the mask token
+            return f"{len(set(stops))} stop_token_ids leave no other token for min_tokens: send fewer"
+        if not 0 <= alternatives <= MOST_ALTERNATIVES:
+            return f"top_logprobs {alternatives} is outside 0 to {MOST_ALTERNATIVES}"
         return None

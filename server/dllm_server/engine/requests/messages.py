@@ -15,9 +15,12 @@ import msgspec
 from dllm_server.settings import Confidence, DiffusionSettings, Strategy
 from dllm_server.termination import TerminationReason
 
+MOST_STOP_TOKENS = 64
+MOST_ALTERNATIVES = 20
+
 
 class FinishReason(StrEnum):
-    STOP = "stop"  # EOS was committed with everything before it
+    STOP = "stop"  # a stop token was committed with everything before it
     LENGTH = "length"  # the canvas is full
     CANCELLED = "cancelled"
 
@@ -65,12 +68,19 @@ class Diffusion(msgspec.Struct, frozen=True):
 
 
 class Generate(msgspec.Struct, frozen=True, tag=True):
+    """Any of ``stop_token_ids`` (at most ``MOST_STOP_TOKENS``, EOS among them where it is to end the request)
+    ends it once everything before it is committed; neither it nor what follows is published. None of them is
+    chosen, or takes probability, at the first ``min_tokens`` positions. ``top_logprobs`` (at most
+    ``MOST_ALTERNATIVES``) asks for the most likely tokens of every position."""
+
     request_id: str
     prompt: list[int]
     max_tokens: int
     sampling: Sampling
     diffusion: Diffusion
-    ignore_eos: bool = False
+    stop_token_ids: list[int] = []
+    min_tokens: int = 0
+    top_logprobs: int = 0
     wants_canvas: bool = False
 
 
@@ -91,15 +101,17 @@ class RequestStats(msgspec.Struct, frozen=True):
 
 
 class BlockCommitted(msgspec.Struct, frozen=True, tag=True):
-    """The next tokens of a request, in order; a block's tokens come together, cut before EOS.
+    """The next tokens of a request, in order; a block's tokens come together, cut before a stop token.
 
-    ``logprobs`` holds the log confidence of each token under the clean logits of the step that committed it.
+    ``logprobs`` holds the log confidence of each token under the clean logits of the step that committed it,
+    ``top_logprobs`` the most likely tokens there with theirs, the likeliest first; empty unless asked for.
     """
 
     request_id: str
     token_ids: list[int]
     logprobs: list[float]
     stats: RequestStats
+    top_logprobs: list[list[tuple[int, float]]] = []
 
 
 class CanvasUpdate(msgspec.Struct, frozen=True, tag=True):
@@ -115,6 +127,7 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     request_id: str
     reason: FinishReason
     stats: RequestStats
+    stop_token_id: int | None = None  # which of the request's ended it
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):

@@ -13,7 +13,9 @@ def block_committed(table: SlotTable, request: Request, start: int, end: int) ->
     """Positions ``start`` to ``end`` are committed."""
     tokens = table.token_ids[request.slot, start:end].tolist()
     logprobs = table.logprobs[request.slot, start:end].tolist()
-    return BlockCommitted(request.request_id, tokens, logprobs, request.stats())
+    positions = range(start, end) if request.message.top_logprobs else ()
+    alternatives = [request.alternatives.pop(position) for position in positions]
+    return BlockCommitted(request.request_id, tokens, logprobs, request.stats(), alternatives)
 
 
 def canvas_update(table: SlotTable, request: Request, start: int, end: int) -> CanvasUpdate:

@@ -45,6 +45,7 @@ class Request:
     masks_left: int = 0  # in the current block once all launched steps are done
     forward_passes: int = 0
     refresh_passes: int = 0
+    alternatives: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # by committed position
 
     @property
     def request_id(self) -> str:

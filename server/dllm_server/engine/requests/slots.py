@@ -7,6 +7,7 @@ import numpy as np
 from dllm_kernels.layout import IntArray
 from numpy.typing import NDArray
 
+from dllm_server.engine.requests.messages import MOST_STOP_TOKENS, Generate
 from dllm_server.engine.requests.request import Request
 from dllm_server.memory import kept_context_tokens
 from dllm_server.settings import Confidence, Strategy
@@ -34,7 +35,7 @@ class SlotTable:
         shift: int,
     ) -> None:
         self.slots, self.max_model_len, self.shift = slots, max_model_len, shift
-        self._mask_token_id, self._page_size = mask_token_id, page_size
+        self.mask_token_id, self._page_size = mask_token_id, page_size
         self.prompt_len = np.zeros(slots, np.int64)
         self.sequence_len = np.zeros(slots, np.int64)
         self.block_start = np.zeros(slots, np.int64)
@@ -42,13 +43,17 @@ class SlotTable:
         self.block_length = np.zeros(slots, np.int64)
         self.kept = np.zeros(slots, np.int64)  # context slots of the current block
         self.packs = np.zeros(slots, bool)  # a refresh writes pages; not when every step refreshes
-        self.ignores_eos = np.zeros(slots, bool)
+        self.stop_token_ids = np.full((slots, MOST_STOP_TOKENS), -1, np.int64)  # -1 past a request's own
+        self.stop_count = np.zeros(slots, np.int64)
+        self.stops_from = np.zeros(slots, np.int64)  # position from which a stop token may be chosen
         self.strategy = np.zeros(slots, np.int64)  # index into STRATEGIES
         self.value = np.zeros(slots, np.float32)
         self.confidence = np.zeros(slots, np.int64)  # index into CONFIDENCES
         self.temperature = np.zeros(slots, np.float32)
         self.top_p = np.ones(slots, np.float32)
         self.top_k = np.zeros(slots, np.int64)
+        self.is_filtered = np.zeros(slots, bool)  # draws from a part of the vocabulary
+        self.alternatives = np.zeros(slots, np.int64)
         self.seed = np.zeros(slots, np.int64)
         self.step = np.zeros(slots, np.int64)  # forward passes so far
         self.retention_ratio = np.ones(slots, np.float64)
@@ -66,22 +71,32 @@ class SlotTable:
         self.block_length[slot] = message.diffusion.block_length
         self.retention_ratio[slot] = message.diffusion.retention_ratio
         self.packs[slot] = message.diffusion.refresh_interval != 1
-        self.ignores_eos[slot] = message.ignore_eos
+        self._fill_stops(slot, message)
         self.strategy[slot] = STRATEGIES.index(message.diffusion.strategy)
         self.value[slot] = message.diffusion.value
         self.confidence[slot] = CONFIDENCES.index(message.diffusion.confidence)
         self.temperature[slot], self.top_p[slot] = message.sampling.temperature, message.sampling.top_p
         self.top_k[slot] = min(message.sampling.top_k, np.iinfo(np.int64).max)
+        is_part = message.sampling.top_p < 1 or message.sampling.top_k > 0
+        self.is_filtered[slot] = is_part and message.sampling.temperature > 0
+        self.alternatives[slot] = message.top_logprobs
         self.seed[slot] = (message.sampling.seed + 2**63) % 2**64 - 2**63  # the same 64 bits, signed
         self.step[slot] = 0
         entries = np.array(pages, np.int64)[:, None] * self._page_size + np.arange(self._page_size)
         self.pool_slots[slot] = 0
         self.pool_slots[slot, : entries.size] = entries.reshape(-1)
         self.token_ids[slot, :prompt] = message.prompt
-        self.token_ids[slot, prompt:end] = self._mask_token_id
+        self.token_ids[slot, prompt:end] = self.mask_token_id
         self.is_masked[slot, :prompt] = False
         self.is_masked[slot, prompt:end] = True
         self.start_block(slot, prompt)
+
+    def _fill_stops(self, slot: int, message: Generate) -> None:
+        stops = message.stop_token_ids
+        self.stop_token_ids[slot] = -1
+        self.stop_token_ids[slot, : len(stops)] = stops
+        self.stop_count[slot] = len(stops)
+        self.stops_from[slot] = len(message.prompt) + message.min_tokens if stops else 0
 
     def start_block(self, slot: int, start: int) -> None:
         end = min(start + int(self.block_length[slot]), int(self.sequence_len[slot]))
@@ -108,17 +123,16 @@ class SlotTable:
         self.is_masked[slot, position] = False
         return len(request)
 
-    def block_state(
-        self, slots: IntArray, starts: IntArray, lengths: IntArray, eos_token_id: int
-    ) -> tuple[IntArray, IntArray]:
-        """For each slot the masks left in the block at ``starts``, and the position of an EOS with everything
-        before it committed (or -1)."""
+    def block_state(self, slots: IntArray, starts: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
+        """For each slot the masks left in the block at ``starts``, and the position of a stop token with
+        everything before it committed (or -1)."""
         column = np.arange(int(lengths.max(initial=1)))
         inside = column < lengths[:, None]
         position = np.minimum(starts[:, None] + column, self.max_model_len - 1)
         is_masked = self.is_masked[slots[:, None], position] & inside
-        is_eos = (self.token_ids[slots[:, None], position] == eos_token_id) & inside & ~is_masked
+        stops = self.stop_token_ids[slots, : int(self.stop_count[slots].max(initial=0))]
+        tokens = self.token_ids[slots[:, None], position]
+        is_stop = (tokens[:, :, None] == stops[:, None, :]).any(axis=2) & inside & ~is_masked
         first_mask = np.where(is_masked.any(axis=1), is_masked.argmax(axis=1), len(column))
-        first_eos = np.where(is_eos.any(axis=1), is_eos.argmax(axis=1), len(column))
-        is_ended = (first_eos < first_mask) & ~self.ignores_eos[slots]
-        return is_masked.sum(axis=1), np.where(is_ended, starts + first_eos, -1)
+        first_stop = np.where(is_stop.any(axis=1), is_stop.argmax(axis=1), len(column))
+        return is_masked.sum(axis=1), np.where(first_stop < first_mask, starts + first_stop, -1)

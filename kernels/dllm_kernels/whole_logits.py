@@ -1,0 +1,91 @@
+"""Choice of a token for rows that need all of their logits at once: exact top_p and top_k, bans of a row's
+own, and the most likely alternatives. A bounded number of whole rows at a time, on any device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dllm_kernels.lm_head import Choice, Sampling, choose_tokens, float32_logits
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRows:
+    """What the rows ask for.
+
+    Attributes:
+        sampling: None where every row is greedy.
+        top_p: float32 ``[rows]``, 1 keeps all. top_k: int64 ``[rows]``, 0 keeps all. Both None where no row
+            draws from a part of the vocabulary.
+        banned: int64 ``[rows, ids]``, tokens that a row never chooses and that take no probability there,
+            beside those banned for all. None where no row has any.
+        alternatives: how many of the most likely tokens to name, of every row.
+    """
+
+    sampling: Sampling | None = None
+    top_p: Tensor | None = None
+    top_k: Tensor | None = None
+    banned: Tensor | None = None
+    alternatives: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """The most likely tokens of each row, the likeliest first: int64 ``[rows, count]`` and their float32 log
+    probabilities under the clean logits, ``-inf`` for banned ones. ``count`` ends with the vocabulary."""
+
+    token: Tensor
+    logprob: Tensor
+
+
+def choose_whole(
+    hidden: Tensor, weight: Tensor, banned: Tensor, rows: WholeRows, max_num_logits: int
+) -> tuple[Choice, Alternatives]:
+    """``lm_head.lm_head_choose`` for rows that ask for more.
+
+    Args:
+        hidden: ``[rows, d_model]``, at least one row. weight, banned, max_num_logits: see there.
+    """
+    choices, alternatives = [], []
+    for start in range(0, hidden.shape[0], max_num_logits):
+        part = slice(start, min(start + max_num_logits, hidden.shape[0]))
+        logits = float32_logits(hidden[part], weight)
+        logits[:, banned] = -torch.inf
+        if rows.banned is not None:
+            logits.scatter_(1, rows.banned[part], -torch.inf)
+        alternatives.append(_alternatives(logits, rows.alternatives))
+        choices.append(_choose(logits, rows, part))
+    return Choice.joined(choices), Alternatives(
+        torch.cat([one.token for one in alternatives]), torch.cat([one.logprob for one in alternatives])
+    )
+
+
+def _alternatives(logits: Tensor, count: int) -> Alternatives:
+    best, token = logits.topk(min(count, logits.shape[1]), dim=1)
+    return Alternatives(token, best - logits.logsumexp(dim=1, keepdim=True) if count else best)
+
+
+def _choose(logits: Tensor, rows: WholeRows, part: slice) -> Choice:
+    if rows.sampling is None:
+        return choose_tokens(logits, None)
+    sampling, top_p, top_k = rows.sampling.rows(part.start, part.stop), rows.top_p, rows.top_k
+    if top_p is None or top_k is None:
+        return choose_tokens(logits, sampling)
+    return choose_tokens(logits, sampling, lambda scaled: keep_likeliest(scaled, top_p[part], top_k[part]))
+
+
+def keep_likeliest(scaled: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
+    """Exact top-k, then top-p over what is left, of ``scaled`` [rows, vocabulary]: other tokens become
+    ``-inf``. The most likely token always stays."""
+    ordered, order = scaled.sort(dim=1, descending=True, stable=True)
+    rank = torch.arange(scaled.shape[1], device=scaled.device)
+    beyond_k = (top_k[:, None] > 0) & (rank >= top_k[:, None])
+    ordered = ordered.masked_fill(beyond_k, -torch.inf)
+    before = ordered.softmax(dim=1).cumsum(dim=1).roll(1, dims=1)
+    before[:, 0] = 0.0
+    # A row that keeps everything must not lose its tail to a sum rounded up to 1.
+    beyond_p = (top_p[:, None] < 1) & (before >= top_p[:, None]) & (rank > 0)
+    ordered = ordered.masked_fill(beyond_p, -torch.inf)
+    return torch.empty_like(scaled).scatter_(1, order, ordered)
