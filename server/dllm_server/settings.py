@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Self
 
 import yaml
@@ -78,6 +79,16 @@ class KvSelection(StrEnum):
     SHARED = "shared"
 
 
+_DEFAULT_VALUES: Mapping[Strategy, float] = MappingProxyType(
+    {Strategy.QUOTA: 1.0, Strategy.THRESHOLD: 0.9, Strategy.FACTOR: 1.0, Strategy.ENTROPY_BOUND: 0.1}
+)
+
+
+def _default_value(unmasking: Mapping[str, Any]) -> float:
+    """The value of a strategy that is given without one. A strategy that is none has been refused already."""
+    return _DEFAULT_VALUES[unmasking.get("strategy", Strategy.THRESHOLD)]
+
+
 class UnmaskingSettings(BaseModel):
     """Which masked tokens of the block are committed in a step."""
 
@@ -85,11 +96,11 @@ class UnmaskingSettings(BaseModel):
 
     strategy: Strategy = Field(Strategy.THRESHOLD, description="How many tokens a step commits.")
     value: float = Field(
-        0.9,
+        default_factory=_default_value,
         gt=0,
         allow_inf_nan=False,
-        description="quota: tokens a step (a whole number); threshold: confidence in (0, 1]; factor: f > 0; "
-        "entropy_bound: summed entropy in nats.",
+        description="quota: tokens a step (a whole number, 1 if unset); threshold: confidence in (0, 1], 0.9 "
+        "if unset; factor: f > 0, 1 if unset; entropy_bound: summed entropy in nats, 0.1 if unset.",
     )
 
     @model_validator(mode="after")
@@ -244,8 +255,12 @@ class EngineSettings(LiveSettings):
         None, ge=1, description="Default steps between refreshes; once a block if unset."
     )
     unmasking_strategy: Strategy = Field(Strategy.THRESHOLD, description="Default commit strategy.")
-    unmasking_value: float = Field(
-        0.9, gt=0, allow_inf_nan=False, description="Default value of the commit strategy."
+    unmasking_value: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Default value of the commit strategy; if unset, quota 1, threshold 0.9, factor 1, "
+        "entropy_bound 0.1.",
     )
     confidence: Confidence = Field(Confidence.PROBABILITY, description="Default ranking of masked positions.")
     tuning_file: Path | None = Field(None, description="Watched JSON file of live settings.")
@@ -262,10 +277,11 @@ class EngineSettings(LiveSettings):
         return self
 
     def diffusion_defaults(self) -> DiffusionSettings:
+        value = {} if self.unmasking_value is None else {"value": self.unmasking_value}
         return DiffusionSettings(
             block_length=self.block_length,
             refresh_interval=self.refresh_interval,
-            unmasking=UnmaskingSettings(strategy=self.unmasking_strategy, value=self.unmasking_value),
+            unmasking=UnmaskingSettings(strategy=self.unmasking_strategy, **value),
             confidence=self.confidence,
             retention_ratio=self.retention_ratio,
         )

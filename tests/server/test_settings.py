@@ -11,6 +11,7 @@ from dllm_server.settings import (
     EngineSettings,
     LiveSettings,
     ServeSettings,
+    Strategy,
     TuningFile,
     UnmaskingSettings,
     read_yaml_mapping,
@@ -153,7 +154,7 @@ REJECTED: list[tuple[type[BaseModel], dict[str, Any], str]] = [
     (LiveSettings, {"refresh_share": 0}, "refresh_share"),
     (LiveSettings, {"admission_watermark": 1}, "admission_watermark"),
     (LiveSettings, {"max_num_seqs": 4097}, "max_num_seqs"),
-    (EngineSettings, {"unmasking_strategy": "quota"}, "not a whole number"),
+    (EngineSettings, {"unmasking_strategy": "quota", "unmasking_value": 0.9}, "not a whole number"),
     (EngineSettings, {"gpu_memory_utilization": 1.5}, "gpu_memory_utilization"),
     (EngineSettings, {"page_size": 0}, "page_size"),
     (EngineSettings, {"kv_pool_bytes": "-1GiB"}, "kv_pool_bytes"),
@@ -167,6 +168,22 @@ REJECTED: list[tuple[type[BaseModel], dict[str, Any], str]] = [
 @pytest.mark.parametrize(("model", "values"), ACCEPTED)
 def test_a_valid_combination_is_accepted(model: type[BaseModel], values: dict[str, Any]) -> None:
     model.model_validate(values)
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+def test_every_strategy_has_a_value_of_its_own_wherever_it_is_set(
+    strategy: Strategy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "dllm.yaml"
+    config.write_text(f"unmasking_strategy: {strategy}\n")
+    from_file = ServeSettings.load({}, config).diffusion_defaults()
+    from_flag = ServeSettings.load({"unmasking_strategy": strategy}).diffusion_defaults()
+    monkeypatch.setenv("DLLM_UNMASKING_STRATEGY", strategy)
+    from_environment = ServeSettings.load({}).diffusion_defaults()
+
+    alone = UnmaskingSettings(strategy=strategy)
+
+    assert [made.unmasking for made in (from_file, from_flag, from_environment)] == [alone] * 3
 
 
 @pytest.mark.parametrize(("model", "values", "problem"), REJECTED)

@@ -98,6 +98,17 @@ def test_diffusion_fields_left_out_come_from_the_server() -> None:
     assert merged.retention_ratio == 0.5
 
 
+@pytest.mark.parametrize("servers", Strategy)
+@pytest.mark.parametrize("asked", Strategy)
+def test_a_strategy_given_alone_takes_the_servers_value_or_its_own(servers: Strategy, asked: Strategy) -> None:
+    defaults = DiffusionSettings(unmasking=UnmaskingSettings(strategy=servers, value=1.0))
+
+    merged = plan(defaults=defaults, diffusion={"unmasking": {"strategy": asked}})[0].generate.diffusion
+
+    own = UnmaskingSettings(strategy=asked).value
+    assert (merged.strategy, merged.value) == (asked, 1.0 if asked is servers else own)
+
+
 def test_null_refreshes_once_a_block_whatever_the_server_does() -> None:
     defaults = DiffusionSettings(refresh_interval=1)
 

@@ -106,8 +106,12 @@ def merge_diffusion(given: dict[str, Any], limits: Limits) -> Diffusion:
     """The request's ``diffusion`` object over the server's settings, validated whole."""
     defaults = limits.diffusion.model_dump(mode="json")
     merged = defaults | given
-    if isinstance(given.get("unmasking"), dict):
-        merged["unmasking"] = defaults["unmasking"] | given["unmasking"]
+    unmasking = given.get("unmasking")
+    if isinstance(unmasking, dict):
+        own = defaults["unmasking"]
+        if unmasking.get("strategy", own["strategy"]) != own["strategy"]:
+            del own["value"]  # it belongs to the server's strategy: another one has a default of its own
+        merged["unmasking"] = own | unmasking
     try:
         settings = DiffusionSettings.model_validate_json(json.dumps(merged, allow_nan=False), strict=True)
     except ValidationError as error:
