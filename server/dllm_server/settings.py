@@ -74,6 +74,13 @@ class Confidence(StrEnum):
     RANDOM = "random"
 
 
+class UnknownParameters(StrEnum):
+    """What becomes of a request that holds a name which this server does not know."""
+
+    REFUSE = "refuse"
+    WARN = "warn"
+
+
 class KvSelection(StrEnum):
     PER_HEAD = "per_head"
     SHARED = "shared"
@@ -300,6 +307,11 @@ class ApiSettings(BaseModel):
     api_keys_file: Path | None = Field(None, description="One bearer key a line; reloaded when it changes.")
     max_queued_requests: int = Field(256, ge=1, description="Requests waiting for admission before 429.")
     max_body_bytes: ByteSize = Field(4 * 1024**2, description="Largest request body.")
+    unknown_parameters: UnknownParameters = Field(
+        UnknownParameters.REFUSE,
+        description="refuse answers 400 to a name that this server does not know; warn leaves it out and "
+        "says so in the log and in the header X-DLLM-Ignored-Parameters.",
+    )
     request_timeout_seconds: float = Field(
         600.0, gt=0, description="A request still open then is cancelled with 504."
     )

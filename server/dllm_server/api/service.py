@@ -13,7 +13,7 @@ from dllm_server.api.guards.admission import Admission
 from dllm_server.api.guards.lifecycle import Lifecycle
 from dllm_server.api.guards.text_workers import TextWorkers
 from dllm_server.api.schemas.errors import context_too_long, invalid_request, unknown_model
-from dllm_server.api.schemas.requests import ChatMessage
+from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import Message, TextTooLongError, Tokenizer, TokenizerError
 from dllm_server.settings import ApiSettings
@@ -82,7 +82,7 @@ class Service:
     def start_generation(self, plans: Sequence[ChoicePlan]) -> Generation:
         """Start the planned choices; close the generation with ``admission.finish``. ``ApiError`` when
         refused."""
-        if any(plan.stops for plan in plans) and not self.tokenizer.has_text:
+        if any(not plan.stops.is_empty for plan in plans) and not self.tokenizer.has_text:
             raise invalid_request("stop needs a tokenizer, which this model's directory lacks", param="stop")
         generation = Generation(
             self.engine,
@@ -97,5 +97,5 @@ class Service:
 
 def _plain(message: ChatMessage) -> Message:
     role = "system" if message.role == "developer" else message.role
-    plain = {"role": role, "content": message.content}
+    plain = {"role": role, "content": message.text}
     return plain | {"name": message.name} if message.name is not None else plain

@@ -139,6 +139,7 @@ def test_a_stop_string_releases_the_request_with_the_counts_of_its_block() -> No
             "text": "t0 t1 t2 t3 t4 ",
             "logprobs": None,
             "finish_reason": "stop",
+            "stop_reason": "t5 t6",
             "prompt_token_ids": [1],
             "token_ids": [0, 1, 2, 3, 4, 5, 6],
         }

@@ -83,8 +83,8 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"prompt": SECRET, "temperature": 9},
         {"reason": "less_than_equal", "param": "temperature"},
     ),
-    "an unknown name": ({"prompt": SECRET, "foo": SECRET}, {"reason": "extra_forbidden", "param": "foo"}),
-    "a name that is text": ({"prompt": "t1", f"the {SECRET}": 1}, {"reason": "extra_forbidden"}),
+    "an unknown name": ({"prompt": SECRET, "foo": SECRET}, {"reason": "unknown_parameter", "param": "foo"}),
+    "a name that is text": ({"prompt": "t1", f"the {SECRET}": 1}, {"reason": "unknown_parameter"}),
     "a prompt of another shape": ({"prompt": {"a": SECRET}}, {"reason": "value_error", "param": "prompt"}),
     "a strategy that does not exist": (
         {"prompt": SECRET, "diffusion": {"unmasking": {"strategy": SECRET}}},

@@ -19,13 +19,10 @@ def plan(
 ) -> list[ChoicePlan]:
     prompts = prompts or ([1, 2],)
     return plan_choices(
-        CompletionRequest(prompt=list(prompts), **fields),
+        CompletionRequest(prompt=list(prompts), max_tokens=max_tokens, **fields),
         [Prompt(tokens) for tokens in prompts],
         Limits(make_model(**(model or {})), defaults or DiffusionSettings()),
         request_id="r",
-        max_tokens=max_tokens,
-        default_max_tokens=16,
-        prompt_param="prompt",
     )
 
 
@@ -100,7 +97,9 @@ def test_diffusion_fields_left_out_come_from_the_server() -> None:
 
 @pytest.mark.parametrize("servers", Strategy)
 @pytest.mark.parametrize("asked", Strategy)
-def test_a_strategy_given_alone_takes_the_servers_value_or_its_own(servers: Strategy, asked: Strategy) -> None:
+def test_a_strategy_given_alone_takes_the_servers_value_or_its_own(
+    servers: Strategy, asked: Strategy
+) -> None:
     defaults = DiffusionSettings(unmasking=UnmaskingSettings(strategy=servers, value=1.0))
 
     merged = plan(defaults=defaults, diffusion={"unmasking": {"strategy": asked}})[0].generate.diffusion

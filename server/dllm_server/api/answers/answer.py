@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
-
-from pydantic import BaseModel
 
 from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd
 from dllm_server.api.answers.plan import ChoicePlan
-from dllm_server.api.schemas.responses import Chunk, DllmStats, FinishName, Usage
+from dllm_server.api.answers.token import GeneratedToken
+from dllm_server.api.schemas.responses import DllmStats, FinishName, Usage
 from dllm_server.engine.requests.messages import RequestStats
 
 
@@ -21,24 +19,28 @@ class ChoiceResult:
 
     plan: ChoicePlan
     text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    token_texts: list[str] = field(default_factory=list)
+    tokens: list[GeneratedToken] = field(default_factory=list)
     finish_reason: FinishName = "length"
-    completion_tokens: int = 0
+    stop_reason: str | None = None
     stats: RequestStats = field(default_factory=RequestStats)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Generated tokens so far that count."""
+        return len(self.tokens)
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token.id for token in self.tokens]
 
     def add(self, event: ChoiceDelta | ChoiceEnd) -> None:
         self.text += event.text
         self.stats = event.stats
         match event:
             case ChoiceDelta():
-                self.token_ids += event.token_ids
-                self.logprobs += event.logprobs
-                self.token_texts += event.token_texts
+                self.tokens += event.tokens
             case ChoiceEnd():
-                self.finish_reason = event.finish_reason
-                self.completion_tokens = event.completion_tokens
+                self.finish_reason, self.stop_reason = event.finish_reason, event.stop_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +50,6 @@ class AnswerHeader:
     id: str
     model: str
     created: int = field(default_factory=lambda: int(time.time()))
-
-
-class AnswerFormat(Protocol):
-    """Chat's or plain completions' way to write an answer."""
-
-    header: AnswerHeader
-
-    def whole(self, results: Sequence[ChoiceResult]) -> BaseModel:
-        """The body of an answer that is not streamed."""
-
-    def chunk(self, result: ChoiceResult, event: ChoiceDelta | ChoiceEnd, *, is_first: bool) -> Chunk:
-        """The chunk for an event; ``result`` holds what came before it, ``is_first`` is true once a
-        choice."""
-
-    def last_chunk(self) -> Chunk:
-        """A chunk without choices, which will carry usage."""
 
 
 def usage_of(results: Sequence[ChoiceResult]) -> Usage:

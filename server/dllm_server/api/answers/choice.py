@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import cast
+from typing import Protocol, cast
 
 from dllm_server.api.answers.plan import ChoicePlan
+from dllm_server.api.answers.token import GeneratedToken
 from dllm_server.api.schemas.errors import engine_dead, engine_failure, shutting_down
 from dllm_server.api.schemas.responses import FinishName
 from dllm_server.api.text.detokenizer import Decode
@@ -32,10 +34,12 @@ class ChoiceDelta:
 
     index: int
     text: str
-    token_ids: list[int]
-    logprobs: list[float]
-    token_texts: list[str]  # what each token added
+    tokens: list[GeneratedToken]
     stats: RequestStats
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [token.id for token in self.tokens]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +60,29 @@ class ChoiceEnd:
     index: int
     text: str
     finish_reason: FinishName
-    completion_tokens: int
+    stop_reason: str | None  # the stop string that ended it
     stats: RequestStats
 
 
 ChoiceEvent = ChoiceDelta | ChoiceCanvas | ChoiceEnd
 
 
-async def run_choice(engine: EngineClient, decode: Decode, plan: ChoicePlan) -> AsyncGenerator[ChoiceEvent]:
+class DecodeTokens(Protocol):
+    """What is needed of a tokenizer."""
+
+    def __call__(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
+
+
+async def run_choice(
+    engine: EngineClient, decode_tokens: DecodeTokens, plan: ChoicePlan
+) -> AsyncGenerator[ChoiceEvent]:
     """Send the engine request and yield its events up to ``ChoiceEnd``; ``ApiError`` if it fails.
 
     A stop string ends the choice with the counts of the block that completed it, and cancels the engine
     request. However this ends, the engine request is closed.
     """
-    text = ChoiceText(decode, plan.stops)
-    completion_tokens = 0
+    decode = partial(decode_tokens, skip_special_tokens=plan.skips_special_tokens)
+    text = ChoiceText(decode, plan.stops, shows_stop=plan.shows_stop)
     events = cast("AsyncGenerator[RequestEvent]", engine.generate(plan.generate))
     try:
         async with aclosing(events):
@@ -80,32 +92,32 @@ async def run_choice(engine: EngineClient, decode: Decode, plan: ChoicePlan) -> 
                         yield _canvas(event, plan.index, decode)
                     case BlockCommitted():
                         piece = text.push(event.token_ids)
-                        accepted = len(piece.token_texts)
-                        completion_tokens += accepted
-                        yield ChoiceDelta(
-                            plan.index,
-                            piece.text,
-                            event.token_ids[:accepted],
-                            event.logprobs[:accepted],
-                            piece.token_texts,
-                            event.stats,
-                        )
-                        if piece.is_stopped:
-                            yield ChoiceEnd(plan.index, "", "stop", completion_tokens, event.stats)
+                        tokens = _tokens(event, piece.token_texts)
+                        yield ChoiceDelta(plan.index, piece.text, tokens, event.stats)
+                        if piece.stop is not None:
+                            yield ChoiceEnd(plan.index, "", "stop", piece.stop, event.stats)
                             return
                     case Finished():
                         if event.reason is FinishReason.CANCELLED:
                             raise shutting_down()  # nobody here asked for it
                         piece = text.flush()
-                        is_stop = piece.is_stopped or event.reason is FinishReason.STOP
+                        is_stop = piece.stop is not None or event.reason is FinishReason.STOP
                         reason: FinishName = "stop" if is_stop else "length"
-                        yield ChoiceEnd(plan.index, piece.text, reason, completion_tokens, event.stats)
+                        yield ChoiceEnd(plan.index, piece.text, reason, piece.stop, event.stats)
                         return
                     case Failed():
                         raise engine_failure(event)
     except EngineDeadError as error:
         raise engine_dead() from error
     raise engine_dead()  # the stream of events broke off
+
+
+def _tokens(event: BlockCommitted, texts: Sequence[str]) -> list[GeneratedToken]:
+    """The block's tokens up to the last one that has a text."""
+    return [
+        GeneratedToken(token_id, text, logprob)
+        for token_id, text, logprob in zip(event.token_ids, texts, event.logprobs, strict=False)
+    ]
 
 
 def _canvas(update: CanvasUpdate, index: int, decode: Decode) -> ChoiceCanvas:

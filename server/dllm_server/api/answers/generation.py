@@ -9,10 +9,9 @@ from contextlib import aclosing
 
 import structlog
 
-from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd, ChoiceEvent, run_choice
+from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd, ChoiceEvent, DecodeTokens, run_choice
 from dllm_server.api.answers.plan import ChoicePlan
 from dllm_server.api.schemas.errors import ApiError, internal_error, timed_out
-from dllm_server.api.text.detokenizer import Decode
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.telemetry.request_metrics import RequestMetrics
 
@@ -29,7 +28,7 @@ class Generation:
     def __init__(
         self,
         engine: EngineClient,
-        decode: Decode,
+        decode: DecodeTokens,
         plans: Sequence[ChoicePlan],
         metrics: RequestMetrics,
         *,

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from dllm_server.api.schemas.errors import context_too_long, invalid_request, validation_error
 from dllm_server.api.schemas.requests import GenerationRequest
+from dllm_server.api.text.stop_strings import StopStrings
 from dllm_server.engine.requests.messages import Diffusion, Generate, ModelInfo, Sampling
 from dllm_server.settings import DiffusionSettings
 
@@ -35,7 +36,9 @@ class ChoicePlan:
     index: int
     generate: Generate
     prompt: Prompt
-    stops: tuple[str, ...] = ()
+    stops: StopStrings
+    shows_stop: bool = False
+    skips_special_tokens: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +60,16 @@ def plan_choices(
     limits: Limits,
     *,
     request_id: str,
-    max_tokens: int | None,
-    default_max_tokens: int,
-    prompt_param: str,
 ) -> list[ChoicePlan]:
-    """``n`` choices for each prompt, in order; ``ApiError`` 400 names what is out of bounds.
-
-    ``max_tokens`` None takes ``default_max_tokens``, or what the context leaves if that is less.
-    """
+    """``n`` choices for each prompt, in order; ``ApiError`` 400 names what is out of bounds."""
     diffusion = merge_diffusion(request.diffusion, limits)
     seed = request.seed if request.seed is not None else secrets.randbits(_SEED_BITS)
     # The client chooses ``request_id`` and may choose one that is open: the engine's ids are drawn.
     engine_id = f"{request_id}-{secrets.token_hex(8)}"
+    stops = StopStrings(request.stop)
     plans: list[ChoicePlan] = []
     for prompt in prompts:
-        length = _completion_length(prompt, limits, max_tokens, default_max_tokens, prompt_param)
+        length = _completion_length(prompt, limits, request)
         for _ in range(request.n):
             index = len(plans)
             sampling = Sampling(
@@ -89,13 +87,22 @@ def plan_choices(
                 stop_token_ids=[] if request.ignore_eos else [limits.model.eos_token_id],
                 wants_canvas=request.includes_canvas,
             )
-            plans.append(ChoicePlan(index, generate, prompt, tuple(request.stop)))
+            plans.append(
+                ChoicePlan(
+                    index=index,
+                    generate=generate,
+                    prompt=prompt,
+                    stops=stops,
+                    shows_stop=request.include_stop_str_in_output,
+                    skips_special_tokens=request.skip_special_tokens,
+                )
+            )
     return plans
 
 
 def choice_seed(seed: int, index: int) -> int:
-    """A seed for each choice, in [0, 2^63): the request's own for the first, unrelated ones for the
-    others."""
+    """A seed for each choice, in [0, 2^63): the low bits of the request's own for the first, unrelated ones
+    for the others."""
     if index == 0:
         return seed & _SEED_MASK
     digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
@@ -128,9 +135,9 @@ def merge_diffusion(given: dict[str, Any], limits: Limits) -> Diffusion:
     return Diffusion.of(settings)
 
 
-def _completion_length(
-    prompt: Prompt, limits: Limits, max_tokens: int | None, default: int, prompt_param: str
-) -> int:
+def _completion_length(prompt: Prompt, limits: Limits, request: GenerationRequest) -> int:
+    """The request's own limit; without one the default, or what the context leaves if that is less."""
+    prompt_param, max_tokens = request.prompt_param, request.completion_limit
     count = len(prompt.token_ids)
     if count == 0:
         raise invalid_request(f"{prompt_param} is empty: give at least one token", param=prompt_param)
@@ -148,7 +155,7 @@ def _completion_length(
             param=prompt_param,
         )
     if max_tokens is None:
-        return min(default, left)
+        return min(request.default_max_tokens, left)
     if max_tokens > left:
         raise context_too_long(
             f"{prompt_param} has {count} tokens and max_tokens is {max_tokens}, but together they may have "

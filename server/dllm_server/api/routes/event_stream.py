@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import structlog
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from dllm_server.api.answers.answer import AnswerFormat, AnswerHeader, ChoiceResult, stats_of, usage_of
+from dllm_server.api.answers.answer import AnswerHeader, ChoiceResult, stats_of, usage_of
 from dllm_server.api.answers.choice import ChoiceCanvas, ChoiceEnd
+from dllm_server.api.answers.format import AnswerFormat
 from dllm_server.api.answers.generation import Generation
 from dllm_server.api.guards.admission import Admission
 from dllm_server.api.routes.event_feed import EventFeed
@@ -37,9 +39,8 @@ class EventStream(StreamingResponse):
         admission: Admission,
         generation: Generation,
         feed: EventFeed,
-        answer: AnswerFormat,
+        answer: AnswerFormat[Any, Any, Any],
         *,
-        includes_usage: bool,
         keep_alive_seconds: float,
     ) -> None:
         self._state = request.state
@@ -47,7 +48,6 @@ class EventStream(StreamingResponse):
         self._generation = generation
         self._feed = feed
         self._answer = answer
-        self._includes_usage = includes_usage
         self._keep_alive_seconds = keep_alive_seconds
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(self._body(), media_type="text/event-stream", headers=headers)
@@ -89,10 +89,12 @@ class EventStream(StreamingResponse):
             has_begun[event.index] = True
             result.add(event)
             ended += isinstance(event, ChoiceEnd)
+            if self._answer.asked.includes_usage_in_every_chunk:
+                chunk.usage = usage_of(results)
             if ended == len(results):
                 chunk.dllm_stats = stats_of(results)
             yield _frame(chunk.model_dump_json())
-        if self._includes_usage:
+        if self._answer.asked.includes_usage:
             chunk = self._answer.last_chunk()
             chunk.usage, chunk.dllm_stats = usage_of(results), stats_of(results)
             yield _frame(chunk.model_dump_json())

@@ -4,36 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
 
-from dllm_server.api.answers.answer import AnswerFormat, ChoiceResult
+from dllm_server.api.answers.answer import AnswerHeader, ChoiceResult
 from dllm_server.api.answers.choice import ChoiceCanvas
+from dllm_server.api.answers.format import AnswerFormat, Asked
 from dllm_server.api.answers.generation import Generation
-from dllm_server.api.answers.plan import ChoicePlan
+from dllm_server.api.answers.plan import Prompt, plan_choices
 from dllm_server.api.routes.event_feed import EventFeed
 from dllm_server.api.routes.event_stream import EventStream
-from dllm_server.api.schemas.requests import GenerationRequest
 from dllm_server.api.service import Service
 from dllm_server.telemetry.request_id import request_id_of
 
 FIRST_WORD_SECONDS = 0.1  # of the engine: whether it refuses a request, before a stream's status line is sent
 
-
-def answer_id(request: Request, prefix: str) -> str:
-    """The id in an answer's body: the request's own behind ``prefix`` (``chatcmpl`` or ``cmpl``)."""
-    return f"{prefix}-{request_id_of(request.scope)}"
+STREAM_DOCS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer, or with stream: true server-sent events: a chunk for each committed "
+        "block, then 'data: [DONE]'. A failure after the first chunk is an event with an error object, "
+        "which ends the stream.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
 
 
 async def respond(
     service: Service,
     request: Request,
-    asked: GenerationRequest,
-    plans: Sequence[ChoicePlan],
-    answer: AnswerFormat,
+    asked: Asked,
+    prompts: Sequence[Prompt],
+    format_type: type[AnswerFormat[Asked, Any, Any]],
 ) -> Response:
-    """Run the plans. ``ApiError`` says why there is no answer: refused, failed or timed out."""
+    """Answer the prompts. ``ApiError`` says why there is no answer: refused, failed or timed out."""
+    answer_id = f"{format_type.id_prefix}-{request_id_of(request.scope)}"
+    plans = plan_choices(asked, prompts, service.limits, request_id=answer_id)
+    answer = format_type(AnswerHeader(answer_id, service.model_name), asked)
     generation = service.start_generation(plans)
     is_handed_over = False
     try:
@@ -46,7 +54,6 @@ async def respond(
                 generation,
                 feed,
                 answer,
-                includes_usage=asked.includes_usage,
                 keep_alive_seconds=service.settings.stream_keep_alive_seconds,
             )
         results = await _gather(generation)

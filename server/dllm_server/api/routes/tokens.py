@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from dllm_server.api.routes.named_body import named_body_route
 from dllm_server.api.schemas.errors import invalid_request
 from dllm_server.api.schemas.requests import DetokenizeRequest, TokenizeRequest
 from dllm_server.api.schemas.responses import Detokenized, Tokenized
@@ -11,7 +12,7 @@ from dllm_server.api.service import Service
 
 
 def tokens_router(service: Service) -> APIRouter:
-    router = APIRouter(tags=["Tokens"])
+    router = APIRouter(tags=["Tokens"], route_class=named_body_route(service.settings.unknown_parameters))
 
     @router.post("/tokenize", summary="Tokens of a text or a conversation")
     async def tokenize(body: TokenizeRequest) -> Tokenized:

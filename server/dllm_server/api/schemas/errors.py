@@ -94,6 +94,18 @@ def context_too_long(message: str, *, param: str) -> ApiError:
     return invalid_request(message, param=param, code="context_length_exceeded")
 
 
+def unknown_parameter(path: str) -> ApiError:
+    message = f"Unrecognized request argument supplied: {path}"
+    return invalid_request(message, param=path, reason="unknown_parameter")
+
+
+def unsupported_parameter(path: str, value: Any, remedy: str) -> ApiError:
+    """The refusal of a parameter that would change the answer; only a short value is told."""
+    told = f" {value!r}" if isinstance(value, bool | int | float) and abs(value) < 1e15 else ""
+    message = f"{path}{told} is not supported by this server: {remedy}"
+    return invalid_request(message, param=path, code="unsupported_parameter")
+
+
 def wrong_key() -> ApiError:
     return ApiError(
         401,
@@ -168,16 +180,15 @@ def engine_failure(failure: Failed) -> ApiError:
 def validation_error(problem: Mapping[str, Any], location: tuple[int | str, ...]) -> ApiError:
     """The error for one of pydantic's: ``problem`` as in ``ValidationError.errors()``, ``location`` inside
     the body."""
-    param = problem.get("ctx", {}).get("param") or ".".join(str(part) for part in location) or None
+    inner = problem.get("ctx", {}).get("param")
+    param = ".".join(str(part) for part in (*location, inner) if part is not None) or None
     kind = problem["type"]
     match kind:
         case "json_invalid":
             message = f"The body is not JSON: {problem.get('ctx', {}).get('error', 'it cannot be parsed')}."
             return invalid_request(message, code="invalid_json")
         case "extra_forbidden":
-            return invalid_request(
-                f"Unrecognized request argument supplied: {param}", param=param, reason=kind
-            )
+            return unknown_parameter(param or "")
         case "unsupported_parameter":
             return invalid_request(problem["msg"], param=param, code="unsupported_parameter")
         case "missing" if param is not None:
@@ -222,6 +233,6 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def _most_telling(problems: Any) -> Any:
-    """Unsupported and unknown parameters first: they explain what pydantic may report besides them."""
-    first = ("json_invalid", "unsupported_parameter", "extra_forbidden")
+    """What an object is comes first: it explains the names in it, which pydantic may report besides."""
+    first = ("json_invalid", "unsupported_parameter", "literal_error")
     return min(problems, key=lambda p: first.index(p["type"]) if p["type"] in first else len(first))

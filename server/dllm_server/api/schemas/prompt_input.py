@@ -1,10 +1,8 @@
-"""The shapes in which OpenAI's clients send prompts and message contents."""
+"""The shapes in which OpenAI's clients send prompts."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from pydantic_core import PydanticCustomError
 
 _PROMPT_SHAPES = "prompt is text, token ids (integers from 0), or a non-empty list of either"
 
@@ -22,16 +20,6 @@ def check_prompt(value: Any) -> list[str] | list[list[int]]:
     raise ValueError(_PROMPT_SHAPES)
 
 
-def check_content(value: Any) -> str:
-    """The text of a message: a string, or text parts joined by newlines; other kinds of parts are refused by
-    name."""
-    if isinstance(value, str):
-        return check_text(value)
-    if not isinstance(value, list) or not value:
-        raise ValueError("content is text or a non-empty list of text parts")
-    return "\n".join(_part_text(part) for part in value)
-
-
 def check_text(value: Any) -> str:
     """A string that UTF-8 can encode: JSON can carry lone surrogates, a tokenizer cannot."""
     if not isinstance(value, str):
@@ -47,16 +35,3 @@ def _is_token_ids(value: Any) -> bool:
     return (
         isinstance(value, list) and bool(value) and all(type(token) is int and token >= 0 for token in value)
     )
-
-
-def _part_text(part: Any) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind != "text":
-        raise PydanticCustomError(
-            "unsupported_part",
-            "content part of type {kind} is not supported: only text",
-            {"kind": repr(kind)},
-        )
-    if set(part) - {"type", "text"}:
-        raise ValueError("a text part has 'type' and 'text' only")
-    return check_text(part.get("text"))

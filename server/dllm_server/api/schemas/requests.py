@@ -1,14 +1,11 @@
-"""Bodies of the requests: OpenAI's fields that this server honours, and its own. Everything else is refused
-by name."""
+"""Bodies of the requests: OpenAI's fields that this server honours, and its own."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetJsonSchemaHandler,
     PlainValidator,
@@ -17,20 +14,30 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from dllm_server.api.schemas.prompt_input import check_content, check_prompt
-from dllm_server.api.schemas.unsupported import drop_neutral_message_fields, drop_neutral_parameters
+from dllm_server.api.schemas.base import Count, Flag, RequestModel, Text, TokenIds
+from dllm_server.api.schemas.messages import ChatMessage
+from dllm_server.api.schemas.names import ShapedAs
+from dllm_server.api.schemas.neutral import IN_CHAT, IN_COMPLETIONS, IN_STREAM_OPTIONS, IN_TOKENIZE
+from dllm_server.api.schemas.prompt_input import check_prompt
 from dllm_server.settings import DiffusionSettings
 
-Text = Annotated[str, Strict()]
-Flag = Annotated[bool, Strict()]
-Count = Annotated[int, Strict(), Field(ge=1)]
-Number = Annotated[float, Strict()]
-TokenIds = list[Annotated[int, Strict(), Field(ge=0)]]
-StopString = Annotated[str, Strict(), Field(min_length=1, max_length=512)]
+MOST_STOPS = 64
+
+StopString = Annotated[Text, Field(min_length=1, max_length=512)]
 
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+def _unset_if_minus_one(value: object) -> object:
+    return None if type(value) is int and value == -1 else value
+
+
+# -1 is how some clients write "no limit of my own".
+TokenLimit = Annotated[
+    Count | None, BeforeValidator(_unset_if_minus_one, json_schema_input_type=Count | Literal[-1] | None)
+]
 
 
 class _DiffusionSchema:
@@ -42,43 +49,11 @@ class _DiffusionSchema:
         return handler(DiffusionSettings.__pydantic_core_schema__)
 
 
-class RequestModel(BaseModel):
-    """Refuses unknown fields; null means absent, as OpenAI's clients have it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_absent(cls, body: Any) -> Any:
-        if not isinstance(body, dict):
-            return body
-        return {
-            name: value for name, value in body.items() if value is not None or name not in cls.model_fields
-        }
-
-
-class TextPart(RequestModel):
-    type: Literal["text"]
-    text: Text
-
-
-class ChatMessage(RequestModel):
-    role: Literal["system", "developer", "user", "assistant"] = Field(
-        description="Who speaks; developer is read as system."
-    )
-    content: Annotated[str, PlainValidator(check_content, json_schema_input_type=Text | list[TextPart])] = (
-        Field(description="Text, or a list of text parts, which are joined by newlines.")
-    )
-    name: Text | None = Field(None, description="Name of the speaker, for chat templates that show it.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_neutral_fields(cls, message: Any) -> Any:
-        return drop_neutral_message_fields(message)
-
-
 class StreamOptions(RequestModel):
+    neutral = IN_STREAM_OPTIONS
+
     include_usage: Flag = Field(False, description="End the stream with a chunk of usage and no choices.")
+    continuous_usage_stats: Flag = Field(False, description="Tell the usage up to here in every chunk.")
     include_canvas: Flag = Field(
         False,
         description="Also send 'event: canvas' with the block being denoised, after each forward pass. "
@@ -90,6 +65,9 @@ class StreamOptions(RequestModel):
 class GenerationRequest(RequestModel):
     """Fields that chat and plain completions share."""
 
+    prompt_param: ClassVar[str]  # field that holds the prompt
+    default_max_tokens: ClassVar[int]
+
     model: Text | None = Field(
         None, description="Served model name (see /v1/models); the served one if absent."
     )
@@ -97,12 +75,17 @@ class GenerationRequest(RequestModel):
         1,
         description="Choices for each prompt. Choices differ only with temperature > 0 or random confidence.",
     )
+    max_tokens: TokenLimit = Field(None, description="Most tokens to generate.")
     stop: Annotated[
         list[StopString],
-        Field(max_length=4),
+        Field(max_length=MOST_STOPS),
         BeforeValidator(_as_list, json_schema_input_type=StopString | list[StopString]),
-    ] = Field(default=[], description="Up to 4 strings that end the text; they are not part of it.")
-    seed: Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63)] | None = Field(
+    ] = Field(default=[], description=f"Up to {MOST_STOPS} strings that end the text.")
+    include_stop_str_in_output: Flag = Field(
+        False, description="End the text with the stop string instead of before it."
+    )
+    skip_special_tokens: Flag = Field(True, description="Leave special tokens out of the text.")
+    seed: Annotated[int, Strict(), Field(ge=-(2**63), lt=2**64)] | None = Field(
         None,
         description="Same seed, same text; drawn at random if absent. Choices use seeds derived from it.",
     )
@@ -121,22 +104,25 @@ class GenerationRequest(RequestModel):
     stream_options: StreamOptions | None = Field(None, description="Only with stream.")
     ignore_eos: Flag = Field(False, description="Generate max_tokens tokens whatever they are.")
     return_token_ids: Flag = Field(False, description="Add prompt_token_ids and token_ids to each choice.")
-    diffusion: Annotated[dict[str, Any], _DiffusionSchema] = Field(
+    return_tokens_as_token_ids: Flag = Field(
+        False, description="In logprobs, write each token as 'token_id:ID' instead of its text."
+    )
+    diffusion: Annotated[dict[str, Any], _DiffusionSchema, ShapedAs(DiffusionSettings)] = Field(
         default={},
         description="How the canvas is denoised; what is left out comes from the server's settings. "
         "retention_ratio may not exceed the server's.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_neutral(cls, body: Any) -> Any:
-        return drop_neutral_parameters(body)
-
     @model_validator(mode="after")
     def _options_need_a_stream(self) -> Self:
-        if self.stream_options is not None and not self.stream:
+        if not self.stream and self.stream_options not in (None, StreamOptions()):
             raise ValueError("stream_options is only allowed with stream: true")
         return self
+
+    @property
+    def completion_limit(self) -> int | None:
+        """Most tokens to generate, if the request says so."""
+        return self.max_tokens
 
     @property
     def includes_canvas(self) -> bool:
@@ -146,14 +132,22 @@ class GenerationRequest(RequestModel):
     def includes_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
+    @property
+    def includes_usage_in_every_chunk(self) -> bool:
+        return self.stream_options is not None and self.stream_options.continuous_usage_stats
+
 
 class ChatCompletionRequest(GenerationRequest):
+    neutral = IN_CHAT
+    prompt_param = "messages"
+    default_max_tokens = 256
+
     messages: Annotated[list[ChatMessage], Field(min_length=1)] = Field(
         description="The conversation, rendered with the model's chat template."
     )
-    max_tokens: Count | None = Field(None, description="Older name of max_completion_tokens.")
-    max_completion_tokens: Count | None = Field(
-        None, description="Most tokens to generate; 256, or what the context leaves, if absent."
+    max_tokens: TokenLimit = Field(None, description="Older name of max_completion_tokens.")
+    max_completion_tokens: TokenLimit = Field(
+        None, description="Most tokens to generate; 256, or what the context leaves, if absent or -1."
     )
     logprobs: Flag = Field(False, description="Add each token's log confidence when it was committed.")
 
@@ -163,15 +157,24 @@ class ChatCompletionRequest(GenerationRequest):
             raise ValueError("max_tokens and max_completion_tokens differ: send one of them")
         return self
 
+    @property
+    def completion_limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
 
 class CompletionRequest(GenerationRequest):
+    neutral = IN_COMPLETIONS
+    prompt_param = "prompt"
+    default_max_tokens = 16
+
     prompt: Annotated[
         list[str] | list[list[int]],
         PlainValidator(check_prompt, json_schema_input_type=Text | list[Text] | TokenIds | list[TokenIds]),
     ] = Field(description="Text, token ids, or a list of either; each is answered by n choices.")
-    max_tokens: Count | None = Field(
-        None, description="Most tokens to generate; 16, or what the context leaves, if absent."
+    max_tokens: TokenLimit = Field(
+        None, description="Most tokens to generate; 16, or what the context leaves, if absent or -1."
     )
+    add_special_tokens: Flag = Field(True, description="Add the tokenizer's own special tokens to a text.")
     echo: Flag = Field(False, description="Begin the text with the prompt.")
     logprobs: Annotated[int, Strict(), Field(ge=0, le=1)] | None = Field(
         None,
@@ -186,6 +189,8 @@ class CompletionRequest(GenerationRequest):
 
 
 class TokenizeRequest(RequestModel):
+    neutral = IN_TOKENIZE
+
     model: Text | None = Field(None, description="Served model name; the served one if absent.")
     prompt: Text | None = Field(None, description="Text to tokenise; this or messages.")
     messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = Field(

@@ -40,11 +40,14 @@ class DllmStats(BaseModel):
     tokens_per_forward: float = Field(description="Generated tokens / forward passes.")
 
 
-class TokenFields(Answer):
-    """What return_token_ids adds to a choice."""
+class ChoiceFields(Answer):
+    """What every choice has, and what return_token_ids adds to it."""
 
     left_out_when_none = frozenset({"prompt_token_ids", "token_ids"})
 
+    index: int
+    finish_reason: FinishName | None = None
+    stop_reason: str | None = Field(None, description="The stop string that ended the choice, if one did.")
     prompt_token_ids: list[int] | None = Field(
         None, description="With return_token_ids: the prompt's tokens."
     )
@@ -68,11 +71,9 @@ class AssistantMessage(BaseModel):
     refusal: None = None
 
 
-class ChatChoice(TokenFields):
-    index: int
+class ChatChoice(ChoiceFields):
     message: AssistantMessage
     logprobs: ChatLogprobs | None = None
-    finish_reason: FinishName
 
 
 class ChatCompletion(BaseModel):
@@ -92,11 +93,9 @@ class ChatDelta(Answer):
     content: str | None = None
 
 
-class ChatChunkChoice(TokenFields):
-    index: int
+class ChatChunkChoice(ChoiceFields):
     delta: ChatDelta
     logprobs: ChatLogprobs | None = None
-    finish_reason: FinishName | None = None
 
 
 class Chunk(Answer):
@@ -124,11 +123,9 @@ class CompletionLogprobs(BaseModel):
     text_offset: list[int] = Field(description="Where in the text each token's begins.")
 
 
-class CompletionChoice(TokenFields):
-    index: int
+class CompletionChoice(ChoiceFields):
     text: str
     logprobs: CompletionLogprobs | None = None
-    finish_reason: FinishName | None
 
 
 class Completion(BaseModel):

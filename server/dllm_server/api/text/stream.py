@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dllm_server.api.text.detokenizer import Decode, Detokenizer
-from dllm_server.api.text.stop_strings import StopScanner
+from dllm_server.api.text.stop_strings import StopScanner, StopStrings
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What a block adds: the text to show, the text of each token that counts, and whether a stop string
-    ended it."""
+    """What a block adds: the text to show, the text of each token that counts, and the stop string that
+    ended it, if one did."""
 
     text: str
     token_texts: list[str]
-    is_stopped: bool = False
+    stop: str | None = None
 
 
 class ChoiceText:
     """Detokenises and looks for stop strings, token by token: the text cannot depend on the blocks."""
 
-    def __init__(self, decode: Decode, stops: Sequence[str] = ()) -> None:
+    def __init__(self, decode: Decode, stops: StopStrings, *, shows_stop: bool = False) -> None:
         self._detokenizer = Detokenizer(decode)
-        self._scanner = StopScanner(stops)
+        self._scanner = StopScanner(stops, is_shown=shows_stop)
 
     def push(self, token_ids: Sequence[int]) -> Piece:
         """Add a block. Tokens after the one that completes a stop string do not count; none may follow."""
@@ -34,13 +34,13 @@ class ChoiceText:
             token_texts.append(self._detokenizer.push(token_id))
             scan = self._scanner.push(token_texts[-1])
             shown.append(scan.text)
-            if scan.is_match:
-                return Piece("".join(shown), token_texts, is_stopped=True)
+            if scan.stop is not None:
+                return Piece("".join(shown), token_texts, scan.stop)
         return Piece("".join(shown), token_texts)
 
     def flush(self) -> Piece:
         """What was held back, at the end of the tokens."""
         scan = self._scanner.push(self._detokenizer.flush())
-        if scan.is_match:
-            return Piece(scan.text, [], is_stopped=True)
+        if scan.stop is not None:
+            return Piece(scan.text, [], scan.stop)
         return Piece(scan.text + self._scanner.flush(), [])

@@ -1,0 +1,69 @@
+"""Messages of a conversation, as clients write them and as they send answers back."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from dllm_server.api.schemas.base import RequestModel, Text
+from dllm_server.api.schemas.neutral import IN_MESSAGES, IN_TEXT_PARTS
+
+ROLES = frozenset({"system", "developer", "user", "assistant"})
+
+
+class TextPart(RequestModel):
+    neutral = IN_TEXT_PARTS
+    only_if = MappingProxyType({"type": frozenset({"text"})})
+
+    type: Literal["text"]
+    text: Text
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _is_text(cls, kind: object) -> object:
+        if kind != "text":
+            raise PydanticCustomError(
+                "unsupported_parameter",
+                "content part {kind} is not supported: only text",
+                {"kind": repr(kind)},
+            )
+        return kind
+
+
+def _as_parts(content: Any) -> Any:
+    """A string as its one part; other shapes for validation to judge."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if not isinstance(content, list) or not content:
+        raise ValueError("content is text or a non-empty list of text parts")
+    return content
+
+
+class ChatMessage(RequestModel):
+    neutral = IN_MESSAGES
+    only_if = MappingProxyType({"role": ROLES})
+
+    role: Literal["system", "developer", "user", "assistant"] = Field(
+        description="Who speaks; developer is read as system."
+    )
+    content: Annotated[
+        list[TextPart], BeforeValidator(_as_parts, json_schema_input_type=Text | list[TextPart])
+    ] = Field(
+        default=[],
+        description="Text, or a list of text parts, which are joined by newlines. Only an assistant's may be "
+        "absent or null, which is read as no text.",
+    )
+    name: Text | None = Field(None, description="Name of the speaker, for chat templates that show it.")
+
+    @model_validator(mode="after")
+    def _only_an_assistant_may_say_nothing(self) -> Self:
+        if not self.content and self.role != "assistant":
+            raise PydanticCustomError("missing", "content is missing", {"param": "content"})
+        return self
+
+    @property
+    def text(self) -> str:
+        return "\n".join(part.text for part in self.content)
