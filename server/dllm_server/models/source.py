@@ -29,19 +29,23 @@ def resolve_model(model: str, revision: str | None = None) -> Path:
     """
     if model == EMBEDDED_MODEL:
         return EMBEDDED_DIRECTORY
-    path = Path(model).expanduser()
+    path = _path(model)
     if path.is_dir():
         return path
-    if path.is_absolute() or model.startswith(".") or model.count("/") != 1:
+    if path.is_file():
+        raise ModelError(f"{model}: a file, not a directory: give the directory that holds config.json")
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1 or model.endswith("/"):
         raise ModelError(f"{model}: no such directory, and not a hub id (owner/name)")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from dllm_server.models.hub import download
 
+    return download(model, revision, _PATTERNS)
+
+
+def _path(model: str) -> Path:
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=_PATTERNS))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{model}: no such directory, and the hub cannot give it: {reason}") from error
+        return Path(model).expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"{model}: no such directory: {error}") from error
 
 
 def model_name(model: str, served_model_name: str | None) -> str:
@@ -50,4 +54,5 @@ def model_name(model: str, served_model_name: str | None) -> str:
         return served_model_name
     if model == EMBEDDED_MODEL:
         return "dllm-embedded"
-    return Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else model
+    path = _path(model)
+    return path.resolve().name if path.is_dir() else model
