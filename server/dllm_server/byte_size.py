@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator
+
+LEAST_BYTES = 1000
+LEAST_MEMORY_BYTES = 10**6
 
 _BYTE_UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", start=1):
@@ -14,10 +17,10 @@ for _power, _letter in enumerate("KMGT", start=1):
 
 
 def parse_bytes(value: object) -> object:
-    """``"24GiB"`` -> 25769803776; integers pass; ``ValueError`` names the text and the accepted units."""
+    """``"24GiB"`` -> 25769803776; numbers pass; ``ValueError`` names the text and the accepted units."""
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value, re.ASCII)
     if match is None or match[2].upper() not in _BYTE_UNITS:
         raise ValueError(
             f"{value!r} is not a size in bytes: write a number and KiB, MiB, GiB, TiB (or KB, MB, GB, TB)"
@@ -25,4 +28,20 @@ def parse_bytes(value: object) -> object:
     return int(float(match[1]) * _BYTE_UNITS[match[2].upper()])
 
 
-ByteSize = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
+def _is_a_size(size: int) -> int:
+    return _at_least(size, LEAST_BYTES, "MiB")
+
+
+def _is_a_memory_size(size: int) -> int:
+    return _at_least(size, LEAST_MEMORY_BYTES, "GiB")
+
+
+def _at_least(size: int, least: int, unit: str) -> int:
+    """A smaller number was meant in another unit, and would fail much later as bytes."""
+    if size < least:
+        raise ValueError(f"{size} bytes is less than {least}: write a unit, such as {max(size, 1)}{unit}")
+    return size
+
+
+ByteSize = Annotated[int, BeforeValidator(parse_bytes), AfterValidator(_is_a_size)]
+MemorySize = Annotated[int, BeforeValidator(parse_bytes), AfterValidator(_is_a_memory_size)]

@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from dllm_server.byte_size import ByteSize
+from dllm_server.byte_size import ByteSize, MemorySize
 
 EMBEDDED_MODEL = "embedded"
 
@@ -244,10 +244,10 @@ class EngineSettings(LiveSettings):
         16, ge=1, description="Steps after which a waiting phase goes before all younger ones."
     )
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of the device's memory to use.")
-    gpu_memory_limit: ByteSize | None = Field(
+    gpu_memory_limit: MemorySize | None = Field(
         None, description="Treat the device as having this much memory."
     )
-    kv_pool_bytes: ByteSize | None = Field(
+    kv_pool_bytes: MemorySize | None = Field(
         None, description="Size of the KV pool; what the budget leaves by default."
     )
     page_size: int = Field(16, ge=1, le=256, description="K/V slots a page.")

@@ -361,7 +361,17 @@ REFUSALS = [
         {"engine": {"admissionWatermark": 1}},
     ),
     Refusal("a size in words", {"engine": {"kvPoolBytes": "2GiB"}}, {"engine": {"kvPoolBytes": "two"}}),
-    Refusal("a negative size", {"engine": {"kvPoolBytes": 1024}}, {"engine": {"kvPoolBytes": -1}}),
+    Refusal("a negative size", {"engine": {"kvPoolBytes": 1048576}}, {"engine": {"kvPoolBytes": -1}}),
+    Refusal(
+        "a size without its unit",
+        {"engine": {"gpuMemoryLimit": 25769803776}},
+        {"engine": {"gpuMemoryLimit": 24}},
+    ),
+    Refusal(
+        "a size without its unit, as text",
+        {"engine": {"gpuMemoryLimit": "25769803776"}},
+        {"engine": {"gpuMemoryLimit": "24"}},
+    ),
     Refusal(
         "a quantity in words",
         {"podTemplate": {"resources": {"limits": {"cpu": 2, "memory": "1.5Gi"}}}},

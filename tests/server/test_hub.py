@@ -19,7 +19,7 @@ MODEL = "owner/name"
 
 PROGRAM = """
 import sys
-from dllm_server.models.config import ModelError
+from dllm_server.models.files import ModelError
 from dllm_server.models.source import resolve_model
 try:
     print(resolve_model(sys.argv[1], sys.argv[2] or None))

@@ -126,6 +126,39 @@ def test_a_whole_number_of_binary_units_is_exact(number: int, unit: str) -> None
     assert parse_bytes(f"{number}{unit}") == number * 1024**power
 
 
+@pytest.mark.parametrize("name", ["gpu_memory_limit", "kv_pool_bytes"])
+@pytest.mark.parametrize("given", ["24", 24, "81920", 81920, "24B", "0.5MB"])
+def test_a_memory_size_that_cannot_be_meant_in_bytes_is_refused_with_a_unit(name: str, given: object) -> None:
+    with pytest.raises(ValidationError, match=r"bytes is less than 1000000: write a unit, such as \d+GiB"):
+        ServeSettings.load({name: given})
+
+
+@pytest.mark.parametrize("source", ["flags", "environment", "file"])
+def test_a_size_without_its_unit_is_refused_from_every_source(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags, file = {"gpu_memory_limit": "24"} if source == "flags" else {}, None
+    if source == "environment":
+        monkeypatch.setenv("DLLM_GPU_MEMORY_LIMIT", "24")
+    if source == "file":
+        file = write_yaml(tmp_path, "gpu-memory-limit: 24")
+
+    with pytest.raises(ValidationError, match="24 bytes is less than 1000000: write a unit, such as 24GiB"):
+        ServeSettings.load(flags, file)
+
+
+def test_a_body_limit_without_its_unit_is_refused() -> None:
+    with pytest.raises(ValidationError, match="4 bytes is less than 1000: write a unit, such as 4MiB"):
+        ServeSettings.load({"max_body_bytes": "4"})
+
+
+def test_byte_counts_as_kubernetes_gives_them_are_sizes() -> None:
+    settings = ServeSettings.load({"gpu_memory_limit": "25769803776", "kv_pool_bytes": 1_000_000})
+
+    assert settings.engine().gpu_memory_limit == 24 * 2**30
+    assert EngineSettings.model_validate_json(settings.engine().model_dump_json()) == settings.engine()
+
+
 ACCEPTED: list[tuple[type[BaseModel], dict[str, Any]]] = [
     (UnmaskingSettings, {"strategy": "quota", "value": 3}),
     (UnmaskingSettings, {"strategy": "threshold", "value": 1}),

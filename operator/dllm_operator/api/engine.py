@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from dllm_server.byte_size import ByteSize
+from dllm_server.byte_size import MemorySize
 from dllm_server.settings import EngineSettings
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
 from dllm_operator.api.base import ApiModel
-from dllm_operator.api.quantity import ByteSizeText
+from dllm_operator.api.quantity import MemorySizeText
 
 SET_BY_THE_OPERATOR = frozenset({"model", "revision", "served_model_name", "device", "tuning_file"})
 
@@ -28,7 +28,7 @@ def _optional(field: FieldInfo) -> tuple[Any, Any]:
     """The field without its default; a size in bytes stays the text that people write."""
     alternatives = [part for part in get_args(field.annotation) if part is not NoneType]
     annotation: Any = alternatives[0] if alternatives else field.annotation
-    optional: Any = (ByteSizeText if annotation == ByteSize else annotation) | None
+    optional: Any = (MemorySizeText if annotation == MemorySize else annotation) | None
     for constraint in field.metadata:
         optional = Annotated[optional, constraint]
     return optional, Field(default=None, description=_description(field))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from dllm_server.byte_size import LEAST_MEMORY_BYTES
 from dllm_server.settings import EngineSettings, LiveSettings
 
 from dllm_operator.tuning.profile import Profile, ProfileKey, first_tuning, respecified
@@ -60,7 +61,7 @@ def start_settings(tuning: PoolTuning) -> dict[str, int]:
         "max_num_batched_tokens": max(started.max_num_batched_tokens, tuning.memory.max_model_len),
         "max_num_seqs": started.max_num_seqs,
         "max_num_logits": started.max_num_logits,
-        "kv_pool_bytes": started.kv_pool_bytes,
+        "kv_pool_bytes": started.kv_pool_bytes and max(started.kv_pool_bytes, LEAST_MEMORY_BYTES),
         "max_model_len": tuning.memory.max_model_len,
     }
     return {name: value for name, value in values.items() if value}

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dllm_server.models.config import ModelError
+from dllm_server.models.files import ModelError
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import re
+
 import pytest
+from dllm_operator.api.quantity import MEMORY_SIZE_PATTERN
 from dllm_operator.api.v1alpha1 import EngineSpec
-from dllm_server.byte_size import parse_bytes
 from dllm_server.settings import EngineSettings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,14 +45,14 @@ def test_a_setting_has_no_default_but_the_servers_words(name: str) -> None:
 
 def test_settings_are_those_that_are_set_in_the_servers_spelling() -> None:
     engine = EngineSpec.model_validate(
-        {"maxNumSeqs": 3, "confidence": "margin", "kvPoolBytes": "2GiB", "gpuMemoryLimit": 1024}
+        {"maxNumSeqs": 3, "confidence": "margin", "kvPoolBytes": "2GiB", "gpuMemoryLimit": 25769803776}
     )
 
     assert engine.settings() == {
         "max_num_seqs": 3,
         "confidence": "margin",
         "kv_pool_bytes": "2GiB",
-        "gpu_memory_limit": "1024",
+        "gpu_memory_limit": "25769803776",
     }
     assert EngineSettings.model_validate(engine.settings()).kv_pool_bytes == 2 * 1024**3
 
@@ -61,19 +63,28 @@ def test_an_empty_block_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     "engine",
-    [{"kvPoolBytes": "2GB/s"}, {"kvPoolBytes": -1}, {"maxNumSeqs": 0}, {"device": "cpu"}, {"model": "a"}],
+    [
+        {"kvPoolBytes": "2GB/s"},
+        {"kvPoolBytes": -1},
+        {"gpuMemoryLimit": 24},
+        {"gpuMemoryLimit": "24"},
+        {"maxNumSeqs": 0},
+        {"device": "cpu"},
+        {"model": "a"},
+    ],
 )
 def test_what_the_server_would_not_take_is_refused(engine: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         EngineSpec.model_validate(engine)
 
 
-@given(st.from_regex(r"[ ]?[0-9]{1,6}(\.[0-9]{1,3})?[ ]?[A-Za-z]{0,3}", fullmatch=True))
+@given(st.from_regex(r"[ ]?[0-9]{1,9}(\.[0-9]{1,3})?[ ]?([KMGT]i?B?|[A-Za-z]{0,3})", fullmatch=True))
 def test_a_size_is_accepted_exactly_when_the_server_reads_it(text: str) -> None:
     try:
-        parse_bytes(text)
-    except ValueError:
+        EngineSettings(kv_pool_bytes=text)  # type: ignore[arg-type]
+    except ValidationError:
         with pytest.raises(ValidationError):
             EngineSpec.model_validate({"kvPoolBytes": text})
     else:
+        assert re.fullmatch(MEMORY_SIZE_PATTERN, text), "the API server's pattern"
         assert EngineSpec.model_validate({"kvPoolBytes": text}).settings() == {"kv_pool_bytes": text}

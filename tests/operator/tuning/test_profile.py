@@ -22,6 +22,7 @@ from dllm_operator.tuning.profile import (
 from dllm_operator.tuning.record import Memory, PoolTuning
 from dllm_operator.tuning.setting import Setting
 from dllm_operator.tuning.state import CALM_WINDOWS, TuningState
+from dllm_server.settings import EngineSettings
 
 from tests.operator.objects import FakeKube
 
@@ -63,6 +64,14 @@ def test_a_known_key_starts_from_what_was_learned() -> None:
     }
     assert live_settings(tuning)["refresh_share"] == 0.4
     assert live_settings(tuning)["max_num_batched_tokens"] == 1500
+
+
+def test_a_pool_that_holds_next_to_nothing_starts_with_a_size_that_the_server_takes() -> None:
+    tiny = profile(learned(replace(BEST, kv_pool_bytes=40_000)))
+
+    start = start_settings(first_tuning(KEY, START, tiny, 0))
+
+    assert EngineSettings.model_validate(start).kv_pool_bytes == 1_000_000
 
 
 def test_another_version_of_the_engine_is_trusted_less() -> None:

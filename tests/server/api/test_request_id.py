@@ -132,14 +132,14 @@ def refused_early(server: ScriptedServer, status: int) -> httpx.Response:
             return server.http.get("/tokenize", headers={"Authorization": "Bearer k"})
         case _:
             headers = {"Authorization": "Bearer k"}
-            return server.http.post("/v1/completions", content=b"x" * 65, headers=headers)
+            return server.http.post("/v1/completions", content=b"x" * 1001, headers=headers)
 
 
 @pytest.mark.parametrize("status", [401, 404, 405, 413])
 def test_answers_of_every_layer_carry_the_id_and_leave_their_reason(status: int, tmp_path: Any) -> None:
     keys = tmp_path / "keys"
     keys.write_text("k\n")
-    settings: dict[str, Any] = {"api_keys_file": keys, "max_body_bytes": 64}
+    settings: dict[str, Any] = {"api_keys_file": keys, "max_body_bytes": 1000}
     with captured_log() as entries, ScriptedServer(**settings) as server:
         response = refused_early(server, status)
 

@@ -30,6 +30,7 @@ def run_dllm(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         (["serve", "--device", "tpu"], "tpu"),
         (["serve", "--unmasking-strategy", "quota", "--unmasking-value", "0.5"], "whole number"),
         (["serve", "--gpu-memory-limit", "24Gigs"], "24Gigs"),
+        (["plan", "--gpu-memory", "24"], "write a unit, such as 24GiB"),
         (["serve", "--config", "missing.yaml"], "missing.yaml"),
         (["serve", "no/such/model"], "no/such/model"),
         (["plan", "./nowhere"], "./nowhere"),
