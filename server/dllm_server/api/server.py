@@ -75,7 +75,11 @@ async def _serve(settings: ServeSettings, start: StartEngine) -> int:
             return 0
         engine = starting.result()
         try:
-            tokenizer = load_tokenizer(Path(engine.model.directory))
+            tokenizer = load_tokenizer(
+                Path(engine.model.directory),
+                mask_token_id=engine.model.mask_token_id,
+                eos_token_ids=[engine.model.eos_token_id],
+            )
             diffusion = settings.diffusion_defaults()
             service = create_service(settings.api(), engine, tokenizer, diffusion)
             _tidy_start()

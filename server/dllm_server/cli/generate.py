@@ -15,8 +15,9 @@ from dllm_server.engine.process.offline import RequestFailedError, complete
 from dllm_server.engine.process.startup import start
 from dllm_server.engine.requests.messages import CanvasUpdate, Diffusion, Generate, Sampling
 from dllm_server.models.progress import loading_bar
+from dllm_server.models.registry import open_checkpoint
 from dllm_server.models.source import resolve_model
-from dllm_server.models.tokenizer import Tokenizer, load_tokenizer
+from dllm_server.models.tokenizer import Tokenizer, tokenizer_of
 from dllm_server.settings import EngineSettings
 
 MASK_SIGN = "░"
@@ -27,7 +28,8 @@ def run_generate(
 ) -> None:
     """Print the answer on stdout; the canvas and the counts go to stderr, the canvas only on a terminal."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    tokenizer = load_tokenizer(resolve_model(settings.model, settings.revision))
+    checkpoint = open_checkpoint(resolve_model(settings.model, settings.revision))
+    tokenizer = tokenizer_of(checkpoint.directory, checkpoint.config)
     chat = [{"role": "user", "content": prompt}]
     with loading_bar() as progress:
         engine = start(settings, progress=progress).engine

@@ -17,8 +17,9 @@ from dllm_server.engine.process.startup import assemble, engine_limits, start
 from dllm_server.evaluation.modes import MODES, Mode
 from dllm_server.evaluation.score import Score, score
 from dllm_server.evaluation.tasks import Family, make_items
+from dllm_server.models.registry import open_checkpoint
 from dllm_server.models.source import resolve_model
-from dllm_server.models.tokenizer import load_tokenizer
+from dllm_server.models.tokenizer import tokenizer_of
 from dllm_server.settings import EngineSettings, KvSelection
 
 
@@ -48,7 +49,8 @@ def evaluate(
     settings: EngineSettings, items: int, families: Sequence[Family], modes: Sequence[Mode]
 ) -> list[Score]:
     """Every family under every mode, on the held-out seed."""
-    tokenizer = load_tokenizer(resolve_model(settings.model, settings.revision))
+    checkpoint = open_checkpoint(resolve_model(settings.model, settings.revision))
+    tokenizer = tokenizer_of(checkpoint.directory, checkpoint.config)
     started = start(settings)
     engines: dict[KvSelection, Engine] = {KvSelection.PER_HEAD: started.engine}
     if any(mode.selection is KvSelection.SHARED for mode in modes):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from jinja2.exceptions import TemplateError
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
+from dllm_server.models.config import ModelConfig
+from dllm_server.models.files import refuse_pointer
+from dllm_server.models.ordinary_text import Marks, without_specials
 from dllm_server.models.text_bound import characters_per_token
 
 Message = dict[str, str]  # role, content and perhaps name
@@ -37,8 +40,8 @@ class Tokenizer(Protocol):
     def encode(
         self, text: str, *, add_special_tokens: bool = True, most_tokens: int | None = None
     ) -> list[int]:
-        """Token ids of ``text``; a special token's text becomes that token. ``TextTooLongError`` when its
-        length alone says that it is more than ``most_tokens``."""
+        """Token ids of ``text``; a special token's name becomes that token, but for the mask's.
+        ``TextTooLongError`` when its length alone says that it is more than ``most_tokens``."""
 
     def encode_chat(
         self,
@@ -47,19 +50,34 @@ class Tokenizer(Protocol):
         add_generation_prompt: bool = True,
         most_tokens: int | None = None,
     ) -> list[int]:
-        """Token ids of a conversation in the model's chat template; ``most_tokens`` as in ``encode``."""
+        """Token ids of a conversation in the model's chat template; no name in a message becomes a special
+        token. ``most_tokens`` as in ``encode``."""
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of ``token_ids``; ids the tokenizer does not know give no text."""
 
 
 class FileTokenizer:
-    """A tokenizer of transformers; the Rust part does the work, since it may be shared by threads."""
+    """A tokenizer of transformers; the Rust part does the work, since it may be shared by threads.
 
-    def __init__(self, fast: Any) -> None:
+    The mask's name is ordinary text wherever it stands; in a conversation, so is the name of any special
+    token, unless the template itself writes it.
+    """
+
+    def __init__(
+        self, fast: Any, *, mask_token_id: int | None = None, eos_token_ids: Collection[int] = ()
+    ) -> None:
         self._fast = fast
         self._backend = cast("Backend", fast.backend_tokenizer)
         self._characters_per_token = characters_per_token(json.loads(self._backend.to_str()))
+        mask = fast.mask_token_id if mask_token_id is None else mask_token_id
+        added = self._backend.get_added_tokens_decoder()
+        self._mask = {mask} - {None}
+        self._special = {token_id for token_id, token in added.items() if token.special}
+        self._special |= {*self._mask, *eos_token_ids}
+        self._plain = without_specials(self._backend, self._special)
+        names = (self._backend.id_to_token(token_id) for token_id in self._special)
+        self._marks = Marks(name for name in names if name is not None)
 
     @property
     def has_text(self) -> bool:
@@ -68,7 +86,9 @@ class FileTokenizer:
     def encode(
         self, text: str, *, add_special_tokens: bool = True, most_tokens: int | None = None
     ) -> list[int]:
-        return list(self._read(text, add_special_tokens, most_tokens).ids)
+        encoding = self._read(text, add_special_tokens, most_tokens)
+        matches = [place for place, token_id in enumerate(encoding.ids) if token_id in self._mask]
+        return self._with_ordinary(text, encoding, matches)
 
     def encode_chat(
         self,
@@ -79,14 +99,33 @@ class FileTokenizer:
     ) -> list[int]:
         if not self._fast.chat_template:
             raise TokenizerError("this model has no chat template: use /v1/completions")
+        sign = Marks.sign_for(value for message in messages for value in message.values())
+        if sign is None:
+            raise TokenizerError("the messages hold every one of Unicode's noncharacters U+FDD0 to U+FDEF")
+        marked = [
+            {
+                name: value if name == "role" else self._marks.insert(value, sign)
+                for name, value in message.items()
+            }
+            for message in messages
+        ]
         try:
-            text = self._fast.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+            rendered = self._fast.apply_chat_template(
+                marked, tokenize=False, add_generation_prompt=add_generation_prompt
             )
-        except (TemplateError, TypeError, ValueError) as error:
-            raise TokenizerError(f"the model's chat template refuses the messages: {error}") from error
+        except Exception as error:  # a template is a program: it may fail in any way
+            words = " ".join(str(error).replace(sign, "").split())
+            raise TokenizerError(f"the model's chat template refuses the messages: {words}") from error
+        text, flagged = Marks.remove(str(rendered), sign)
         # The template writes the special tokens itself: adding them again would give two BOS.
-        return self.encode(str(text), add_special_tokens=False, most_tokens=most_tokens)
+        encoding = self._read(text, False, most_tokens)
+        places = enumerate(zip(encoding.ids, encoding.offsets, strict=True)) if flagged else ()
+        matches = [
+            place
+            for place, (token_id, (start, end)) in places
+            if token_id in self._special and bisect_left(flagged, end) > bisect_left(flagged, start)
+        ]
+        return self._with_ordinary(text, encoding, matches)
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         if len(token_ids) <= _FEW_TOKENS:
@@ -103,9 +142,43 @@ class FileTokenizer:
                     f"{len(text)} characters are more than {most_tokens} tokens of this model, which hold "
                     f"{most} at most: shorten it"
                 )
-        # A single call keeps the interpreter's lock as long as it works; a batch gives it up.
-        (encoding,) = self._backend.encode_batch([text], add_special_tokens=add_special_tokens)
-        return encoding
+        return _encode(self._backend, text, add_special_tokens)
+
+    def _with_ordinary(self, text: str, encoding: Encoding, matches: Sequence[int]) -> list[int]:
+        """The ids of ``text`` where the special tokens at ``matches`` of its encoding are ordinary text. What
+        lies between the special tokens around such a match is read again; all else stays."""
+        ids, offsets = encoding.ids, encoding.offsets
+        if not matches:
+            return list(ids)
+        ordinary = set(matches)
+        of_text = [place for place, is_added in enumerate(encoding.special_tokens_mask) if not is_added]
+        kept = [place for place in of_text if ids[place] in self._special and place not in ordinary]
+        result, start, first = ids[: of_text[0]], 0, of_text[0]
+        for place in [*kept, of_text[-1] + 1]:
+            is_last = place > of_text[-1]
+            end = len(text) if is_last else offsets[place][0]
+            if ordinary.isdisjoint(range(first, place)):
+                result += ids[first:place]
+            else:
+                result += self._read_plain(text[start:end])
+            if not is_last:
+                result.append(ids[place])
+                start, first = offsets[place][1], place + 1
+        return result + ids[of_text[-1] + 1 :]
+
+    def _read_plain(self, text: str) -> list[int]:
+        ids: list[int] = _encode(self._plain, text, False).ids
+        if not self._special.isdisjoint(ids):
+            raise TokenizerError(
+                "the text holds the name of a special token, which this tokenizer cannot split"
+            )
+        return ids
+
+
+def _encode(backend: Backend, text: str, add_special_tokens: bool) -> Encoding:
+    # A single call keeps the interpreter's lock as long as it works; a batch gives it up.
+    (encoding,) = backend.encode_batch([text], add_special_tokens=add_special_tokens)
+    return encoding
 
 
 class NoTokenizer:
@@ -136,26 +209,39 @@ class NoTokenizer:
         return ""
 
 
-def load_tokenizer(directory: Path) -> Tokenizer:
+def load_tokenizer(
+    directory: Path, *, mask_token_id: int | None = None, eos_token_ids: Collection[int] = ()
+) -> Tokenizer:
     """The tokenizer of a model directory: ``tokenizer.json``, or ``vocab.json`` and ``merges.txt`` (Qwen2's,
     as in Dream).
 
-    Without either, one that refuses text. ``ValueError`` names the directory when the files are there but
-    broken. Classes named in ``tokenizer_config.json`` are ignored, so no code of the directory can run.
+    Without either, one that refuses text. ``mask_token_id`` and ``eos_token_ids`` are the model's, which the
+    files need not name. ``ValueError`` names the directory when the files are there but broken. Classes named
+    in ``tokenizer_config.json`` are ignored, so no code of the directory can run.
     """
-    if (directory / "tokenizer.json").is_file():
-        return FileTokenizer(_load(directory, "PreTrainedTokenizerFast"))
-    if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
-        return FileTokenizer(_load(directory, "Qwen2Tokenizer"))
-    return NoTokenizer(
-        f"model directory {directory} has no tokenizer files (tokenizer.json, or vocab.json and merges.txt): "
-        "send the prompt as token ids to /v1/completions, with return_token_ids"
-    )
+    whole, parts = directory / "tokenizer.json", [directory / "vocab.json", directory / "merges.txt"]
+    if whole.is_file():
+        fast = _load(directory, "PreTrainedTokenizerFast", [whole])
+    elif all(path.is_file() for path in parts):
+        fast = _load(directory, "Qwen2Tokenizer", parts)
+    else:
+        return NoTokenizer(
+            f"model directory {directory} has no tokenizer files (tokenizer.json, or vocab.json and "
+            "merges.txt): send the prompt as token ids to /v1/completions, with return_token_ids"
+        )
+    return FileTokenizer(fast, mask_token_id=mask_token_id, eos_token_ids=eos_token_ids)
 
 
-def _load(directory: Path, class_name: str) -> Any:
+def tokenizer_of(directory: Path, config: ModelConfig) -> Tokenizer:
+    """The tokenizer of a checkpoint, which knows the model's mask and EOS."""
+    return load_tokenizer(directory, mask_token_id=config.mask_token_id, eos_token_ids=config.eos_token_ids)
+
+
+def _load(directory: Path, class_name: str, files: Sequence[Path]) -> Any:
     import transformers  # takes a second: not at import time
 
+    for path in files:
+        refuse_pointer(path)
     try:
         loaded = getattr(transformers, class_name).from_pretrained(
             str(directory), local_files_only=True, trust_remote_code=False

@@ -171,17 +171,17 @@ def test_any_length_up_to_the_models_works(client: openai.OpenAI, max_tokens: in
     assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (max_tokens, "length")
 
 
-def test_the_mask_tokens_text_in_a_prompt_comes_back_unharmed(server: RealServer) -> None:
+def test_the_mask_tokens_name_in_a_prompt_is_ordinary_text_and_is_echoed_unharmed(
+    server: RealServer,
+) -> None:
     prompt = "t1 <|mdm_mask|> t2"
 
     choice = server.complete(prompt=prompt, max_tokens=8, echo=True, return_token_ids=True)["choices"][0]
     tokens = server.http.post("/tokenize", json={"prompt": prompt}).json()
-    text = server.http.post("/detokenize", json={"tokens": tokens["tokens"]}).json()["prompt"]
 
     assert choice["text"].startswith(prompt)
-    assert choice["prompt_token_ids"] == tokens["tokens"] == [1, 1000, 2]
+    assert choice["prompt_token_ids"] == tokens["tokens"] == [1, 0, 2]  # 0: an unknown word
     assert 1000 not in choice["token_ids"]
-    assert text == prompt
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:

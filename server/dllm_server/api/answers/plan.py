@@ -135,6 +135,14 @@ def merge_diffusion(given: dict[str, Any], limits: Limits) -> Diffusion:
     return Diffusion.of(settings)
 
 
+def refuse_mask(token_ids: Sequence[int], limits: Limits, path: str) -> None:
+    """``ApiError`` 400 names the place of the mask in the prompt at ``path``, where it would be a hole."""
+    mask = limits.model.mask_token_id
+    if mask in token_ids:
+        param = f"{path}.{token_ids.index(mask)}"
+        raise invalid_request(f"{param}: {mask} is the mask token, which no prompt may hold", param=param)
+
+
 def _completion_length(prompt: Prompt, limits: Limits, request: GenerationRequest) -> int:
     """The request's own limit; without one the default, or what the context leaves if that is less."""
     prompt_param, max_tokens = request.prompt_param, request.completion_limit

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dllm_server.api.answers.completion_format import CompletionFormat
-from dllm_server.api.answers.plan import Prompt
+from dllm_server.api.answers.plan import Prompt, refuse_mask
 from dllm_server.api.routes.named_body import named_body_route
 from dllm_server.api.routes.respond import STREAM_DOCS, respond
 from dllm_server.api.schemas.requests import CompletionRequest
@@ -26,14 +26,20 @@ def completions_router(service: Service) -> APIRouter:
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
         service.check_model(body.model)
         service.admission.check(body.n * len(body.prompt))
-        prompts = [await _read_prompt(service, body, prompt) for prompt in body.prompt]
+        prompts = [
+            await _read_prompt(service, body, prompt, body.prompt.path(index))
+            for index, prompt in enumerate(body.prompt)
+        ]
         return await respond(service, request, body, prompts, CompletionFormat)
 
     return router
 
 
-async def _read_prompt(service: Service, body: CompletionRequest, prompt: str | list[int]) -> Prompt:
+async def _read_prompt(
+    service: Service, body: CompletionRequest, prompt: str | list[int], path: str
+) -> Prompt:
     if isinstance(prompt, str):
         return Prompt(await service.encode(prompt, add_special_tokens=body.add_special_tokens), prompt)
+    refuse_mask(prompt, service.limits, path)
     in_vocabulary = body.echo and max(prompt) < service.limits.model.vocab_size
     return Prompt(prompt, await service.decode(prompt) if in_vocabulary else "")

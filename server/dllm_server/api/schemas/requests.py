@@ -18,7 +18,7 @@ from dllm_server.api.schemas.base import Count, Flag, RequestModel, Text, TokenI
 from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.api.schemas.names import ShapedAs
 from dllm_server.api.schemas.neutral import IN_CHAT, IN_COMPLETIONS, IN_STREAM_OPTIONS, IN_TOKENIZE
-from dllm_server.api.schemas.prompt_input import check_prompt
+from dllm_server.api.schemas.prompt_input import PromptInput, check_prompt
 from dllm_server.settings import DiffusionSettings
 
 MOST_STOPS = 64
@@ -168,7 +168,7 @@ class CompletionRequest(GenerationRequest):
     default_max_tokens = 16
 
     prompt: Annotated[
-        list[str] | list[list[int]],
+        PromptInput,
         PlainValidator(check_prompt, json_schema_input_type=Text | list[Text] | TokenIds | list[TokenIds]),
     ] = Field(description="Text, token ids, or a list of either; each is answered by n choices.")
     max_tokens: TokenLimit = Field(
