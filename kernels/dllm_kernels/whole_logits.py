@@ -3,7 +3,9 @@ own, and the most likely alternatives. A bounded number of whole rows at a time,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -39,6 +41,11 @@ class Alternatives:
     token: Tensor
     logprob: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """The rows of ``parts``, one after the other."""
+        return cls(torch.cat([one.token for one in parts]), torch.cat([one.logprob for one in parts]))
+
 
 def choose_whole(
     hidden: Tensor, weight: Tensor, banned: Tensor, rows: WholeRows, max_num_logits: int
@@ -57,9 +64,27 @@ def choose_whole(
             logits.scatter_(1, rows.banned[part], -torch.inf)
         alternatives.append(_alternatives(logits, rows.alternatives))
         choices.append(_choose(logits, rows, part))
-    return Choice.joined(choices), Alternatives(
-        torch.cat([one.token for one in alternatives]), torch.cat([one.logprob for one in alternatives])
-    )
+    return Choice.joined(choices), Alternatives.joined(alternatives)
+
+
+def score_whole(
+    hidden: Tensor, weight: Tensor, banned: Tensor, target: Tensor, count: int, max_num_logits: int
+) -> tuple[Tensor, Alternatives]:
+    """The float32 log probability ``[rows]`` of ``target`` int64 ``[rows]``, and the ``count`` most likely
+    tokens of each row. Where the target is the likeliest, both say exactly the same of it.
+
+    Args:
+        hidden: ``[rows, d_model]``, at least one row. weight, banned, max_num_logits: see ``choose_whole``.
+    """
+    logprobs, alternatives = [], []
+    for start in range(0, hidden.shape[0], max_num_logits):
+        part = slice(start, min(start + max_num_logits, hidden.shape[0]))
+        logits = float32_logits(hidden[part], weight)
+        logits[:, banned] = -torch.inf
+        own = logits.gather(1, target[part, None]) - logits.logsumexp(dim=1, keepdim=True)
+        logprobs.append(own[:, 0])
+        alternatives.append(_alternatives(logits, count))
+    return torch.cat(logprobs), Alternatives.joined(alternatives)
 
 
 def _alternatives(logits: Tensor, count: int) -> Alternatives:

@@ -20,6 +20,8 @@ from dllm_server.engine.requests.messages import (
     Generate,
     RequestStats,
     Sampling,
+    Score,
+    Scored,
 )
 from dllm_server.settings import Confidence, EngineSettings, Strategy
 
@@ -78,18 +80,30 @@ def make_request(
     )
 
 
+def make_score(
+    request_id: str = "s",
+    *,
+    tokens: Sequence[int] = (3, 5, 7, 9),
+    scored: Sequence[int] = (2,),
+    masked_from: int = 3,
+    top_logprobs: int = 0,
+) -> Score:
+    return Score(request_id, list(tokens), list(scored), masked_from, top_logprobs)
+
+
 @dataclass
 class Outcome:
-    """All that was said about one request. ``ends`` holds its Finished and Failed messages: one, always."""
+    """All that was said about one request. ``ends`` holds its Finished, Scored and Failed messages: one,
+    always."""
 
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     alternatives: list[list[tuple[int, float]]] = field(default_factory=list)
     canvases: list[CanvasUpdate] = field(default_factory=list)
-    ends: list[Finished | Failed] = field(default_factory=list)
+    ends: list[Finished | Scored | Failed] = field(default_factory=list)
 
     @property
-    def end(self) -> Finished | Failed:
+    def end(self) -> Finished | Scored | Failed:
         (end,) = self.ends
         return end
 
@@ -115,13 +129,13 @@ def collect(messages: Iterable[FromEngine], outcomes: dict[str, Outcome]) -> Non
                 outcome.alternatives += alternatives
             case CanvasUpdate(request_id):
                 outcomes.setdefault(request_id, Outcome()).canvases.append(message)
-            case Finished(request_id) | Failed(request_id):
+            case Finished(request_id) | Scored(request_id) | Failed(request_id):
                 outcomes.setdefault(request_id, Outcome()).ends.append(message)
 
 
 def run_all(
     engine: Engine,
-    requests: Iterable[Generate],
+    requests: Iterable[Generate | Score],
     *,
     after_step: Callable[[int], None] = lambda step: None,
     most_steps: int = 5000,
@@ -138,7 +152,7 @@ def run_all(
     raise AssertionError(f"the engine still has work after {most_steps} steps")
 
 
-def run_alone(engine: Engine, request: Generate) -> Outcome:
+def run_alone(engine: Engine, request: Generate | Score) -> Outcome:
     return run_all(engine, [request])[request.request_id]
 
 

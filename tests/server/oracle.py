@@ -172,6 +172,19 @@ def decode(model: OracleModel, prompt: list[int], max_tokens: int, plan: Plan) -
     return finish(result, canvas[len(prompt) :], seen_at, len(prompt))
 
 
+def log_likelihoods(
+    model: OracleModel, tokens: list[int], scored: list[int], masked_from: int
+) -> dict[int, Tensor]:
+    """Log probabilities ``[vocabulary]`` at each of ``scored``, all of these and what follows masked."""
+    canvas = [
+        model.mask if position in scored or position >= masked_from else token
+        for position, token in enumerate(tokens)
+    ]
+    logits, _ = model.forward(canvas, list(range(len(canvas))))
+    logits[:, model.mask] = -math.inf
+    return {position: logits[position - model.shift].double().log_softmax(0) for position in scored}
+
+
 def finish(result: Decoded, tokens: list[int], seen_at: dict[int, Tensor], start: int) -> Decoded:
     result.tokens = tokens
     result.log_probabilities = [seen_at[start + index] for index in range(len(tokens))]

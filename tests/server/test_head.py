@@ -33,13 +33,13 @@ def needy(**asked: Any) -> Generate:
 def first_step_rows(*requests: Generate) -> tuple[int, int]:
     """Rows of the fused path and of whole logits in the first step of ``requests``."""
     served, seen = engine(), list[tuple[int, int]]()
-    choose = Head.choose
+    run = Head.run
 
     def noting(head: Head, hidden: torch.Tensor, inputs: HeadInputs, most: int) -> Any:
         seen.append((inputs.split, len(hidden) - inputs.split))
-        return choose(head, hidden, inputs, most)
+        return run(head, hidden, inputs, most)
 
-    with patch.object(Head, "choose", noting):
+    with patch.object(Head, "run", noting):
         run_all(served, requests)
     return seen[0]
 

@@ -12,8 +12,9 @@ import structlog
 from dllm_server.engine.accounts.device_memory import is_out_of_memory
 from dllm_server.engine.accounts.stats import EngineStats
 from dllm_server.engine.accounts.windows import StepRecord
-from dllm_server.engine.device.model_runner import ModelRunner, StepResult
-from dllm_server.engine.launched import Launched, note_alternatives
+from dllm_server.engine.device.model_runner import ModelRunner
+from dllm_server.engine.device.pending_step import StepResult
+from dllm_server.engine.launched import Launched, note_alternatives, scored
 from dllm_server.engine.requests.admission import Capacity
 from dllm_server.engine.requests.messages import (
     Failed,
@@ -22,6 +23,7 @@ from dllm_server.engine.requests.messages import (
     FinishReason,
     FromEngine,
     Generate,
+    Score,
 )
 from dllm_server.engine.requests.publish import block_committed, canvas_update
 from dllm_server.engine.requests.request import Phase, Request
@@ -102,16 +104,20 @@ class Engine:
         self.live = live
         self.stats.step_times.warm_up()
 
-    def submit(self, message: Generate) -> list[FromEngine]:
+    def submit(self, message: Generate | Score) -> list[FromEngine]:
         """Queue a request, or refuse one that can never fit."""
-        pages = self.capacity.pages_for(message)
-        problem = self.capacity.refusal(message)
+        if isinstance(message, Score):
+            problem = self.capacity.score_refusal(message)
+            request = Request.to_score(message, self.clock(), last_step=self._step)
+        else:
+            problem = self.capacity.refusal(message)
+            pages = self.capacity.pages_for(message)
+            request = Request(message, self.clock(), pages, last_step=self._step)
         if message.request_id in self._by_id:
             problem = f"request id {message.request_id} is already in use"
         if problem is not None:
             self.stats.refused += 1
             return [Failed(message.request_id, FailureReason.TOO_LARGE, problem)]
-        request = Request(message, self.clock(), pages, last_step=self._step)
         self._waiting.append(request)
         self._by_id[message.request_id] = request
         return []
@@ -171,7 +177,7 @@ class Engine:
         self.last_step = StepRecord(
             tokens=batch.rows,
             requests=batch.requests,
-            logits_rows=min(len(batch.head.row), self.live.max_num_logits),
+            logits_rows=min(len(batch.head.row) + len(batch.scored.row), self.live.max_num_logits),
             committed_tokens=self.stats.committed_tokens - self._recorded_tokens,
             batch_fill=batch.rows / budget,
             is_tight=plan.is_tight,
@@ -269,6 +275,10 @@ class Engine:
         ):
             request = launched.requests[index]
             request.count_result(is_refresh=index < batch.refresh_requests)
+            if request.score is not None and result.scores is not None:
+                self._release(request)
+                outgoing.append(scored(request, request.score, index, result.scores))
+                continue
             if request.message.wants_canvas:
                 outgoing.append(canvas_update(table, request, start, start + length))
             if ended >= 0:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dllm_server.engine.device.model_runner import PendingStep, RowAlternatives
+from dllm_server.engine.device.pending_step import NamedTokens, PendingStep
+from dllm_server.engine.requests.messages import Score, Scored
 from dllm_server.engine.requests.request import Phase, Request
 from dllm_server.engine.schedule.batch import StepBatch
 
@@ -27,15 +28,27 @@ class Launched:
     is_predictable: bool
 
 
-def note_alternatives(launched: Launched, committed: NDArray[np.int32], rows: RowAlternatives) -> None:
+def note_alternatives(launched: Launched, committed: NDArray[np.int32], rows: NamedTokens) -> None:
     """Keep the alternatives of the tokens that the step has ``committed`` for the requests that asked."""
     batch = launched.batch
-    for cell, tokens, logprobs in zip(rows.cells.tolist(), rows.tokens, rows.logprobs, strict=True):
+    for cell, tokens, logprobs in zip(rows.place.tolist(), rows.tokens, rows.logprobs, strict=True):
         index, column = divmod(cell, batch.block)
         request = launched.requests[index]
         count = request.message.top_logprobs
-        if not count or committed[index, column] < 0 or request.phase is Phase.FINISHED:
-            continue
-        possible = np.isfinite(logprobs[:count])  # a banned token is no alternative
-        named = zip(tokens[:count][possible].tolist(), logprobs[:count][possible].tolist(), strict=True)
-        request.alternatives[int(batch.block_starts[index]) + column] = list(named)
+        if count and committed[index, column] >= 0 and request.phase is not Phase.FINISHED:
+            position = int(batch.block_starts[index]) + column
+            request.alternatives[position] = _possible(tokens[:count], logprobs[:count])
+
+
+def scored(request: Request, score: Score, index: int, rows: NamedTokens) -> Scored:
+    """What request number ``index`` of a step wanted to know."""
+    mine, count = rows.place == index, score.top_logprobs
+    ranked = zip(rows.tokens[mine, 1 : count + 1], rows.logprobs[mine, 1 : count + 1], strict=True)
+    alternatives = [_possible(*row) for row in ranked] if count else []
+    return Scored(request.request_id, rows.logprobs[mine, 0].tolist(), request.stats(), alternatives)
+
+
+def _possible(tokens: NDArray[np.int32], logprobs: NDArray[np.float32]) -> list[tuple[int, float]]:
+    """A banned token is no alternative."""
+    kept = np.isfinite(logprobs)
+    return list(zip(tokens[kept].tolist(), logprobs[kept].tolist(), strict=True))

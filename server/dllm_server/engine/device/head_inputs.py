@@ -24,10 +24,11 @@ from dllm_server.settings import Confidence, Strategy
 
 @dataclass(frozen=True, slots=True)
 class HeadInputs:
-    """``row`` int64 ``[masked]``: see ``HeadRows``, with the rows that need their logits whole last, from
-    ``split`` on. Where there are both, ``place`` int64 ``[masked]`` says where each of ``HeadRows`` has gone.
-    ``sampling`` is that of the rows before ``split``, ``whole`` what the others ask for; ``named`` int64, on
-    the host, the cells of the latter if alternatives are wanted of any, else empty.
+    """``row`` int64 ``[masked + scored]``: see ``HeadRows``, with the rows that need their logits whole last,
+    from ``split`` on; then those of ``ScoredRows``, with ``target`` int64 ``[scored]``. Where there are both
+    kinds of the former, ``place`` int64 ``[masked]`` says where each of ``HeadRows`` has gone. ``sampling``
+    is that of the rows before ``split``, ``whole`` what the others ask for; ``named`` int64, on the host, the
+    cells of the latter if alternatives are wanted of any, else empty.
 
     ``commits`` is how many of a request's rows are committed where all requests say it by rank or threshold.
     ``strategy`` int64 (index into ``STRATEGIES``) and ``value`` float32, both ``[requests]``, are the
@@ -42,6 +43,7 @@ class HeadInputs:
     sampling: Sampling | None
     whole: WholeRows
     named: IntArray
+    target: Tensor
     commits: CommitRows
     strategies: frozenset[Strategy]
     strategy: Tensor
@@ -64,7 +66,8 @@ def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> Head
     temperature, whole = table.temperature[of_row[order]], of_row[order][split:]
     is_named = bool(table.alternatives[whole].any())
     columns: dict[str, NDArray[Any]] = {
-        "row": head.row[order],
+        "row": np.concatenate((head.row[order], batch.scored.row)),
+        "target": batch.scored.target,
         "cell": head.cell,
         "canvas": head.canvas,
         "strategy": table.strategy[slots],
@@ -98,6 +101,7 @@ def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> Head
         sampling=sampling_of(slice(0, split)),
         whole=whole_rows(sampling_of(slice(split, None)), sent, is_named=is_named),
         named=head.cell[order][split:] if is_named else head.cell[:0],
+        target=sent["target"],
         commits=CommitRows(sent["canvas"], sent["cell"], sent["first"], sent["quota"], sent["threshold"]),
         strategies=strategies,
         strategy=sent["strategy"],

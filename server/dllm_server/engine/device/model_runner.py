@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from dllm_kernels.backend import Backend
-from dllm_kernels.layout import IntArray
-from dllm_kernels.whole_logits import Alternatives
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dllm_server.engine.device.commit import commit
@@ -19,57 +14,12 @@ from dllm_server.engine.device.forward_inputs import place_forward
 from dllm_server.engine.device.head import Head
 from dllm_server.engine.device.head_inputs import place_head
 from dllm_server.engine.device.kv_pool import KvPool
+from dllm_server.engine.device.pending_step import PendingStep, PendingTokens, StepResult
 from dllm_server.engine.device.step_attention import StepAttention
 from dllm_server.engine.device.step_graphs import CudaRecorder, StepGraphs
 from dllm_server.engine.requests.slots import SlotTable
 from dllm_server.engine.schedule.batch import StepBatch
 from dllm_server.models.transformer import Transformer
-
-
-@dataclass(frozen=True, slots=True)
-class RowAlternatives:
-    """The most likely tokens of the rows for ``cells`` int64 ``[rows]`` of the ``[requests, block]`` grid,
-    the likeliest first, on the host: int32 ``[rows, count]`` and their float32 log probabilities, ``-inf``
-    for tokens that are banned."""
-
-    cells: IntArray
-    tokens: NDArray[np.int32]
-    logprobs: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What a step committed, on the host, each ``[requests, block]`` in the batch's order.
-
-    ``tokens`` int32 is -1 where nothing was committed; ``logprobs`` float32 is the log probability of a
-    committed token under the clean logits. ``alternatives`` is there where any request asks for them.
-    """
-
-    tokens: NDArray[np.int32]
-    logprobs: NDArray[np.float32]
-    alternatives: RowAlternatives | None
-
-
-class PendingStep:
-    """A step that the device runs or has run. What it writes: ``host`` int32 ``[2, requests, block]``, and
-    for the rows of ``cells`` their alternatives, int32 ``[2, rows, count]``."""
-
-    def __init__(
-        self, host: Tensor, alternatives: Tensor | None, cells: IntArray, done: torch.cuda.Event | None
-    ) -> None:
-        self._tokens, logprobs = host.numpy()
-        self._logprobs = logprobs.view(np.float32)
-        self._alternatives = None
-        if alternatives is not None:
-            tokens, logprobs = alternatives.numpy()
-            self._alternatives = RowAlternatives(cells, tokens, logprobs.view(np.float32))
-        self._done = done
-
-    def result(self) -> StepResult:
-        """Waits for the device."""
-        if self._done is not None:
-            self._done.synchronize()
-        return StepResult(self._tokens, self._logprobs, self._alternatives)
 
 
 class ModelRunner:
@@ -119,11 +69,15 @@ class ModelRunner:
         host = torch.empty((2, *grid), dtype=torch.int32, pin_memory=is_cuda)
         done = torch.cuda.Event() if is_cuda else None  # type: ignore[no-untyped-call]
         head = place_head(batch, self._table, self.model.device)
-        choice, alternatives = self._head.choose(self._forward(batch, head.row), head, max_num_logits)
-        named = None if alternatives is None else _send_back(alternatives)
-        pending = PendingStep(host, named, head.named, done)
+        result = self._head.run(self._forward(batch, head.row), head, max_num_logits)
+        pending = PendingStep(
+            host,
+            alternatives=PendingTokens.of(result.alternatives, head.named),
+            scores=PendingTokens.of(result.scores, batch.scored.request),
+            done=done,
+        )
         self.forward_seconds = time.perf_counter() - started
-        commit(head, choice, self.on_device.canvas, host, self.model.operations)
+        commit(head, result.choice, self.on_device.canvas, host, self.model.operations)
         if done is not None:
             done.record()
         return pending
@@ -138,11 +92,3 @@ class ModelRunner:
         )
         tokens = self.on_device.tokens(inputs.canvas)
         return self.model.forward(tokens, inputs.positions, attention, rows)
-
-
-def _send_back(alternatives: Alternatives) -> Tensor:
-    """To the host, int32 ``[2, rows, count]``: the tokens, and the bits of their log probabilities; written
-    when the device gets there."""
-    tokens, bits = alternatives.token.to(torch.int32), alternatives.logprob.view(torch.int32)
-    host = torch.empty((2, *tokens.shape), dtype=torch.int32, pin_memory=tokens.is_cuda)
-    return host.copy_(torch.stack((tokens, bits)), non_blocking=True)

@@ -13,6 +13,8 @@ from dllm_server.engine.requests.messages import (
     Finished,
     Generate,
     ModelInfo,
+    Score,
+    Scored,
 )
 from dllm_server.termination import Termination
 
@@ -52,6 +54,11 @@ class EngineClient(Protocol):
 
         Closing the iterator early (``aclose``) cancels the request. Raises ``EngineDeadError`` when the
         process ends.
+        """
+
+    async def score(self, request: Score) -> Scored | Finished | Failed:
+        """Submit and return how it ended; ``Finished`` says that it was cancelled. Cancelling the caller
+        cancels the request. Raises ``EngineDeadError`` when the process ends.
         """
 
     async def wait_until_dead(self) -> int:

@@ -22,6 +22,7 @@ from dllm_server.engine.requests.messages import (
     FromEngine,
     Generate,
     Ready,
+    Score,
     Shutdown,
     StartFailed,
     ToEngine,
@@ -108,7 +109,7 @@ class EngineLoop:
                 timeout = 0
                 for message in self._decoder.decode(self._socket.recv()):
                     match message:
-                        case Generate():
+                        case Generate() | Score():
                             outgoing += self._engine.submit(message)
                         case Cancel(request_id):
                             outgoing += self._engine.cancel(request_id)

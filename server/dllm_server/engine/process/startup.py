@@ -225,7 +225,9 @@ def assemble(
         shift=config.shift,
     )
     runner = ModelRunner(model, pool, table, shares_indices=settings.kv_selection is KvSelection.SHARED)
-    capacity = Capacity(limits.max_model_len, pages, limits.page_size, config.vocab_size, config.shift)
+    capacity = Capacity(
+        limits.max_model_len, pages, limits.page_size, config.vocab_size, config.shift, config.mask_token_id
+    )
     return Engine(
         runner,
         table,

@@ -7,9 +7,10 @@ import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import structlog
@@ -26,6 +27,8 @@ from dllm_server.engine.requests.messages import (
     Generate,
     ModelInfo,
     Ready,
+    Score,
+    Scored,
     Shutdown,
     StartFailed,
     ToEngine,
@@ -51,7 +54,7 @@ class ProcessEngineClient:
         self._process, self._socket, self._directory = process, socket, directory
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(list[FromEngine])
-        self._queues: dict[str, asyncio.Queue[RequestEvent | None]] = {}
+        self._queues: dict[str, asyncio.Queue[RequestEvent | Scored | None]] = {}
         self._snapshot: EngineSnapshot | None = None
         self._is_alive = True
         self._model: ModelInfo | None = None
@@ -81,13 +84,21 @@ class ProcessEngineClient:
     async def wait_until_started(self) -> None:
         self._model = await self._started
 
-    async def generate(self, request: Generate) -> AsyncIterator[RequestEvent]:
+    def generate(self, request: Generate) -> AsyncIterator[RequestEvent]:
         """See ``EngineClient.generate``. Raises ``ValueError`` for a request id that is still open."""
+        return cast("AsyncIterator[RequestEvent]", self._events(request))
+
+    async def score(self, request: Score) -> Scored | Finished | Failed:
+        """See ``EngineClient.score``. Raises as ``generate`` does."""
+        async with aclosing(self._events(request)) as events:
+            return cast("Scored | Finished | Failed", await anext(events))
+
+    async def _events(self, request: Generate | Score) -> AsyncGenerator[RequestEvent | Scored]:
         if request.request_id in self._queues:
             raise ValueError(f"request id {request.request_id} is already in use")
         if not self._is_alive:
             raise EngineDeadError("the engine process has ended")
-        queue: asyncio.Queue[RequestEvent | None] = asyncio.Queue()
+        queue: asyncio.Queue[RequestEvent | Scored | None] = asyncio.Queue()
         self._queues[request.request_id] = queue
         is_over = False
         try:
@@ -97,7 +108,7 @@ class ProcessEngineClient:
                 if event is None:
                     is_over = True
                     raise EngineDeadError("the engine process has ended")
-                is_over = isinstance(event, Finished | Failed)
+                is_over = isinstance(event, Finished | Scored | Failed)
                 yield event
         finally:
             del self._queues[request.request_id]

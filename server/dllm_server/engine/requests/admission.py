@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
-from dllm_server.engine.requests.messages import MOST_ALTERNATIVES, MOST_STOP_TOKENS, Generate
+from dllm_server.engine.requests.messages import MOST_ALTERNATIVES, MOST_STOP_TOKENS, Generate, Score
 from dllm_server.memory import lifetime_pages
 
 
@@ -17,6 +18,7 @@ class Capacity:
     page_size: int
     vocab_size: int
     shift: int
+    mask_token_id: int
 
     def pages_for(self, message: Generate) -> int:
         """Pages reserved for a request's whole life."""
@@ -47,6 +49,25 @@ class Capacity:
         pages = self.pages_for(message)
         if pages > self.pages:
             return f"the request needs {pages} K/V pages, the pool has {self.pages}: lower max_tokens"
+        return None
+
+    def score_refusal(self, message: Score) -> str | None:
+        """Why a text can never be scored so, or None."""
+        tokens, scored = message.tokens, message.scored
+        if not tokens:
+            return "the text is empty: send at least one token"
+        if min(tokens) < 0 or max(tokens) >= self.vocab_size:
+            return f"the text holds a token id outside the vocabulary of {self.vocab_size}"
+        if len(tokens) > self.max_model_len:
+            return f"the text has {len(tokens)} tokens, the longest served is {self.max_model_len}"
+        if not scored or any(after <= before for before, after in pairwise(scored)):
+            return "positions to score are not an ascending list of at least one"
+        if scored[0] < self.shift or scored[-1] >= len(tokens):
+            return f"a position to score is outside {self.shift} to {len(tokens) - 1}"
+        if any(tokens[position] == self.mask_token_id for position in scored):
+            return f"the text holds the mask token {self.mask_token_id} where it is to be scored"
+        if not 0 <= message.top_logprobs <= MOST_ALTERNATIVES:
+            return f"top_logprobs {message.top_logprobs} is outside 0 to {MOST_ALTERNATIVES}"
         return None
 
     def _choice_refusal(self, message: Generate) -> str | None:

@@ -1,8 +1,8 @@
 """Messages between the API process and the engine process: msgspec structs, tagged by type, encoded as
 msgpack.
 
-The API sends ``Generate``, ``Cancel`` and ``Shutdown``; the engine answers with the others. One ``Generate``
-ends with exactly one ``Finished`` or ``Failed``, also after ``Cancel``.
+The API sends ``Generate``, ``Score``, ``Cancel`` and ``Shutdown``; the engine answers with the others. One
+``Generate`` or ``Score`` ends with exactly one ``Finished``, ``Scored`` or ``Failed``, also after ``Cancel``.
 """
 
 from __future__ import annotations
@@ -84,6 +84,17 @@ class Generate(msgspec.Struct, frozen=True, tag=True):
     wants_canvas: bool = False
 
 
+class Score(msgspec.Struct, frozen=True, tag=True):
+    """How likely are the tokens at the positions ``scored`` (ascending), with these masked and everything
+    from position ``masked_from`` on masked too? One forward pass over ``tokens`` answers, with ``Scored``."""
+
+    request_id: str
+    tokens: list[int]
+    scored: list[int]
+    masked_from: int
+    top_logprobs: int = 0
+
+
 class Cancel(msgspec.Struct, frozen=True, tag=True):
     request_id: str
 
@@ -128,6 +139,16 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
     reason: FinishReason
     stats: RequestStats
     stop_token_id: int | None = None  # which of the request's ended it
+
+
+class Scored(msgspec.Struct, frozen=True, tag=True):
+    """For each position of ``Score.scored`` the log probability of its token, and the most likely tokens
+    there, the likeliest first; empty unless asked for."""
+
+    request_id: str
+    logprobs: list[float]
+    stats: RequestStats
+    top_logprobs: list[list[tuple[int, float]]] = []
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -251,5 +272,5 @@ class EngineSnapshot(msgspec.Struct, frozen=True, tag=True):
     windows: list[Window]  # oldest first
 
 
-ToEngine = Generate | Cancel | Shutdown
-FromEngine = Ready | StartFailed | BlockCommitted | CanvasUpdate | Finished | Failed | EngineSnapshot
+ToEngine = Generate | Score | Cancel | Shutdown
+FromEngine = Ready | StartFailed | BlockCommitted | CanvasUpdate | Finished | Scored | Failed | EngineSnapshot

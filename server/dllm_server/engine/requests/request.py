@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
-from dllm_server.engine.requests.messages import Generate, RequestStats
-from dllm_server.settings import Strategy
+from dllm_server.engine.requests.messages import Diffusion, Generate, RequestStats, Sampling, Score
+from dllm_server.settings import Confidence, Strategy
 
 
 class Phase(StrEnum):
@@ -31,12 +32,13 @@ _NEXT = {
 
 @dataclass(slots=True)
 class Request:
-    """One ``Generate`` on its way. Numbers that a step reads for all requests at once live in the
-    ``SlotTable``."""
+    """One ``Generate``, or ``Score``, on its way. Numbers that a step reads for all requests at once live in
+    the ``SlotTable``. To ``score`` is to read a text once, as a prompt to which nothing is generated."""
 
     message: Generate
     arrived_seconds: float
     pages: int
+    score: Score | None = None
     phase: Phase = Phase.WAITING
     slot: int = -1
     admitted_seconds: float = 0.0
@@ -60,6 +62,13 @@ class Request:
         """Tokens that every step commits while there are so many masks; None where a step's outcome tells."""
         diffusion = self.message.diffusion
         return int(diffusion.value) if diffusion.strategy is Strategy.QUOTA else None
+
+    @classmethod
+    def to_score(cls, score: Score, arrived_seconds: float, *, last_step: int) -> Self:
+        """Takes no pages: a refresh that no reuse follows."""
+        diffusion = Diffusion(1, 1, Strategy.QUOTA, 1.0, Confidence.PROBABILITY, 1.0)
+        message = Generate(score.request_id, score.tokens, 0, Sampling(), diffusion)
+        return cls(message, arrived_seconds, 0, score, last_step=last_step)
 
     def start_block(self, tokens: int) -> None:
         """The next block, of ``tokens`` masks, begins with a refresh."""

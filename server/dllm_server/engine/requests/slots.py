@@ -46,6 +46,7 @@ class SlotTable:
         self.stop_token_ids = np.full((slots, MOST_STOP_TOKENS), -1, np.int64)  # -1 past a request's own
         self.stop_count = np.zeros(slots, np.int64)
         self.stops_from = np.zeros(slots, np.int64)  # position from which a stop token may be chosen
+        self.scores = np.zeros(slots, bool)  # its masks are there to be scored, not filled
         self.strategy = np.zeros(slots, np.int64)  # index into STRATEGIES
         self.value = np.zeros(slots, np.float32)
         self.confidence = np.zeros(slots, np.int64)  # index into CONFIDENCES
@@ -89,7 +90,12 @@ class SlotTable:
         self.token_ids[slot, prompt:end] = self.mask_token_id
         self.is_masked[slot, :prompt] = False
         self.is_masked[slot, prompt:end] = True
-        self.start_block(slot, prompt)
+        self.scores[slot] = request.score is not None
+        if request.score is not None:
+            self.token_ids[slot, request.score.masked_from : end] = self.mask_token_id
+            self.token_ids[slot, request.score.scored] = np.array(message.prompt)[request.score.scored]
+            self.is_masked[slot, request.score.scored] = True
+        self.start_block(slot, min(prompt, end - 1))  # a step has a block, be it a prompt's last token
 
     def _fill_stops(self, slot: int, message: Generate) -> None:
         stops = message.stop_token_ids

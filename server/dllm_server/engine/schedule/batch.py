@@ -29,6 +29,19 @@ class HeadRows:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredRows:
+    """The masked positions of the requests that score; all ``[scored]`` int64, request by request, in order.
+
+    ``row`` is the flat row whose logits predict the position, ``request`` its request in the batch and
+    ``target`` the token that stands there.
+    """
+
+    row: IntArray
+    request: IntArray
+    target: IntArray
+
+
+@dataclass(frozen=True, slots=True)
 class StepBatch:
     """Refresh requests and their rows come first, then reuse requests.
 
@@ -55,6 +68,7 @@ class StepBatch:
     positions: IntArray
     tail_slots: IntArray
     head: HeadRows
+    scored: ScoredRows
     block: int
 
     @property
@@ -106,6 +120,7 @@ def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable) -> StepBat
         positions=positions,
         tail_slots=table.pool_slots[reuse_of_row, tail],
         head=_head(slots, starts - first - table.shift, table),
+        scored=_scored(slots, starts - first - table.shift, table),
         block=int((table.block_end[slots] - table.block_start[slots]).max()),
     )
 
@@ -120,6 +135,7 @@ def _head(slots: IntArray, row_of_position_zero: IntArray, table: SlotTable) -> 
     column = np.arange(int(length.max()))
     position = np.minimum(table.block_start[slots][:, None] + column, table.max_model_len - 1)
     is_masked = table.is_masked[slots[:, None], position] & (column < length[:, None])
+    is_masked &= ~table.scores[slots][:, None]
     request, columns = np.nonzero(is_masked)
     positions = position[request, columns]
     return HeadRows(
@@ -128,4 +144,17 @@ def _head(slots: IntArray, row_of_position_zero: IntArray, table: SlotTable) -> 
         cell=request * len(column) + columns,
         position=positions,
         canvas=slots[request] * table.max_model_len + positions,
+    )
+
+
+def _scored(slots: IntArray, row_of_position_zero: IntArray, table: SlotTable) -> ScoredRows:
+    members = np.flatnonzero(table.scores[slots])
+    lengths = table.sequence_len[slots[members]]
+    is_scored = table.is_masked[slots[members], : int(lengths.max(initial=0))]
+    member, position = np.nonzero(is_scored & (np.arange(is_scored.shape[1]) < lengths[:, None]))
+    request = members[member]
+    return ScoredRows(
+        row=row_of_position_zero[request] + position,
+        request=request,
+        target=table.token_ids[slots[request], position],
     )

@@ -1,0 +1,85 @@
+"""What a step brings back to the host, before and after the device has got there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from dllm_kernels.layout import IntArray
+from dllm_kernels.whole_logits import Alternatives
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTokens:
+    """Some tokens of some rows, int32 ``[rows, count]``, and their float32 log probabilities, ``-inf`` for
+    those that are banned. ``place`` int64 ``[rows]`` says which row each is."""
+
+    place: IntArray
+    tokens: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step committed, on the host, each ``[requests, block]`` in the batch's order.
+
+    ``tokens`` int32 is -1 where nothing was committed; ``logprobs`` float32 is the log probability of a
+    committed token under the clean logits. ``alternatives``, the likeliest first and placed by cell of the
+    ``[requests, block]`` grid, are there where any request asks for them; ``scores``, each target before the
+    likeliest and placed by request, where any request scores.
+    """
+
+    tokens: NDArray[np.int32]
+    logprobs: NDArray[np.float32]
+    alternatives: NamedTokens | None
+    scores: NamedTokens | None
+
+
+class PendingTokens:
+    """``NamedTokens`` on their way, in one copy."""
+
+    def __init__(self, named: Alternatives, place: IntArray) -> None:
+        tokens, bits = named.token.to(torch.int32), named.logprob.view(torch.int32)
+        self._host = torch.empty((2, *tokens.shape), dtype=torch.int32, pin_memory=tokens.is_cuda)
+        self._host.copy_(torch.stack((tokens, bits)), non_blocking=True)
+        self._place = place
+
+    @classmethod
+    def of(cls, named: Alternatives | None, place: IntArray) -> Self | None:
+        return None if named is None else cls(named, place)
+
+    def result(self) -> NamedTokens:
+        """Once the device is there."""
+        tokens, bits = self._host.numpy()
+        return NamedTokens(self._place, tokens, bits.view(np.float32))
+
+
+class PendingStep:
+    """A step that the device runs or has run; ``host`` int32 ``[2, requests, block]`` is what it writes,
+    beside named tokens."""
+
+    def __init__(
+        self,
+        host: Tensor,
+        *,
+        alternatives: PendingTokens | None,
+        scores: PendingTokens | None,
+        done: torch.cuda.Event | None,
+    ) -> None:
+        self._host, self._alternatives, self._scores, self._done = host, alternatives, scores, done
+
+    def result(self) -> StepResult:
+        """Waits for the device."""
+        if self._done is not None:
+            self._done.synchronize()
+        tokens, bits = self._host.numpy()
+        return StepResult(
+            tokens,
+            bits.view(np.float32),
+            None if self._alternatives is None else self._alternatives.result(),
+            None if self._scores is None else self._scores.result(),
+        )
