@@ -13,24 +13,17 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from dllm_server.byte_size import ByteSize, MemorySize
+from dllm_server.api_settings import ApiSettings as ApiSettings
+from dllm_server.api_settings import UnknownParameters as UnknownParameters
+from dllm_server.byte_size import MemorySize
 
 EMBEDDED_MODEL = "embedded"
-
-
-def _split_at_commas(value: object) -> object:
-    return (
-        tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-    )
-
-
-CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
 
 
 class Device(StrEnum):
@@ -72,13 +65,6 @@ class Confidence(StrEnum):
     MARGIN = "margin"
     ENTROPY = "entropy"
     RANDOM = "random"
-
-
-class UnknownParameters(StrEnum):
-    """What becomes of a request that holds a name which this server does not know."""
-
-    REFUSE = "refuse"
-    WARN = "warn"
 
 
 class KvSelection(StrEnum):
@@ -295,49 +281,6 @@ class EngineSettings(LiveSettings):
 
     def live_settings(self) -> LiveSettings:
         return LiveSettings(**{name: getattr(self, name) for name in LiveSettings.model_fields})
-
-
-class ApiSettings(BaseModel):
-    """The HTTP process: address, limits, authentication, shutdown."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a server in a pod listens on all
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    api_keys_file: Path | None = Field(None, description="One bearer key a line; reloaded when it changes.")
-    max_queued_requests: int = Field(256, ge=1, description="Requests waiting for admission before 429.")
-    max_body_bytes: ByteSize = Field(4 * 1024**2, description="Largest request body.")
-    unknown_parameters: UnknownParameters = Field(
-        UnknownParameters.REFUSE,
-        description="refuse answers 400 to a name that this server does not know; warn leaves it out and "
-        "says so in the log and in the header X-DLLM-Ignored-Parameters.",
-    )
-    request_timeout_seconds: float = Field(
-        600.0, gt=0, description="A request still open then is cancelled with 504."
-    )
-    stream_keep_alive_seconds: float = Field(
-        15.0,
-        gt=0,
-        description="A stream that has sent nothing for so long sends an SSE comment, so that proxies keep "
-        "it open.",
-    )
-    cors_allow_origins: CommaSeparated = Field(
-        (),
-        description="Origins whose pages may call this server from a browser, separated by commas; * for "
-        "all. None by default.",
-    )
-    shutdown_delay_seconds: float = Field(
-        0.0,
-        ge=0,
-        description="After SIGTERM, time in which requests are still taken, so that clients of open "
-        "connections can move on.",
-    )
-    shutdown_grace_seconds: float = Field(
-        60.0, ge=0, description="After SIGTERM and the delay, time for running requests to finish."
-    )
-    log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="Smallest level that is logged."
-    )
 
 
 class ServeSettings(BaseSettings, EngineSettings, ApiSettings):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import math
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,9 +16,11 @@ from typing import Any
 import structlog
 import uvicorn
 import uvloop
+from uvicorn.server import ServerState
 
 from dllm_server.api.app import create_app, create_service
 from dllm_server.api.guards.auth import KeyFile, open_keys
+from dllm_server.api.guards.connection import ConnectionLimits, guarded_protocol
 from dllm_server.api.guards.heap import tame_heap
 from dllm_server.api.guards.lifecycle import ServingState
 from dllm_server.api.schemas.errors import engine_dead, shutting_down
@@ -32,7 +35,7 @@ from dllm_server.termination import FORCED_EXIT_CODE, Termination, TerminationRe
 log = structlog.get_logger(__name__)
 
 _LAST_ANSWERS_SECONDS = 2.0  # kept of the grace period for answers that say why a request was given up
-
+_OTHER_FILES = 128  # sockets of the engine, logs, libraries
 
 StartEngine = Callable[[EngineSettings, str], Awaitable[ProcessEngineClient]]
 
@@ -61,6 +64,7 @@ async def _serve(settings: ServeSettings, start: StartEngine) -> int:
     stop = _listen_for_signals()
     # Before the engine takes its minutes: a missing file or a busy port is known at once.
     keys = open_keys(settings.api_keys_file)
+    allow_open_files(settings.max_connections)
     listener = bind(settings.host, settings.port)
     try:
         log.info("starting engine", model=settings.model)
@@ -110,7 +114,9 @@ class Server:
         self._termination_file = termination_file
         config = uvicorn.Config(
             create_app(service, keys),
-            http="httptools",
+            http=guarded_protocol(ConnectionLimits.of(service.settings)),
+            ws="none",
+            timeout_keep_alive=math.ceil(service.settings.keep_alive_timeout_seconds),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -118,6 +124,11 @@ class Server:
             server_header=False,
         )
         self._http = _SignalFreeServer(config)
+
+    @property
+    def http_state(self) -> ServerState:
+        """uvicorn's record of open connections and running handlers."""
+        return self._http.server_state
 
     async def run(self) -> int:
         self._listener.listen()
@@ -214,6 +225,18 @@ def _listen_for_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
+
+
+def allow_open_files(connections: int) -> None:
+    """Raise the process's limit on open files to what so many connections need, as far as it may."""
+    needed = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    allowed = needed if hard == unlimited else min(needed, hard)
+    if soft != unlimited and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        log.warning("fewer open files than connections", limit=allowed, max_connections=connections)
 
 
 def bind(host: str, port: int) -> socket.socket:

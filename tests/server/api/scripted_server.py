@@ -91,11 +91,13 @@ class ScriptedServer:
         self.service = create_service(self._settings, self.engine, tokenizer, self._diffusion)
         listener = bind("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = Server(self.service, listener, self._stop, open_keys(self._settings.api_keys_file))
-        serving = asyncio.ensure_future(server.run())
+        self.listener_address: tuple[str, int] = listener.getsockname()
+        self.server = Server(self.service, listener, self._stop, open_keys(self._settings.api_keys_file))
+        serving = asyncio.ensure_future(self.server.run())
         await asyncio.sleep(0)  # the socket listens from here on
         self._is_up.set()
         try:
             self.exit_code = await serving
         finally:
             listener.close()
+            self.service.text_workers.close()

@@ -60,7 +60,7 @@ def test_another_origin_is_not_allowed() -> None:
 def test_answers_and_errors_can_be_read_by_the_page(status: int, tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         "cors_allow_origins": (PAGE,),
-        "max_body_bytes": 512,
+        "max_body_bytes": 1024,
         "slots": 1,
         "max_queued_requests": 1,
     }

@@ -131,6 +131,16 @@ def body_too_large(limit_bytes: int) -> ApiError:
     return ApiError(413, message, error_type="invalid_request_error", code="body_too_large")
 
 
+def compressed_body() -> ApiError:
+    message = "Compressed bodies are not read: send the body without Content-Encoding."
+    return ApiError(415, message, error_type="invalid_request_error", code="compressed_body")
+
+
+def too_many_values(kind: str, most: int) -> ApiError:
+    message = f"The body holds more than {most} {kind}: send fewer in a request."
+    return invalid_request(message, code="too_many_values")
+
+
 def queue_full(limit: int) -> ApiError:
     return ApiError(
         429,

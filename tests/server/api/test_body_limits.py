@@ -1,0 +1,142 @@
+"""Bodies that are too large, compressed, cut too finely, or no JSON."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+from dllm_server.api.guards.body_shape import (
+    MOST_CONTAINERS,
+    MOST_STRINGS,
+    MOST_VALUES,
+    check_body_shape,
+)
+from dllm_server.api.schemas.errors import ApiError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from raw_http import connect, read_to_end, read_until, request_bytes
+from scripted_server import ScriptedServer, eventually
+
+BODY = {"prompt": [1, 2], "max_tokens": 2}
+
+
+def refusal(body: bytes) -> str | None:
+    try:
+        check_body_shape(body)
+    except ApiError as error:
+        assert (error.status, error.body.error.code) == (400, "too_many_values")
+        return str(error)
+    return None
+
+
+TOO_FINE = {
+    "lists": b'{"prompt": [' + b"[1]," * MOST_CONTAINERS + b"[1]]}",
+    "objects": json.dumps({"messages": [{"role": "user", "content": "x"}] * MOST_CONTAINERS}).encode(),
+    "names": json.dumps({f"k{index}": 0 for index in range(MOST_STRINGS + 1)}).encode(),
+    "strings that end in a backslash": b'{"prompt": [' + b'"\\\\", ' * (MOST_STRINGS + 1) + b'""]}',
+    "numbers": json.dumps({"prompt": [1] * (MOST_VALUES + 2)}).encode(),
+}
+COARSE = {
+    "a text of brackets": json.dumps({"prompt": "{[," * 500_000}).encode(),
+    "a text of quotes": json.dumps({"prompt": 'print("x")\n' * 200_000}).encode(),
+    "a text of backslashes": json.dumps({"prompt": "\\" * 500_000 + "[" * MOST_CONTAINERS}).encode(),
+    "many messages": json.dumps({"messages": [{"role": "user", "content": "[1]"}] * 8_000}).encode(),
+    "many token ids": json.dumps({"prompt": [1] * MOST_VALUES}).encode(),
+}
+
+
+@pytest.mark.parametrize("name", TOO_FINE)
+def test_a_body_cut_too_finely_is_refused_before_it_is_parsed(name: str) -> None:
+    assert refusal(TOO_FINE[name]) is not None
+
+
+@pytest.mark.parametrize("name", COARSE)
+def test_what_stands_in_a_text_does_not_count(name: str) -> None:
+    assert refusal(COARSE[name]) is None
+
+
+JSON = st.recursive(
+    st.none() | st.integers(-9, 9) | st.text(alphabet='a"\\[{,', max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(alphabet='k"\\', max_size=3), inner),
+    max_leaves=30,
+)
+
+
+def containers_of(value: Any) -> int:
+    if isinstance(value, list):
+        return 1 + sum(map(containers_of, value))
+    if isinstance(value, dict):
+        return 1 + sum(map(containers_of, value.values()))
+    return 0
+
+
+@settings(deadline=None, max_examples=25)
+@given(value=JSON)
+def test_the_containers_that_are_counted_are_those_of_the_json(value: Any) -> None:
+    body = json.dumps([value] + [0] * (MOST_VALUES + 1)).encode()  # too many values, whatever the rest
+
+    assert refusal(body) == "The body holds more than 524288 values: send fewer in a request."
+    filled = [value, *[[]] * (MOST_CONTAINERS - 1 - containers_of(value))]
+    assert refusal(json.dumps(filled).encode()) is None
+    assert refusal(json.dumps([*filled, []]).encode()) is not None
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "zstd"])
+def test_a_compressed_body_is_a_415(encoding: str) -> None:
+    with ScriptedServer() as server:
+        content = gzip.compress(json.dumps(BODY).encode())
+        headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+        response = server.http.post("/v1/completions", content=content, headers=headers)
+
+        assert (response.status_code, response.json()["error"]["code"]) == (415, "compressed_body")
+        identity = {"Content-Encoding": "identity"}
+        assert server.http.post("/v1/completions", json=BODY, headers=identity).status_code == 200
+
+
+def test_text_behind_the_json_is_a_400() -> None:
+    with ScriptedServer() as server:
+        content, headers = json.dumps(BODY).encode() + b" x", {"Content-Type": "application/json"}
+        response = server.http.post("/v1/completions", content=content, headers=headers)
+
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json")
+
+
+def test_a_chunked_body_is_read_up_to_the_limit() -> None:
+    def chunks(size: int) -> Any:
+        content = json.dumps(BODY | {"user": "x" * size}).encode()
+        return (content[start : start + 7] for start in range(0, len(content), 7))
+
+    with ScriptedServer(max_body_bytes=1024) as server:
+        headers = {"Content-Type": "application/json"}
+        taken = server.http.post("/v1/completions", content=chunks(20), headers=headers)
+        refused = server.http.post("/v1/completions", content=chunks(1100), headers=headers)
+
+        assert (taken.status_code, refused.status_code) == (200, 413)
+
+
+def test_a_client_that_asks_first_sends_its_body_when_told_and_not_when_refused() -> None:
+    whole = request_bytes(body=BODY, Expect="100-continue", Connection="close")
+    head, body = whole.split(b"\r\n\r\n")
+    with ScriptedServer(max_body_bytes=1024) as server:
+        with connect(server.url) as connection:
+            connection.sendall(head + b"\r\n\r\n")
+            assert read_until(connection, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.sendall(body)
+            assert read_to_end(connection).startswith(b"HTTP/1.1 200 OK\r\n")
+        with connect(server.url) as connection:
+            announced = request_bytes(
+                body=BODY | {"user": "x" * 1100}, Expect="100-continue", Connection="close"
+            )
+            connection.sendall(announced.split(b"\r\n\r\n")[0] + b"\r\n\r\n")
+            assert read_to_end(connection).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_client_that_leaves_while_it_sends_its_body_is_counted_and_not_parsed() -> None:
+    with ScriptedServer() as server:
+        with connect(server.url) as connection:
+            connection.sendall(request_bytes(body=BODY)[:-5])
+        cancelled = 'dllm_requests_total{status="cancelled"} 1.0'
+        eventually(lambda: cancelled in server.http.get("/metrics").text, "it is counted")
+        assert not server.engine.requests
