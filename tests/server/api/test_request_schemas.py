@@ -82,7 +82,7 @@ def test_parameters_that_ask_for_nothing_pass(server: ScriptedServer, neutral: d
         ({"stop": ""}, "stop.0"),
         ({"stop": 5}, "stop"),
         ({"seed": 2**70}, "seed"),
-        ({"logprobs": 2}, "logprobs"),
+        ({"logprobs": 6}, "logprobs"),
         ({"stream": "yes"}, "stream"),
         ({"prompt": ""}, "prompt"),
         ({"prompt": []}, "prompt"),

@@ -21,7 +21,7 @@ class ChoiceResult:
     text: str = ""
     tokens: list[GeneratedToken] = field(default_factory=list)
     finish_reason: FinishName = "length"
-    stop_reason: str | None = None
+    stop_reason: str | int | None = None
     stats: RequestStats = field(default_factory=RequestStats)
 
     @property

@@ -11,6 +11,7 @@ from dllm_server.api.answers.token import GeneratedToken
 from dllm_server.api.schemas.requests import ChatCompletionRequest
 from dllm_server.api.schemas.responses import (
     AssistantMessage,
+    ChatAlternative,
     ChatChoice,
     ChatChunk,
     ChatChunkChoice,
@@ -51,7 +52,17 @@ class ChatFormat(AnswerFormat[ChatCompletionRequest, ChatChoice, ChatChunkChoice
         as_id = self.asked.return_tokens_as_token_ids
         return ChatLogprobs(
             content=[
-                ChatTokenLogprob(token=token.name(as_id=as_id), logprob=token.logprob, bytes=token.utf8)
+                ChatTokenLogprob(
+                    token=token.name(as_id=as_id),
+                    logprob=token.logprob,
+                    bytes=token.utf8,
+                    top_logprobs=[
+                        ChatAlternative(
+                            token=other.name(as_id=as_id), logprob=other.logprob, bytes=other.utf8
+                        )
+                        for other in token.alternatives
+                    ],
+                )
                 for token in tokens
             ]
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Protocol, cast
 
 from dllm_server.api.answers.plan import ChoicePlan
-from dllm_server.api.answers.token import GeneratedToken
+from dllm_server.api.answers.token import Alternative, GeneratedToken
 from dllm_server.api.schemas.errors import engine_dead, engine_failure, shutting_down
 from dllm_server.api.schemas.responses import FinishName
 from dllm_server.api.text.detokenizer import Decode
@@ -60,7 +60,7 @@ class ChoiceEnd:
     index: int
     text: str
     finish_reason: FinishName
-    stop_reason: str | None  # the stop string that ended it
+    stop_reason: str | int | None  # the stop string, or the request's own stop token, that ended it
     stats: RequestStats
 
 
@@ -82,7 +82,7 @@ async def run_choice(
     request. However this ends, the engine request is closed.
     """
     decode = partial(decode_tokens, skip_special_tokens=plan.skips_special_tokens)
-    text = ChoiceText(decode, plan.stops, shows_stop=plan.shows_stop)
+    text = ChoiceText(decode, plan.stops, shows_stop=plan.shows_stop, first_scanned=plan.generate.min_tokens)
     events = cast("AsyncGenerator[RequestEvent]", engine.generate(plan.generate))
     try:
         async with aclosing(events):
@@ -92,7 +92,7 @@ async def run_choice(
                         yield _canvas(event, plan.index, decode)
                     case BlockCommitted():
                         piece = text.push(event.token_ids)
-                        tokens = _tokens(event, piece.token_texts)
+                        tokens = _tokens(event, piece.token_texts, decode_tokens)
                         yield ChoiceDelta(plan.index, piece.text, tokens, event.stats)
                         if piece.stop is not None:
                             yield ChoiceEnd(plan.index, "", "stop", piece.stop, event.stats)
@@ -103,7 +103,8 @@ async def run_choice(
                         piece = text.flush()
                         is_stop = piece.stop is not None or event.reason is FinishReason.STOP
                         reason: FinishName = "stop" if is_stop else "length"
-                        yield ChoiceEnd(plan.index, piece.text, reason, piece.stop, event.stats)
+                        own = event.stop_token_id if event.stop_token_id in plan.stop_token_ids else None
+                        yield ChoiceEnd(plan.index, piece.text, reason, piece.stop or own, event.stats)
                         return
                     case Failed():
                         raise engine_failure(event)
@@ -112,12 +113,22 @@ async def run_choice(
     raise engine_dead()  # the stream of events broke off
 
 
-def _tokens(event: BlockCommitted, texts: Sequence[str]) -> list[GeneratedToken]:
+def _tokens(event: BlockCommitted, texts: Sequence[str], decode_tokens: DecodeTokens) -> list[GeneratedToken]:
     """The block's tokens up to the last one that has a text."""
-    return [
-        GeneratedToken(token_id, text, logprob)
-        for token_id, text, logprob in zip(event.token_ids, texts, event.logprobs, strict=False)
-    ]
+
+    def likeliest(place: int, chosen: Alternative) -> Iterator[Alternative]:
+        for token_id, log_confidence in event.top_logprobs[place] if event.top_logprobs else ():
+            if token_id == chosen.id:
+                yield chosen  # to the last digit and letter, so that readers find it again
+            else:
+                text = decode_tokens([token_id], skip_special_tokens=False)
+                yield Alternative(token_id, text, log_confidence)
+
+    tokens = []
+    for place, text in enumerate(texts):
+        chosen = Alternative(event.token_ids[place], text, event.logprobs[place])
+        tokens.append(GeneratedToken(chosen.id, text, chosen.log_confidence, tuple(likeliest(place, chosen))))
+    return tokens
 
 
 def _canvas(update: CanvasUpdate, index: int, decode: Decode) -> ChoiceCanvas:

@@ -50,5 +50,14 @@ class CompletionFormat(AnswerFormat[CompletionRequest, CompletionChoice, Complet
         return CompletionLogprobs(
             tokens=[token.name(as_id=as_id) for token in tokens],
             token_logprobs=[token.logprob for token in tokens],
+            top_logprobs=[_by_name(token, as_id=as_id) for token in tokens],
             text_offset=list(accumulate((len(token.text) for token in tokens), initial=begins_at))[:-1],
         )
+
+
+def _by_name(token: GeneratedToken, *, as_id: bool) -> dict[str, float]:
+    """The alternatives and the token itself, of several with one name the likeliest."""
+    named: dict[str, float] = {}
+    for other in (*token.alternatives, token):
+        named.setdefault(other.name(as_id=as_id), other.logprob)
+    return named

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from dllm_server.api.schemas.errors import context_too_long, invalid_request, validation_error
 from dllm_server.api.schemas.requests import GenerationRequest
 from dllm_server.api.text.stop_strings import StopStrings
-from dllm_server.engine.requests.messages import Diffusion, Generate, ModelInfo, Sampling
+from dllm_server.engine.requests.messages import MOST_STOP_TOKENS, Diffusion, Generate, ModelInfo, Sampling
 from dllm_server.settings import DiffusionSettings
 
 _SEED_BITS = 63
@@ -37,6 +37,7 @@ class ChoicePlan:
     generate: Generate
     prompt: Prompt
     stops: StopStrings
+    stop_token_ids: frozenset[int] = frozenset()  # the request's own, which are told as the reason
     shows_stop: bool = False
     skips_special_tokens: bool = True
 
@@ -67,9 +68,17 @@ def plan_choices(
     # The client chooses ``request_id`` and may choose one that is open: the engine's ids are drawn.
     engine_id = f"{request_id}-{secrets.token_hex(8)}"
     stops = StopStrings(request.stop)
+    eos = frozenset() if request.ignore_eos else frozenset({limits.model.eos_token_id})
+    stop_token_ids = _stop_token_ids(request, eos, limits)
     plans: list[ChoicePlan] = []
     for prompt in prompts:
         length = _completion_length(prompt, limits, request)
+        if request.min_tokens > length:
+            raise invalid_request(
+                f"min_tokens {request.min_tokens} exceeds the {length} tokens that may be generated: lower "
+                "it or raise max_tokens",
+                param="min_tokens",
+            )
         for _ in range(request.n):
             index = len(plans)
             sampling = Sampling(
@@ -84,7 +93,9 @@ def plan_choices(
                 max_tokens=length,
                 sampling=sampling,
                 diffusion=diffusion,
-                stop_token_ids=[] if request.ignore_eos else [limits.model.eos_token_id],
+                stop_token_ids=stop_token_ids,
+                min_tokens=request.min_tokens,
+                top_logprobs=request.alternatives,
                 wants_canvas=request.includes_canvas,
             )
             plans.append(
@@ -93,6 +104,7 @@ def plan_choices(
                     generate=generate,
                     prompt=prompt,
                     stops=stops,
+                    stop_token_ids=frozenset(stop_token_ids) - eos,
                     shows_stop=request.include_stop_str_in_output,
                     skips_special_tokens=request.skip_special_tokens,
                 )
@@ -107,6 +119,25 @@ def choice_seed(seed: int, index: int) -> int:
         return seed & _SEED_MASK
     digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) & _SEED_MASK
+
+
+def _stop_token_ids(request: GenerationRequest, eos: frozenset[int], limits: Limits) -> list[int]:
+    """The request's stop tokens and the model's EOS."""
+    for place, token_id in enumerate(request.stop_token_ids):
+        if token_id >= limits.model.vocab_size:
+            raise invalid_request(
+                f"stop_token_ids.{place}: token id {token_id} is past the vocabulary's "
+                f"{limits.model.vocab_size - 1}",
+                param=f"stop_token_ids.{place}",
+            )
+    stop_token_ids = sorted({*request.stop_token_ids, *eos})
+    if len(stop_token_ids) > MOST_STOP_TOKENS:
+        raise invalid_request(
+            f"stop_token_ids: with EOS {len(stop_token_ids)} different tokens end the request, but "
+            f"{MOST_STOP_TOKENS} may: send fewer",
+            param="stop_token_ids",
+        )
+    return stop_token_ids
 
 
 def merge_diffusion(given: dict[str, Any], limits: Limits) -> Diffusion:

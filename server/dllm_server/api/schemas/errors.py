@@ -200,7 +200,7 @@ def validation_error(problem: Mapping[str, Any], location: tuple[int | str, ...]
         case "extra_forbidden":
             return unknown_parameter(param or "")
         case "unsupported_parameter":
-            return invalid_request(problem["msg"], param=param, code="unsupported_parameter")
+            return invalid_request(f"{param}: {problem['msg']}", param=param, code="unsupported_parameter")
         case "missing" if param is not None:
             return invalid_request(f"Missing required parameter: {param}", param=param, reason=kind)
     text = str(problem["msg"]).removeprefix("Value error, ")

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from dllm_server.api.schemas.base import RequestModel, Text
-from dllm_server.api.schemas.neutral import IN_MESSAGES, IN_TEXT_PARTS
+from dllm_server.api.schemas.neutral_tables import IN_MESSAGES, IN_TEXT_PARTS
 
 ROLES = frozenset({"system", "developer", "user", "assistant"})
 

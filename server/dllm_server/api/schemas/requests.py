@@ -12,12 +12,12 @@ from pydantic import (
     Strict,
     model_validator,
 )
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from dllm_server.api.schemas.base import Count, Flag, RequestModel, Text, TokenIds
 from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.api.schemas.names import ShapedAs
-from dllm_server.api.schemas.neutral import IN_CHAT, IN_COMPLETIONS, IN_STREAM_OPTIONS, IN_TOKENIZE
+from dllm_server.api.schemas.neutral_tables import IN_CHAT, IN_COMPLETIONS, IN_STREAM_OPTIONS, IN_TOKENIZE
 from dllm_server.api.schemas.prompt_input import PromptInput, check_prompt
 from dllm_server.settings import DiffusionSettings
 
@@ -81,6 +81,12 @@ class GenerationRequest(RequestModel):
         Field(max_length=MOST_STOPS),
         BeforeValidator(_as_list, json_schema_input_type=StopString | list[StopString]),
     ] = Field(default=[], description=f"Up to {MOST_STOPS} strings that end the text.")
+    stop_token_ids: TokenIds = Field(
+        default=[], description="Tokens that end the text besides EOS; they are not part of it."
+    )
+    min_tokens: Annotated[int, Strict(), Field(ge=0)] = Field(
+        0, description="Neither EOS nor a stop token or string ends the text before so many tokens."
+    )
     include_stop_str_in_output: Flag = Field(
         False, description="End the text with the stop string instead of before it."
     )
@@ -125,6 +131,11 @@ class GenerationRequest(RequestModel):
         return self.max_tokens
 
     @property
+    def alternatives(self) -> int:
+        """The likeliest tokens that are told for each position."""
+        return 0
+
+    @property
     def includes_canvas(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_canvas
 
@@ -150,6 +161,17 @@ class ChatCompletionRequest(GenerationRequest):
         None, description="Most tokens to generate; 256, or what the context leaves, if absent or -1."
     )
     logprobs: Flag = Field(False, description="Add each token's log confidence when it was committed.")
+    top_logprobs: Annotated[int, Strict(), Field(ge=0, le=20)] = Field(
+        0, description="With logprobs, the likeliest tokens at each position when it was committed: up to 20."
+    )
+
+    @model_validator(mode="after")
+    def _alternatives_belong_to_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise PydanticCustomError(
+                "needs_logprobs", "only allowed with logprobs: true", {"param": "top_logprobs"}
+            )
+        return self
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> Self:
@@ -160,6 +182,10 @@ class ChatCompletionRequest(GenerationRequest):
     @property
     def completion_limit(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def alternatives(self) -> int:
+        return self.top_logprobs
 
 
 class CompletionRequest(GenerationRequest):
@@ -176,9 +202,10 @@ class CompletionRequest(GenerationRequest):
     )
     add_special_tokens: Flag = Field(True, description="Add the tokenizer's own special tokens to a text.")
     echo: Flag = Field(False, description="Begin the text with the prompt.")
-    logprobs: Annotated[int, Strict(), Field(ge=0, le=1)] | None = Field(
+    logprobs: Annotated[int, Strict(), Field(ge=0, le=5)] | None = Field(
         None,
-        description="0 or 1 adds each token's log confidence when it was committed, and no alternatives.",
+        description="Add each token's log confidence when it was committed, and so many of the likeliest "
+        "tokens there: up to 5.",
     )
 
     @model_validator(mode="after")
@@ -186,6 +213,10 @@ class CompletionRequest(GenerationRequest):
         if self.echo and self.logprobs is not None:
             raise ValueError("logprobs of an echoed prompt are not available: leave out echo or logprobs")
         return self
+
+    @property
+    def alternatives(self) -> int:
+        return self.logprobs or 0
 
 
 class TokenizeRequest(RequestModel):

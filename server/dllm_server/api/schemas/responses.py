@@ -47,18 +47,28 @@ class ChoiceFields(Answer):
 
     index: int
     finish_reason: FinishName | None = None
-    stop_reason: str | None = Field(None, description="The stop string that ended the choice, if one did.")
+    stop_reason: str | int | None = Field(
+        None, description="The stop string or the token of stop_token_ids that ended the choice, if one did."
+    )
     prompt_token_ids: list[int] | None = Field(
         None, description="With return_token_ids: the prompt's tokens."
     )
     token_ids: list[int] | None = Field(None, description="With return_token_ids: the generated tokens.")
 
 
+class ChatAlternative(BaseModel):
+    token: str = Field(description="Text of the token.")
+    logprob: float = Field(description="Its log confidence in the step that committed the position.")
+    bytes: list[int] = Field(description="UTF-8 of its text.")
+
+
 class ChatTokenLogprob(BaseModel):
     token: str = Field(description="Text that the token added; empty inside a character of several tokens.")
     logprob: float = Field(description="Log confidence when it was committed.")
-    bytes: list[int] = Field(description="UTF-8 of token.")
-    top_logprobs: list[Any] = Field(default=[], description="Always empty.")
+    bytes: list[int] = Field(description="UTF-8 of that text.")
+    top_logprobs: list[ChatAlternative] = Field(
+        default=[], description="With top_logprobs: the likeliest tokens there, the likeliest first."
+    )
 
 
 class ChatLogprobs(BaseModel):
@@ -119,7 +129,10 @@ class ChatChunk(Chunk):
 class CompletionLogprobs(BaseModel):
     tokens: list[str] = Field(description="Text that each token added.")
     token_logprobs: list[float] = Field(description="Log confidence when it was committed.")
-    top_logprobs: None = Field(None, description="Always null: only the chosen token's is known.")
+    top_logprobs: list[dict[str, float]] = Field(
+        description="The likeliest tokens there by their text (of two with the same, the likelier), and the "
+        "chosen one."
+    )
     text_offset: list[int] = Field(description="Where in the text each token's begins.")
 
 

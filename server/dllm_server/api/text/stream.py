@@ -22,7 +22,11 @@ class Piece:
 class ChoiceText:
     """Detokenises and looks for stop strings, token by token: the text cannot depend on the blocks."""
 
-    def __init__(self, decode: Decode, stops: StopStrings, *, shows_stop: bool = False) -> None:
+    def __init__(
+        self, decode: Decode, stops: StopStrings, *, shows_stop: bool = False, first_scanned: int = 0
+    ) -> None:
+        """No stop string may begin in the text of the tokens before ``first_scanned``."""
+        self._unscanned = first_scanned
         self._detokenizer = Detokenizer(decode)
         self._scanner = StopScanner(stops, is_shown=shows_stop)
 
@@ -32,6 +36,10 @@ class ChoiceText:
         token_texts: list[str] = []
         for token_id in token_ids:
             token_texts.append(self._detokenizer.push(token_id))
+            if self._unscanned > 0:
+                self._unscanned -= 1
+                shown.append(token_texts[-1])
+                continue
             scan = self._scanner.push(token_texts[-1])
             shown.append(scan.text)
             if scan.stop is not None:
