@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from dllm_operator.render.integrations import SERIES
 from dllm_server.telemetry.metrics import Metrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -74,6 +75,14 @@ def test_the_engines_snapshot_is_shown(sample: str) -> None:
     content, _ = Metrics(make_snapshot, "tiny").render("")
 
     assert samples(content.decode())[sample] == ENGINE_SAMPLES[sample]
+
+
+@pytest.mark.parametrize("metric", SERIES)
+def test_what_an_autoscaler_asks_for_is_shown(metric: str) -> None:
+    """The operator's queries name series; a colon or a word less, and nothing ever scales."""
+    content, _ = Metrics(make_snapshot, "tiny").render("")
+
+    assert f'{SERIES[metric]}{{model_name="tiny"}}' in samples(content.decode())
 
 
 def test_before_the_first_snapshot_there_are_only_the_apis_own() -> None:

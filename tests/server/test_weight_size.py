@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import Size, make_checkpoint
+from dllm_server.models.config import read_config_json
+from dllm_server.models.loader import load_model
+from dllm_server.models.registry import find_family
+
+SIZES = [
+    Size(),
+    Size(n_kv_heads=2),
+    Size(is_tied=True),
+    Size(family="dream", n_kv_heads=1),
+    Size(family="dream", is_tied=True),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_weights_that_dllm_plan_foretells_are_those_that_are_loaded(
+    tmp_path: Path, size: Size, dtype: torch.dtype
+) -> None:
+    directory = make_checkpoint(tmp_path, size)
+    _, config = find_family(read_config_json(directory))
+
+    foretold = config.shape("tiny", dtype.itemsize).weights_bytes
+    loaded = load_model(directory, torch.device("cpu"), dtype).weights.values()
+
+    assert foretold == sum(weight.nbytes for weight in loaded)
