@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dllm_server.models.files import ModelError
+from dllm_server.models.hub_cache import snapshot_of
 from dllm_server.settings import EMBEDDED_MODEL
 
 EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded"
@@ -22,8 +23,8 @@ _PATTERNS += ["chat_template.jinja", "additional_chat_templates/*.jinja"]
 
 
 def resolve_model(model: str, revision: str | None = None) -> Path:
-    """A local directory with the model's files; a hub id is downloaded to the hub's cache (data only, never
-    code).
+    """A local directory with the model's files, or a folder of the hub's cache; a hub id is downloaded to the
+    hub's cache (data only, never code).
 
     Raises ``ModelError`` when the directory is missing or the hub refuses.
     """
@@ -31,7 +32,7 @@ def resolve_model(model: str, revision: str | None = None) -> Path:
         return EMBEDDED_DIRECTORY
     path = _path(model)
     if path.is_dir():
-        return path
+        return snapshot_of(path, revision)
     if path.is_file():
         raise ModelError(f"{model}: a file, not a directory: give the directory that holds config.json")
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1 or model.endswith("/"):
