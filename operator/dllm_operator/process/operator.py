@@ -18,6 +18,7 @@ from dllm_operator.observing.tuner import Tuner
 from dllm_operator.planning.book import TuningBook
 from dllm_operator.planning.planner import Planner
 from dllm_operator.process.election import LeadershipLostError, lead
+from dllm_operator.process.fleet import FleetCollector
 from dllm_operator.process.health import Health, serve_health
 from dllm_operator.process.reconciler import Reconciler, utc_now
 from dllm_operator.process.settings import OperatorSettings
@@ -53,6 +54,7 @@ class Operator:
         self._kube = kube
         self._view = ClusterView()
         self._metrics = OperatorMetrics()
+        self._metrics.collect(FleetCollector(self._view))
         self._health = Health()
         self._audit = WatchAudit()
         defaults = PodDefaults(settings.server_image, settings.image_pull_policy, settings.lease_namespace)

@@ -14,6 +14,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.registry import Collector
 
 from dllm_operator.observing.tuner import TuningObserver
 from dllm_operator.watching.work_queue import QueueObserver
@@ -85,6 +86,10 @@ class OperatorMetrics(QueueObserver, TuningObserver):
 
     def changed(self, reason: str) -> None:
         self._changes.labels(reason).inc()
+
+    def collect(self, collector: Collector) -> None:
+        """Series that are counted at each scrape."""
+        self.registry.register(collector)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
