@@ -118,7 +118,13 @@ def _look(
     spec = TuningSpec(mode=TuningMode.AUTO, target_memory_utilization=experiment.target)
     share = start_share(_engine_block(experiment))
     around = Surroundings(
-        spec, is_host_memory=False, start_share=share, may_restart=True, is_failing=False, last_end=""
+        spec,
+        is_host_memory=False,
+        start_share=share,
+        restart_waits_for=None,
+        is_restarting=False,
+        is_failing=False,
+        last_end="",
     )
     used = tuning.state.setting
     outcome = look(tuning, seen, now, around, datetime.now(UTC))

@@ -138,7 +138,23 @@ CHANGES = [
         "cache cannot be changed",
         before=model(HUB, cache={"size": "40Gi"}),
         accepted=model(HUB),
-        rejected=model(HUB, cache={"size": "80Gi"}),
+        rejected=model(HUB, cache={"size": "8Gi"}),
+        error="cache cannot be changed",
+    ),
+    Case(
+        ".spec.model.cache",
+        "cache cannot be changed",
+        before=model(HUB, cache={"size": "40Gi", "storageClassName": "fast"}),
+        accepted=model(HUB, cache={"size": "0.1Ti", "storageClassName": "fast"}),
+        rejected=model(HUB, cache={"size": "80Gi", "storageClassName": "slow"}),
+        error="cache cannot be changed",
+    ),
+    Case(
+        ".spec.model.cache",
+        "cache cannot be changed",
+        before=model(HUB, cache={"size": 1000}),
+        accepted=model(HUB, cache={"size": "1Ki"}),
+        rejected=model(HUB, cache={"size": "1Ki", "accessMode": "ReadWriteMany"}),
         error="cache cannot be changed",
     ),
     Case(
@@ -292,6 +308,15 @@ PODS.append(
         accepted={"podTemplate": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}},
         rejected={"podTemplate": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
         error="maxSurge and maxUnavailable are both 0",
+    )
+)
+PODS.append(
+    Case(
+        ".spec.podTemplate.rollingUpdate",
+        "mode Auto",
+        accepted={"podTemplate": {"rollingUpdate": {"mode": "Fixed", "maxSurge": 2}}},
+        rejected={"podTemplate": {"rollingUpdate": {"mode": "Auto", "maxSurge": 2}}},
+        error="mode Auto chooses maxSurge and maxUnavailable itself",
     )
 )
 

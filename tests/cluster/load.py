@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.cluster import Cluster
 
 SCRIPT = Path(__file__).with_name("load_script.py")
+STREAM_SCRIPT = Path(__file__).with_name("stream_script.py")
 LAST_ANSWERS_SECONDS = 120.0
+LAST_STREAMS_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -90,3 +93,44 @@ def constant_load(
 def _read(process: subprocess.Popen[str], load: Load) -> None:
     for line in process.stdout:
         load.requests.append(Request(**json.loads(line)))
+
+
+@dataclass
+class Streams:
+    """Long streams that were begun, and how those that are over ended."""
+
+    begun: int = 0
+    ended: list[dict[str, Any]] = field(default_factory=list)
+
+
+@contextmanager
+def long_streams(
+    cluster: Cluster, namespace: str, host: str, count: int, *, port: int = 8000
+) -> Iterator[Streams]:
+    """So many at once from the client pod; after the block their ends are awaited."""
+    pod = ["kubectl", "exec", "client", "-n", namespace, "--", "/opt/dllm/bin/python"]
+    process = subprocess.Popen(
+        [*pod, "-c", STREAM_SCRIPT.read_text(), host, str(port), str(count)],
+        env=cluster.env,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    streams = Streams()
+
+    def read() -> None:
+        for line in process.stdout or ():
+            said = json.loads(line)
+            if said.pop("event") == "begun":
+                streams.begun += 1
+            else:
+                streams.ended.append(said)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield streams
+        process.wait(LAST_STREAMS_SECONDS)
+    finally:
+        process.kill()
+        reader.join()
+        process.wait()

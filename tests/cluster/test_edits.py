@@ -57,6 +57,7 @@ def test_a_resource_scaled_to_zero_says_so_and_comes_back(objects: Objects) -> N
     serving.edit({"replicas": 0})
 
     serving.wait_reason("Ready", "ScaledToZero")
+    serving.wait_reason("PoolsScheduled", "ScaledToZero")
     eventually(lambda: check(serving.pods() == []))
     serving.edit({"replicas": 1})
     serving.wait_ready()

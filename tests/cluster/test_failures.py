@@ -27,6 +27,7 @@ REPORTED_SECONDS = 30.0
 CONTAINER_SECONDS = 120.0  # until a container that starts Python and torch says anything
 REAL: Fields = {"device": "cpu"} | SMALL
 SIMULATED: Fields = {"device": "cpu", "podTemplate": on_node(NODE)}
+EMPTY_SECRET = "hub"
 SECRET_VALUE = {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "absent", "key": "value"}}}
 CRASHING: Fields = {"podTemplate": {"env": [{"name": "PYTHONHOME", "value": "/nowhere"}]}}
 
@@ -89,6 +90,22 @@ CASES = [
         cures=({"podTemplate": {"env": None}},),
     ),
     Case(
+        "secret-without-the-key",
+        "StartFailed",
+        {"model": {"source": "nobody/absent", "tokenSecret": {"name": EMPTY_SECRET, "key": "token"}}},
+        shown=("CreateContainerConfigError",),
+        says=("couldn't find key token in Secret", EMPTY_SECRET),
+        cures=({"replicas": 0}, {"replicas": 1, "model": {"source": "embedded", "tokenSecret": None}}),
+    ),
+    Case(
+        "slow-start",
+        "StartFailed",
+        {"podTemplate": {"startupTimeoutSeconds": 10, "resources": {"limits": {"cpu": "100m"}}}},
+        shown=("Error", "Completed"),
+        says=("did not serve within 10 s", "raise podTemplate.startupTimeoutSeconds"),
+        cures=({"podTemplate": {"startupTimeoutSeconds": None, "resources": {"limits": None}}},),
+    ),
+    Case(
         "absent-keys",
         "VolumesNotMounted",
         {"auth": {"apiKeysSecret": {"name": "absent-keys"}}},
@@ -133,6 +150,7 @@ def objects(operator: object, cluster: Cluster, nodes: SimulatedNodes) -> Iterat
 @pytest.fixture(scope="module")
 def failing(objects: Objects) -> dict[str, Serving]:
     """By name: one a case, and one that is left to fail again and again."""
+    objects.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": EMPTY_SECRET}})
     specs = {case.name: case.spec for case in CASES} | {"loop": CRASHING}
     return {name: Serving.create(objects, name, REAL, spec) for name, spec in specs.items()}
 
@@ -241,6 +259,23 @@ def test_a_device_out_of_memory_is_told_apart_from_a_crash(objects: Objects, is_
     assert (said.message if is_told else "the device ran out of memory") in ready["message"]
     objects.patch("Pod", pod["metadata"]["name"], {"status": pod["status"]}, "status")
     serving.wait_ready()
+    serving.delete()
+
+
+def test_a_pod_that_waits_for_its_image_says_which(objects: Objects) -> None:
+    serving = Serving.create(objects, "pulling", SIMULATED)
+    creating = {"state": {"running": None, "waiting": {"reason": "ContainerCreating"}}}
+
+    def pulling(pod: Manifest) -> Fields:
+        body = injected(pod, creating, phase="Pending")
+        body["status"]["conditions"].append({"type": "PodReadyToStartContainers", "status": "True"})
+        return body
+
+    pod = inject(serving, pulling)
+
+    image = pod["spec"]["containers"][0]["image"]
+    ready = serving.wait_reason("Ready", "PodsStarting", REPORTED_SECONDS)
+    assert f"pulls image {image} on node {NODE}" in ready["message"]
     serving.delete()
 
 

@@ -99,6 +99,9 @@ def test_uninstalling_leaves_crd_and_resources_which_can_still_be_deleted(
         cluster.kubectl("delete", RESOURCE, "orphan", "-n", namespace, "--timeout=30s")
         cluster.wait_for("no child is left", lambda: not children(cluster, namespace, "orphan"), 60)
         assert cluster.get("crd", CRD) is not None
+        with cluster.temporary_namespace("uninstalled") as other:
+            cluster.apply(make_resource("left", replicas=0), other)
+        cluster.wait_for("the namespace is gone", lambda: cluster.get("namespace", other) is None, 60)
     finally:
         remove_operator(cluster)
         install_operator(cluster, operator)

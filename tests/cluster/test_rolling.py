@@ -12,13 +12,15 @@ import pytest
 
 from tests.cluster.cluster import Cluster, Manifest, run
 from tests.cluster.conftest import REGISTRY, TAG, Images, describe
-from tests.cluster.load import Load, constant_load
+from tests.cluster.load import Load, constant_load, long_streams
 from tests.cluster.serving import InClusterClient, make_resource, wait_ready
 
 pytestmark = pytest.mark.cluster
 
 NAME = "rolling"
+SELECTOR = f"app.kubernetes.io/instance={NAME},app.kubernetes.io/name=dllm-serve"
 REPLICAS = 2
+STREAMS = 4  # on two pods: either has some, whichever goes
 FRESH, KEPT = 2, 1  # threads of the load
 AROUND = 10  # requests before and after what happens
 BROKEN = {
@@ -52,8 +54,7 @@ class Endpoint:
         return {pod["metadata"]["name"]: pod["spec"]["containers"][0]["image"] for pod in pods}
 
     def _settled_pods(self) -> list[Manifest] | None:
-        selector = f"app.kubernetes.io/instance={NAME},app.kubernetes.io/name=dllm-serve"
-        pods = self.cluster.list("pods", self.namespace, selector)
+        pods = self.cluster.list("pods", self.namespace, SELECTOR)
         ready = [pod for pod in pods if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]]
         return pods if len(pods) == len(ready) == REPLICAS else None
 
@@ -154,6 +155,28 @@ def restarts(cluster: Cluster, endpoint: Endpoint, pod: str) -> int:
     found = cluster.get("pod", pod, endpoint.namespace)
     assert found is not None
     return sum(status["restartCount"] for status in found["status"]["containerStatuses"])
+
+
+def test_a_pod_that_a_scale_down_takes_finishes_its_streams(cluster: Cluster, endpoint: Endpoint) -> None:
+    before = endpoint.settle()
+    namespace = endpoint.namespace
+
+    def leaving() -> list[str]:
+        pods = cluster.list("pods", namespace, SELECTOR)
+        return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" in pod["metadata"]]
+
+    try:
+        with long_streams(cluster, namespace, NAME, STREAMS) as streams:
+            cluster.wait_for("every stream has begun", lambda: streams.begun == STREAMS, 120)
+            cluster.patch("dllm", NAME, namespace, {"spec": {"replicas": 1}})
+            cluster.wait_for("a pod is told to go", leaving)
+            assert streams.ended == [], "the streams are too short to show anything"
+    finally:
+        cluster.patch("dllm", NAME, namespace, {"spec": {"replicas": REPLICAS}})
+
+    assert [stream for stream in streams.ended if not stream["is_done"] or stream["error"]] == []
+    assert len(streams.ended) == STREAMS
+    cluster.wait_for("the pod is gone", lambda: before.keys() - endpoint.settle().keys(), 120)
 
 
 def test_a_rolling_image_change_fails_no_request(

@@ -111,11 +111,12 @@ def test_only_who_applied_the_replicas_is_kept_of_the_managed_fields() -> None:
     assert "managedFields" not in table.objects[KEY]["metadata"]
 
 
-def test_of_a_pods_spec_only_its_node_and_what_it_mounts_is_kept() -> None:
+def test_of_a_pods_spec_only_what_decides_about_its_place_and_what_it_mounts_is_kept() -> None:
     view, pod = ClusterView(), make_pod()
+    placed, asked = {"nodeSelector": {"zone": "a"}, "tolerations": []}, {"limits": {"cpu": "1"}}
     keys = {"name": "keys", "secret": {"secretName": "api-keys"}}
-    pod["spec"] |= {
-        "containers": [{"name": "engine", "env": []}],
+    pod["spec"] |= placed | {
+        "containers": [{"name": "engine", "env": [], "resources": asked}],
         "volumes": [keys, {"name": "tmp", "emptyDir": {}}],
     }
 
@@ -123,7 +124,7 @@ def test_of_a_pods_spec_only_its_node_and_what_it_mounts_is_kept() -> None:
 
     [kept] = view.pods.objects.values()
     assert (kept["spec"], kept["status"]) == (
-        {"nodeName": "node-a", "volumes": [keys]},
+        placed | {"nodeName": "node-a", "volumes": [keys], "containers": [{"resources": asked}]},
         pod["status"],
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from dllm_operator.api.v1alpha1 import ConditionType
 from dllm_operator.cluster.observe import ChildKey, Manifest
+from dllm_operator.cluster.pools import Node
 from dllm_operator.planning.plan import plan
 from dllm_operator.reporting.conditions import Condition
 from dllm_operator.reporting.status import Situation, conditions, situation, status_fields
@@ -15,12 +16,23 @@ INVALID = {"replicas": "many"}
 GOING = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
 
 
+UNPLACED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+
+
+def make_unplaced(name: str = "chat-l40s-2", template: str = "2", **spec: Any) -> Manifest:
+    """A newer pod for which the scheduler finds no node."""
+    pod = make_pod(name=name, node=None, born="2026-01-01T00:01:00Z", phase="Pending", conditions=[UNPLACED])
+    pod["metadata"]["labels"] = pod["metadata"]["labels"] | {"pod-template-hash": template}
+    return pod | {"spec": spec}
+
+
 def make_situation(*pods: Manifest, live: Manifest, **spec: Any) -> Situation:
     """One discovered type of GPU and one live Deployment, ``chat-l40s``."""
     resource = make_resource(**spec)
     observed = make_observed(
         gpu_types=(make_gpu(),),
         pods=pods,
+        nodes={"node-a": Node("node-a", {}, {})},
         children={ChildKey("Deployment", live["metadata"]["name"]): live},
     )
     planned = plan(resource.name, resource.spec, observed) if resource.spec is not None else None
@@ -90,3 +102,51 @@ def test_a_pool_on_cpus_has_no_product_and_no_gpus() -> None:
 
     assert fields["gpus"] == 0
     assert fields["pools"] == [{"name": "cpu", "replicas": 2, "readyReplicas": 0, "gpus": 0}]
+
+
+@pytest.mark.parametrize(
+    ("rolling", "placement", "reason", "says"),
+    [
+        pytest.param({}, {}, "Unschedulable", "", id="an old pod is about to go"),
+        pytest.param({"maxSurge": 1}, {}, "RolloutBlocked", "fixes maxSurge 1", id="fixed numbers"),
+        pytest.param(
+            {"maxSurge": 1, "maxUnavailable": 1}, {}, "Unschedulable", "", id="fixed, and one may go"
+        ),
+        pytest.param(
+            {}, {"nodeSelector": {"zone": "b"}}, "RolloutBlocked", "asks for other nodes", id="elsewhere"
+        ),
+    ],
+)
+def test_a_rollout_that_cannot_go_on_says_so_with_its_remedy(
+    rolling: dict[str, Any], placement: dict[str, Any], reason: str, says: str
+) -> None:
+    pods = make_pod(is_ready=True), make_unplaced(**placement)
+
+    now = make_situation(*pods, live=make_deployment(pods=2), podTemplate={"rollingUpdate": rolling})
+
+    progressing = said(now, ConditionType.PROGRESSING)
+    assert (progressing.status, progressing.reason) == (False, reason)
+    assert says in progressing.message
+    assert said(now, ConditionType.READY).status is True
+
+
+def test_a_pod_that_others_make_room_for_is_no_failure() -> None:
+    leaving = make_pod(is_ready=True, metadata=GOING | {"labels": make_pod()["metadata"]["labels"]})
+
+    now = make_situation(leaving, make_unplaced(), live=make_deployment())
+
+    assert said(now, ConditionType.READY).reason == "PodsStarting"
+    assert said(now, ConditionType.PROGRESSING).reason == "RollingOut"
+    assert said(now, ConditionType.POOLS_SCHEDULED).reason == "PodsPending"
+
+
+def test_nothing_of_a_resource_at_zero_is_stale() -> None:
+    live = make_deployment(replicas=0, pods=0)
+
+    now = make_situation(live=live, replicas=0, tuning={"mode": "Auto"})
+
+    reasons = {condition.type: (condition.status, condition.reason) for condition in conditions(now)}
+    assert reasons[ConditionType.READY] == (False, "ScaledToZero")
+    assert reasons[ConditionType.POOLS_SCHEDULED] == (True, "ScaledToZero")
+    assert reasons[ConditionType.TUNING_CONVERGED] == (None, "ScaledToZero")
+    assert reasons[ConditionType.PROGRESSING] == (False, "Settled")

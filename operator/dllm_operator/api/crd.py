@@ -102,6 +102,11 @@ def _printer_columns() -> list[dict[str, Any]]:
         _column("Replicas", ".status.replicas", "Pods of all pools.", kind="integer"),
         _column("GPUs", ".status.gpus", "GPUs that the pods hold.", kind="integer"),
         _column("Tuning", ".spec.tuning.mode", "What the tuner may do."),
+        _column(
+            "Rollout",
+            '.status.conditions[?(@.type=="Progressing")].reason',
+            "Whether a rollout goes on, has settled, or what stops it.",
+        ),
         _column("Age", ".metadata.creationTimestamp", "Time since it was made.", kind="date"),
         _column("Reason", '.status.conditions[?(@.type=="Ready")].reason', "Why Ready is so.", priority=1),
         _column("Tuned", ".status.tuned", "Token budget of each pool.", priority=1),

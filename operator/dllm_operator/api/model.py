@@ -28,6 +28,12 @@ _SOURCE_RULES = validations(
 )
 
 
+def _same(field: str) -> str:
+    """CEL: an optional text is as before."""
+    now, before = (f"(has({side}.{field}) ? {side}.{field} : '')" for side in ("self", "oldSelf"))
+    return f"{now} == {before}"
+
+
 class AccessMode(StrEnum):
     ONE_NODE = "ReadWriteOnce"
     MANY_NODES = "ReadWriteMany"
@@ -64,25 +70,29 @@ class ModelCache(ApiModel):
                 reason="FieldValueForbidden",
             ),
             Rule(
-                rule="self == oldSelf",
-                message="cache cannot be changed: remove it from the resource first (a claim made by size is "
-                "deleted with it), then add the new one",
+                rule="self == oldSelf || (has(self.size) && has(oldSelf.size) "
+                "&& quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0 "
+                f"&& {_same('accessMode')} && {_same('storageClassName')})",
+                message="cache cannot be changed, but size may grow: remove it from the resource first (a "
+                "claim made by size is deleted with it), then add the new one",
             ),
         )
     )
 
     claim_name: ObjectName | None = Field(
         None,
-        description="A PersistentVolumeClaim of the namespace; all pods mount it, so several nodes "
-        "need ReadWriteMany.",
+        description="A PersistentVolumeClaim of the namespace; all pods mount it: with ReadWriteOnce they "
+        "stay on one node, in one pool.",
     )
     size: Quantity | None = Field(
-        None, description="Size of a claim that the operator makes and deletes with the resource, e.g. 50Gi."
+        None,
+        description="Size of a claim that the operator makes and deletes with the resource, e.g. 50Gi; it "
+        "may grow where the storage class lets it.",
     )
     access_mode: AccessMode = Field(
         default_factory=lambda: AccessMode.ONE_NODE,
-        description="How nodes mount the claim that size makes: ReadWriteOnce (all pods on one node) "
-        "if unset, or ReadWriteMany.",
+        description="How nodes mount the claim that size makes: ReadWriteOnce (all pods on one node, "
+        "in one pool) if unset, or ReadWriteMany.",
     )
     storage_class_name: ObjectName | None = Field(
         None, description="Storage class of that claim; the cluster's default if unset."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
@@ -75,24 +76,56 @@ class EnvVar(ApiModel):
     )
 
 
+class RollingUpdateMode(StrEnum):
+    AUTO = "Auto"
+    FIXED = "Fixed"
+
+
 class RollingUpdate(ApiModel):
     """How a pool replaces its pods."""
 
     model_config = ConfigDict(
         json_schema_extra=validations(
             Rule(
-                rule="self.maxSurge > 0 || self.maxUnavailable > 0",
+                rule="(has(self.maxSurge) ? self.maxSurge : 1) > 0 "
+                "|| (has(self.maxUnavailable) ? self.maxUnavailable : 0) > 0",
                 message="maxSurge and maxUnavailable are both 0, so no pod could ever be replaced: raise one",
-            )
+            ),
+            Rule(
+                rule="!has(self.mode) || self.mode != 'Auto' "
+                "|| (!has(self.maxSurge) && !has(self.maxUnavailable))",
+                message="mode Auto chooses maxSurge and maxUnavailable itself: drop them, or set mode: Fixed",
+                field_path=".mode",
+            ),
         )
     )
 
-    max_surge: int = Field(
-        1, ge=0, le=1000, description="Pods above the wanted number; each needs a free GPU of its own."
+    mode: RollingUpdateMode | None = Field(
+        None,
+        description="Auto: a new pod comes beside the old ones, or in the place of one where it finds no "
+        "room. Fixed: as maxSurge and maxUnavailable say. Auto if unset, Fixed where one of those is given.",
     )
-    max_unavailable: int = Field(
-        0, ge=0, le=1000, description="Pods below the wanted number; 1 with maxSurge 0 needs no free GPU."
+    max_surge: int | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="Pods above the wanted number; each needs a free GPU of its own. Fixed takes 1 if unset.",
     )
+    max_unavailable: int | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="Pods below the wanted number; 1 with maxSurge 0 needs no free GPU. "
+        "Fixed takes 0 if unset.",
+    )
+
+    @property
+    def numbers(self) -> tuple[int, int] | None:
+        """maxSurge and maxUnavailable where the author has fixed them."""
+        given = (self.max_surge, self.max_unavailable)
+        if self.mode is RollingUpdateMode.AUTO or (self.mode is None and given == (None, None)):
+            return None
+        return 1 if self.max_surge is None else self.max_surge, self.max_unavailable or 0
 
 
 class PodTemplate(ApiModel):

@@ -25,7 +25,7 @@ from dllm_operator.api.networking import (
     NetworkingSpec,
     NetworkPolicySpec,
 )
-from dllm_operator.api.pod_template import EnvVar, PodTemplate, RollingUpdate
+from dllm_operator.api.pod_template import EnvVar, PodTemplate, RollingUpdate, RollingUpdateMode
 from dllm_operator.api.source import EmbeddedSource, HubSource, ModelSource, PvcSource
 from dllm_operator.api.status import (
     Condition,
@@ -97,6 +97,7 @@ __all__ = [
     "ResourceClaim",
     "ResourceRequirements",
     "RollingUpdate",
+    "RollingUpdateMode",
     "ShareBounds",
     "TaintEffect",
     "TokenSecret",

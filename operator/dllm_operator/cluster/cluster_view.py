@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from dllm_operator.cluster.kinds import CHILDREN, INTEGRATION_CHILDREN, definition_name
 from dllm_operator.cluster.labels import INSTANCE
 from dllm_operator.cluster.observe import ChildKey, Integration, Manifest, Observed, holds
+from dllm_operator.cluster.placement import PLACEMENT
 from dllm_operator.cluster.pod_setup import MOUNTS
 from dllm_operator.cluster.pools import GpuType, Node, gpu_types
-from dllm_operator.cluster.resource import Resource
+from dllm_operator.cluster.resource import Resource, claim_names
 
 ResourceKey = tuple[str, str]  # namespace, name
 LOST_SECONDS = 10.0
@@ -88,11 +89,13 @@ class ClusterView:
     _gpu_types: tuple[GpuType, ...] | None = None
 
     def put_node(self, body: Manifest) -> bool:
-        """Whether the node's GPUs have changed, or whether it is ready; heartbeats are no news."""
+        """Whether the node's GPUs or taints have changed, or whether it is ready; heartbeats are no news, nor
+        are labels of others."""
         node, is_ready = _node(body), holds(body, "Ready")
-        is_news = self.nodes.get(node.name) != node
+        known = self.nodes.get(node.name)
+        is_news = known is None or known.offer != node.offer
+        self.nodes[node.name] = node
         if is_news:
-            self.nodes[node.name] = node
             self._gpu_types = None
         if is_ready:
             return self.unready_since.pop(node.name, None) is not None or is_news
@@ -141,6 +144,8 @@ class ClusterView:
         owner = (resource.namespace, resource.name)
         return Observed(
             gpu_types=self.gpu_types(),
+            nodes=self.nodes,
+            claims=self._claims(resource),
             lost_nodes=self.lost_nodes(),
             children={
                 ChildKey(kind, name): body
@@ -158,6 +163,12 @@ class ClusterView:
             ),
             pool_order=tuple(pool["name"] for pool in resource.status.get("pools", ())),
         )
+
+    def _claims(self, resource: Resource) -> dict[str, tuple[str, ...]]:
+        table, spec = self.children["PersistentVolumeClaim"].objects, resource.spec
+        names = claim_names(spec) if spec is not None else ()
+        found = {name: table.get((resource.namespace, name)) for name in names}
+        return {name: tuple(body["spec"].get("accessModes", ())) for name, body in found.items() if body}
 
     def resource_keys(self) -> Iterator[ResourceKey]:
         return iter(tuple(self.resources.objects))
@@ -190,10 +201,16 @@ def _trim(body: Manifest) -> Manifest:
 
 
 def _trim_pod(body: Manifest) -> Manifest:
-    """Of its spec the node, and the volumes that name other objects."""
+    """Of its spec the node and which it may be, what it asks for, and the volumes that name other objects."""
     spec = body.get("spec", {})
-    volumes = [volume for volume in spec.get("volumes", ()) if any(field in volume for field, *_ in MOUNTS)]
-    return _trim(body) | {"spec": {"nodeName": spec.get("nodeName"), "volumes": volumes}}
+    kept = {field: spec[field] for field in PLACEMENT if field in spec}
+    kept["nodeName"] = spec.get("nodeName")
+    kept["volumes"] = [v for v in spec.get("volumes", ()) if any(field in v for field, *_ in MOUNTS)]
+    kept["containers"] = [
+        {field: each[field] for field in ("resources", "startupProbe") if field in each}
+        for each in spec.get("containers", ())
+    ]
+    return _trim(body) | {"spec": kept}
 
 
 def _replica_owners(body: Manifest) -> list[str]:
@@ -206,8 +223,14 @@ def _replica_owners(body: Manifest) -> list[str]:
 
 def _node(body: Manifest) -> Node:
     metadata, status = body["metadata"], body.get("status", {})
+    taints = body.get("spec", {}).get("taints") or ()
     return Node(
         name=metadata["name"],
-        labels={k: v for k, v in metadata.get("labels", {}).items() if k.startswith("nvidia.com/")},
+        labels=dict(metadata.get("labels", {})),
         allocatable={k: v for k, v in status.get("allocatable", {}).items() if k.startswith("nvidia.com/")},
+        taints=tuple(
+            {field: taint[field] for field in ("key", "value", "effect") if field in taint}
+            for taint in taints
+            if taint["effect"] != "PreferNoSchedule"
+        ),
     )

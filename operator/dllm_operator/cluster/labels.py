@@ -29,6 +29,11 @@ def pod_selector(instance: str, pool: str | None = None) -> dict[str, str]:
     return selector if pool is None else selector | {POOL: pool}
 
 
+def cache_claim_name(instance: str) -> str:
+    """The claim that ``model.cache.size`` makes."""
+    return child_name(instance, "cache")
+
+
 def child_name(*parts: str) -> str:
     """Parts joined by dashes; what exceeds a DNS label is cut and gets a hash of the whole."""
     name = "-".join(parts)

@@ -8,7 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from dllm_operator.cluster.pools import GpuType
+from dllm_operator.cluster.labels import POOL
+from dllm_operator.cluster.pools import GpuType, Node
 from dllm_operator.tuning.profile import Profile
 from dllm_operator.tuning.record import PoolTuning
 
@@ -46,11 +47,14 @@ class ChildKey:
 @dataclass(frozen=True, slots=True)
 class Observed:
     """``children`` are live manifests that carry the resource's labels; ``autoscaled`` names Deployments
-    that an autoscaler targets; ``pool_order`` is that of the last status, so that new pools come last.
-    ``at`` is that moment; ``tunings`` are the resource's by pool, ``profiles`` what all resources have
-    taught; ``server_image`` is that of resources that name none."""
+    that an autoscaler targets; ``claims`` are the access modes of the author's claims that exist;
+    ``pool_order`` is that of the last status, so that new pools come last. ``at`` is that moment; ``tunings``
+    are the resource's by pool, ``profiles`` what all resources have taught; ``server_image`` is that of
+    resources that name none."""
 
     gpu_types: tuple[GpuType, ...] = ()
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lost_nodes: frozenset[str] = frozenset()
     children: Mapping[ChildKey, Manifest] = field(default_factory=dict)
     pods: tuple[Manifest, ...] = ()
@@ -61,6 +65,10 @@ class Observed:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     server_image: str = ""
     at: datetime | None = None
+
+    def pods_of(self, pool: str) -> list[Manifest]:
+        """Those of that pool, on their way out or not."""
+        return [pod for pod in self.pods if pod["metadata"].get("labels", {}).get(POOL) == pool]
 
     def deployments(self) -> dict[str, Manifest]:
         """Live Deployments by name."""

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any
 
 GPU = "nvidia.com/gpu"
 SHARED_GPU = "nvidia.com/gpu.shared"
@@ -25,11 +26,19 @@ _MIXED_MIG = re.compile(r"nvidia\.com/mig-(?P<profile>[\w.+]+)\.product")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What the operator keeps of a node: NVIDIA's labels and resources."""
+    """What the operator keeps of a node: its labels, NVIDIA's resources, and the taints that keep new pods
+    away."""
 
     name: str
     labels: Mapping[str, str]
     allocatable: Mapping[str, str]
+    taints: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def offer(self) -> tuple[Any, ...]:
+        """What pools are made of, and who may come."""
+        gpu_labels = {key: value for key, value in self.labels.items() if key.startswith("nvidia.com/")}
+        return gpu_labels, self.allocatable, self.taints
 
 
 @dataclass(frozen=True, slots=True)

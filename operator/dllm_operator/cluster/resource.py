@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from dllm_operator.api.v1alpha1 import API_VERSION, KIND, DLLMDeploymentSpec
+from dllm_operator.api.v1alpha1 import API_VERSION, KIND, DLLMDeploymentSpec, ModelSource, PvcSource
 from dllm_operator.api.validation import check_spec
 
 
@@ -39,6 +39,10 @@ class Resource:
             status=body.get("status") or {},
         )
 
+    def refused(self, problem: str) -> Resource:
+        """The same with a spec that makes no sense on this cluster."""
+        return replace(self, spec=None, problems=(problem,))
+
     @property
     def owner_reference(self) -> dict[str, Any]:
         return {
@@ -49,6 +53,13 @@ class Resource:
             "controller": True,
             "blockOwnerDeletion": True,
         }
+
+
+def claim_names(spec: DLLMDeploymentSpec) -> list[str]:
+    """Claims of the author's that every pod mounts."""
+    source, cache = ModelSource.parse(spec.model.source), spec.model.cache
+    names = [source.claim] if isinstance(source, PvcSource) else []
+    return names + ([cache.claim_name] if cache is not None and cache.claim_name is not None else [])
 
 
 def _parse_spec(raw: Mapping[str, Any]) -> tuple[DLLMDeploymentSpec | None, tuple[str, ...]]:

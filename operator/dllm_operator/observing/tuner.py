@@ -16,12 +16,14 @@ from dllm_operator.api.v1alpha1 import Device, DLLMDeploymentSpec, TuningMode
 from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
 from dllm_operator.cluster.labels import POOL
 from dllm_operator.cluster.observe import Manifest
+from dllm_operator.cluster.placement import free_places
 from dllm_operator.cluster.profile_store import ProfileStore
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.observing.prometheus import query
 from dllm_operator.observing.scrape import Scrape, scrape
 from dllm_operator.planning.plan import PoolPlan
 from dllm_operator.planning.planner import Planner
+from dllm_operator.planning.rollout import is_restarting, restart_hindrance
 from dllm_operator.reporting.failures import MemoryEnd, classify, is_serving, memory_ends
 from dllm_operator.reporting.status import situation
 from dllm_operator.tuning.decision import Decision
@@ -53,6 +55,15 @@ class _PoolReadings:
 
     before: dict[str, PodReading] = field(default_factory=dict)
     latest: dict[str, PodReading] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A pool on the cluster: its pods, its Deployment, and what has to come before a restart."""
+
+    pods: Sequence[Manifest]
+    live: Manifest | None
+    restart_waits_for: str | None
 
 
 @dataclass(slots=True)
@@ -186,20 +197,27 @@ class Tuner:
     ) -> None:
         """A look at each pool; one pool at a time may restart."""
         planned, observed = self._planner.plan(resource, spec), self._planner.observe(resource)
-        may_restart = all(pool.is_settled for pool in situation(resource, planned, observed, None).pools)
+        if planned.problem is not None:
+            return
+        states = situation(resource, planned, observed, None).pools
+        is_settled, deployments = all(pool.is_settled for pool in states), observed.deployments()
         is_changed = False
-        for pool in planned.pools:
-            pods = [pod for pod in observed.pods if pod["metadata"]["labels"].get(POOL) == pool.name]
+        for pool, state in zip(planned.pools, states, strict=True):
+            pods = observed.pods_of(pool.name)
             names = {pod["metadata"]["name"] for pod in pods}
             its_silent = {pod: reason for pod, reason in silent.items() if pod in names}
             held = watched.pools.setdefault(pool.name, _PoolReadings())
-            outcome = await self._look(resource, spec, pool, held, its_silent, pods, may_restart=may_restart)
+            hindrance = restart_hindrance(pool.strategy, state.wanted, self._free_places(pool))
+            place = _Place(
+                pods, deployments.get(pool.deployment), hindrance if is_settled else "a rollout to end"
+            )
+            outcome = await self._look(resource, spec, pool, held, its_silent, place)
             if outcome is None:
                 continue
             is_changed = True
-            state = outcome.tuning.state
-            if outcome.change is not None and state.restart_generation == state.generation:
-                may_restart = False
+            tuned = outcome.tuning.state
+            if outcome.change is not None and tuned.restart_generation == tuned.generation:
+                is_settled = False
         if is_changed:
             self._wake(key)
 
@@ -210,15 +228,13 @@ class Tuner:
         pool: PoolPlan,
         held: _PoolReadings,
         silent: Mapping[str, str],
-        pods: Sequence[Manifest],
-        *,
-        may_restart: bool,
+        place: _Place,
     ) -> Outcome | None:
         """None where there is nothing new to write."""
         tuning = self._book.of(resource).get(pool.name)
         if tuning is None or pool.profile_key is None:
             return None
-        ends = [end for end in memory_ends(pods) if end.finished_at > tuning.memory.last_end]
+        ends = [end for end in memory_ends(place.pods) if end.finished_at > tuning.memory.last_end]
         answering = {pod: reading for pod, reading in held.latest.items() if pod not in silent}
         seen = observe_pool(
             held.before,
@@ -228,15 +244,17 @@ class Tuner:
             kills=_count(ends, is_host=False),
             host_kills=_count(ends, is_host=True),
         )
-        is_calm = seen.window.is_applied and not silent and bool(answering)
+        is_new = is_restarting(place.live, tuning.state.restart_generation) if pool.is_tuned else False
+        is_calm = seen.window.is_applied and not silent and bool(answering) and not is_new
         if not seen.is_conclusive and is_calm and seen.notes == tuning.notes:
             return None  # between two of the engines' windows
         around = Surroundings(
             spec=spec.tuning,
             is_host_memory=spec.device is Device.CPU,
             start_share=start_share(pool.engine),
-            may_restart=may_restart,
-            is_failing=any(classify(pod) is not None for pod in pods),
+            restart_waits_for=place.restart_waits_for,
+            is_restarting=is_new,
+            is_failing=any(classify(pod) is not None for pod in place.pods),
             last_end=max((end.finished_at for end in ends), default=""),
         )
         outcome = look(tuning, seen, answering, around, self._now())
@@ -247,6 +265,15 @@ class Tuner:
         if pool.is_tuned:
             await self._profiles.learn(pool.profile_key, outcome.tuning, self._now())
         return outcome
+
+    def _free_places(self, pool: PoolPlan) -> int | None:
+        """For more pods of the pool, at most; None where it asks for no device."""
+        if pool.gpu_resource is None:
+            return None
+        nodes, pods = self._view.nodes.values(), self._view.pods.objects.values()
+        return free_places(
+            pool.node_selector, pool.tolerations, pool.gpu_resource, pool.gpus_per_replica, nodes, pods
+        )
 
     def _tell(
         self, resource: Resource, pool: PoolPlan, reason: str, silent: int, change: Decision | None

@@ -10,6 +10,8 @@ from dllm_operator.api.v1alpha1 import Device, DLLMDeploymentSpec, GpuPool, Tuni
 from dllm_operator.cluster.labels import child_name
 from dllm_operator.cluster.observe import Integration, Observed
 from dllm_operator.cluster.pools import GPU, PRODUCT, GpuType, find_type, normalise_product, pool_name
+from dllm_operator.planning.claims import Mounted, Reach, claim_problem, narrowest
+from dllm_operator.planning.rollout import BESIDE, Strategy, choose
 from dllm_operator.tuning.pool_start import lasting_settings, pool_tuning, start_settings
 from dllm_operator.tuning.profile import ProfileKey
 from dllm_operator.tuning.record import PoolTuning
@@ -22,7 +24,7 @@ GPU_TOLERATION: dict[str, Any] = {"key": GPU, "operator": "Exists", "effect": "N
 class PoolPlan:
     """One Deployment to be. ``replicas`` is None where an autoscaler owns the number, which it then has from
     ``initial_replicas``, what a Deployment is made with. ``tuning`` is what is known of the pool; engines are
-    told of it only with ``is_tuned``."""
+    told of it only with ``is_tuned``. ``is_on_one_node``: all pods mount a volume that one node holds."""
 
     name: str
     deployment: str
@@ -39,15 +41,19 @@ class PoolPlan:
     profile_key: ProfileKey | None = None
     tuning: PoolTuning | None = None
     is_tuned: bool = False
+    strategy: Strategy = BESIDE
+    is_on_one_node: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``missing_kinds`` are integrations asked for whose CRDs are not installed."""
+    """``missing_kinds`` are integrations asked for whose CRDs are not installed; with a ``problem`` nothing
+    may be made of it."""
 
     pools: tuple[PoolPlan, ...]
     integrations: frozenset[Integration] = frozenset()
     missing_kinds: tuple[Integration, ...] = ()
+    problem: str | None = None
 
 
 def plan(name: str, spec: DLLMDeploymentSpec, observed: Observed) -> Plan:
@@ -56,10 +62,15 @@ def plan(name: str, spec: DLLMDeploymentSpec, observed: Observed) -> Plan:
         (_with_tuning(pool, spec, observed), replicas) for pool, replicas in _pools(name, spec, observed)
     ]
     wanted = _integrations(spec)
+    claim = narrowest(name, spec, observed.claims)
+    placed = _with_rollout(_with_replicas(pools, spec, observed), spec, observed, claim)
+    most = {pool.name: _most_pods(pool, spec) for pool in placed}
+    fixed = spec.pod_template.rolling_update.numbers
     return Plan(
-        pools=_with_replicas(pools, spec, observed),
+        pools=placed,
         integrations=frozenset(wanted) & observed.integrations,
         missing_kinds=tuple(kind for kind in wanted if kind not in observed.integrations),
+        problem=claim_problem(claim, most, fixed[0] if fixed else 0),
     )
 
 
@@ -164,6 +175,33 @@ def _with_replicas(
         else:
             planned.append(replace(pool, replicas=replicas))
     return tuple(planned)
+
+
+def _with_rollout(
+    pools: Sequence[PoolPlan], spec: DLLMDeploymentSpec, observed: Observed, claim: Mounted | None
+) -> tuple[PoolPlan, ...]:
+    deployments, rolling = observed.deployments(), spec.pod_template.rolling_update
+    reach = claim.reach if claim is not None else Reach.MANY_NODES
+    return tuple(
+        replace(
+            pool,
+            strategy=choose(
+                rolling,
+                deployments.get(pool.deployment),
+                observed.pods_of(pool.name),
+                observed.nodes,
+                is_one_pod=reach is Reach.ONE_POD,
+            ),
+            is_on_one_node=reach is Reach.ONE_NODE,
+        )
+        for pool in pools
+    )
+
+
+def _most_pods(pool: PoolPlan, spec: DLLMDeploymentSpec) -> int:
+    if spec.autoscaling is not None:
+        return spec.autoscaling.max_replicas
+    return pool.initial_replicas if pool.replicas is None else pool.replicas
 
 
 def _integrations(spec: DLLMDeploymentSpec) -> list[Integration]:

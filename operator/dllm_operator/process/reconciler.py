@@ -60,10 +60,11 @@ class Reconciler:
         if body is None or "deletionTimestamp" in body["metadata"]:
             return
         resource = Resource.parse(body)
-        planned: Plan | None = None
+        planned = self._planner.plan(resource, resource.spec) if resource.spec is not None else None
+        if planned is not None and planned.problem is not None:
+            resource, planned = resource.refused(planned.problem), None
         problems: list[str] = []
-        if resource.spec is not None:
-            planned = self._planner.plan(resource, resource.spec)
+        if resource.spec is not None and planned is not None:
             manifests = render(resource, resource.spec, planned, self._defaults)
             outcome = await self._applier.sync(resource, manifests, planned.pools)
             problems = list(outcome.problems)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, EmbeddedSource, HubSource, ModelSource, PvcSource
-from dllm_operator.cluster.labels import ENGINE_TYPE, TUNING_RESTART, child_labels, child_name, pod_selector
+from dllm_operator.cluster.labels import (
+    ENGINE_TYPE,
+    TUNING_RESTART,
+    cache_claim_name,
+    child_labels,
+    child_name,
+    pod_selector,
+)
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.plan import PoolPlan
@@ -70,7 +78,7 @@ def pod_template(
     }
     optional = {
         "nodeSelector": dict(pool.node_selector),
-        "affinity": template.affinity,
+        "affinity": _affinity(resource, template.affinity or {}, pool),
         "priorityClassName": template.priority_class_name,
         "runtimeClassName": template.runtime_class_name,
         "imagePullSecrets": [{"name": secret.name} for secret in template.image_pull_secrets],
@@ -82,6 +90,19 @@ def pod_template(
     if annotations:
         metadata["annotations"] = annotations
     return {"metadata": metadata, "spec": pod}
+
+
+def _affinity(resource: Resource, own: Mapping[str, Any], pool: PoolPlan) -> dict[str, Any]:
+    """The author's; pods that share a volume of one node also stay together."""
+    if not pool.is_on_one_node:
+        return dict(own)
+    field = "requiredDuringSchedulingIgnoredDuringExecution"
+    together = {
+        "labelSelector": {"matchLabels": pod_selector(resource.name, pool.name)},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    to_pods = dict(own.get("podAffinity") or {})
+    return {**own, "podAffinity": {**to_pods, field: [*(to_pods.get(field) or ()), together]}}
 
 
 def _restart_annotation(pool: PoolPlan) -> dict[str, str]:
@@ -108,6 +129,7 @@ def _container(spec: DLLMDeploymentSpec, pool: PoolPlan, defaults: PodDefaults) 
         "startupProbe": _probe(
             "/ready",
             failureThreshold=math.ceil(template.startup_timeout_seconds / PROBE_SECONDS),
+            terminationGracePeriodSeconds=EXIT_SECONDS,  # it has no request to finish
         ),
         "readinessProbe": _probe("/ready", failureThreshold=2),
         "livenessProbe": _probe("/health", failureThreshold=6),
@@ -185,7 +207,3 @@ def _lost_node_tolerations() -> list[Manifest]:
 
 def tuning_name(resource_name: str, pool: str) -> str:
     return child_name(resource_name, pool, "tuning")
-
-
-def cache_claim_name(resource_name: str) -> str:
-    return child_name(resource_name, "cache")

@@ -22,10 +22,10 @@ def deployment(
     resource: Resource, spec: DLLMDeploymentSpec, pool: PoolPlan, defaults: PodDefaults
 ) -> Manifest:
     """Without ``replicas`` where an autoscaler owns them."""
-    rolling = spec.pod_template.rolling_update
+    rolling = {"maxSurge": pool.strategy.max_surge, "maxUnavailable": pool.strategy.max_unavailable}
     body: dict[str, Any] = {
         "selector": {"matchLabels": pod_selector(resource.name, pool.name)},
-        "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling.manifest()},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
         "progressDeadlineSeconds": spec.pod_template.startup_timeout_seconds + PROGRESS_MARGIN_SECONDS,
         "revisionHistoryLimit": 3,
         "template": pod_template(resource, spec, pool, defaults),

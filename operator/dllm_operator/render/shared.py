@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, ModelCache
-from dllm_operator.cluster.labels import pod_selector
+from dllm_operator.cluster.labels import cache_claim_name, pod_selector
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.render.metadata import manifest
-from dllm_operator.render.pod import cache_claim_name
 
 
 def service(resource: Resource, spec: DLLMDeploymentSpec) -> Manifest:

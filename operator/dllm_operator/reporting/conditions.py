@@ -10,6 +10,7 @@ from typing import Any
 from dllm_operator.api.v1alpha1 import ConditionType
 
 MAX_MESSAGE = 1024
+ROLLOUT_BLOCKED = "RolloutBlocked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ def transitions(previous: Iterable[Mapping[str, Any]], current: Iterable[Conditi
     known = {condition["type"]: condition for condition in previous}
     changed = []
     for condition in current:
-        if condition.type not in _ANNOUNCED or condition.status is None:
+        is_announced = condition.type in _ANNOUNCED or condition.reason == ROLLOUT_BLOCKED
+        if not is_announced or condition.status is None:
             continue
         before = known.get(condition.type)
         if before is None and condition.status and condition.type is not ConditionType.READY:

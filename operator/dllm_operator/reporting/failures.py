@@ -19,6 +19,8 @@ from dllm_operator.cluster.observe import Manifest, condition_of, holds
 from dllm_operator.cluster.pod_setup import is_late, mounts
 
 MAX_MESSAGE = 512
+PROBE_SLACK_SECONDS = 5  # the first probe comes before its period is over
+_TOLD_TO_END = (0, 137, 143)  # by SIGTERM, or by SIGKILL after it
 
 
 class FailureReason(StrEnum):
@@ -82,6 +84,8 @@ def classify(
         _unschedulable,
     ):
         found = look(status)
+        if found is not None and found[0] is FailureReason.CRASH_LOOP:
+            found = _start_timed_out(pod) or found
         if found is not None:
             return Failure(found[0], shorten(found[1]), pod["metadata"]["name"])
     node = pod.get("spec", {}).get("nodeName")
@@ -207,6 +211,25 @@ def _crash_loop(status: dict[str, Any]) -> Found:
         text = said.message if said else ended.get("message") or ended.get("reason", "")
         code, restarts = ended.get("exitCode"), container.get("restartCount", 0)
         return FailureReason.CRASH_LOOP, f"exit code {code} after {restarts} restarts: {shorten(text, 400)}"
+    return None
+
+
+def _start_timed_out(pod: Manifest) -> Found:
+    """Ended by the kubelet, since it did not serve within what its startup probe allows."""
+    specs = pod.get("spec", {}).get("containers", ())
+    probes = [probe for each in specs if (probe := each.get("startupProbe"))]
+    allowed = max((p.get("failureThreshold", 3) * p.get("periodSeconds", 10) for p in probes), default=None)
+    for container, ended in _ends(pod.get("status", {})):
+        began, over = ended.get("startedAt"), ended.get("finishedAt")
+        if allowed is None or container.get("started") or not began or not over:
+            continue
+        lasted = (datetime.fromisoformat(over) - datetime.fromisoformat(began)).total_seconds()
+        if ended.get("exitCode") in _TOLD_TO_END and lasted >= allowed - PROBE_SLACK_SECONDS:
+            text = (
+                f"did not serve within {allowed} s and was restarted: raise "
+                "podTemplate.startupTimeoutSeconds, or keep downloads with model.cache"
+            )
+            return FailureReason.START_FAILED, text
     return None
 
 

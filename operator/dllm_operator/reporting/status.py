@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dllm_operator.api.v1alpha1 import ConditionType
+from dllm_operator.api.v1alpha1 import ConditionType, TuningMode
 from dllm_operator.cluster.labels import POOL, pod_selector
 from dllm_operator.cluster.observe import Manifest, Observed
+from dllm_operator.cluster.placement import why_unplaced
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.plan import Plan, PoolPlan
-from dllm_operator.reporting.conditions import Condition
+from dllm_operator.planning.rollout import awaiting_room
+from dllm_operator.reporting.conditions import ROLLOUT_BLOCKED, Condition
 from dllm_operator.reporting.failures import Failure, FailureReason, is_serving, worst_failure
+from dllm_operator.reporting.rollout import rollout_blocked
+from dllm_operator.reporting.stages import starting
 from dllm_operator.reporting.tuning_condition import tuned_budgets, tuning_converged
 
 
@@ -40,7 +44,9 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that the conditions are made of. ``error`` is what the API server refused in this reconcile."""
+    """All that the conditions are made of. ``error`` is what the API server refused in this reconcile,
+    ``blocked`` why a rollout cannot go on. ``promised`` pods have no node yet, and one that others make room
+    on."""
 
     resource: Resource
     plan: Plan | None
@@ -48,6 +54,8 @@ class Situation:
     failure: Failure | None
     pods: tuple[Manifest, ...]
     error: str | None = None
+    blocked: str | None = None
+    promised: frozenset[str] = frozenset()
 
     @property
     def wanted(self) -> int:
@@ -56,6 +64,10 @@ class Situation:
     @property
     def ready(self) -> int:
         return sum(pool.ready for pool in self.pools)
+
+    @property
+    def is_scaled_to_zero(self) -> bool:
+        return bool(self.pools) and self.wanted == 0 and not self.pods
 
 
 def situation(resource: Resource, plan: Plan | None, observed: Observed, error: str | None) -> Situation:
@@ -69,8 +81,11 @@ def situation(resource: Resource, plan: Plan | None, observed: Observed, error: 
     else:
         written = {pool["name"]: pool.get("tuning") for pool in resource.status.get("pools", ())}
         pools = tuple(_existing_pool(body, serving, written) for _, body in sorted(deployments.items()))
-    failure = worst_failure(observed.pods, observed.lost_nodes, observed.at)
-    return Situation(resource, plan, pools, failure, observed.pods, error)
+    promised = _promised(observed)
+    pods = tuple(pod for pod in observed.pods if pod["metadata"]["name"] not in promised)
+    failure = worst_failure(pods, observed.lost_nodes, observed.at)
+    blocked = rollout_blocked(plan.pools, observed) if plan is not None else None
+    return Situation(resource, plan, pools, failure, observed.pods, error, blocked, promised)
 
 
 def conditions(now: Situation) -> list[Condition]:
@@ -119,9 +134,10 @@ def _ready(now: Situation) -> Condition:
     elif not now.pools:
         reason, message = "NoGPUNodes", NO_GPU_NODES
     elif now.wanted == 0:
-        reason, message = "ScaledToZero", "no pods are wanted"
+        reason, message = SCALED_TO_ZERO, NO_PODS
     else:
-        reason, message = "PodsStarting", counts
+        stage = starting(now.pods)
+        reason, message = "PodsStarting", f"{counts}; {stage}" if stage else counts
     return Condition(ConditionType.READY, False, reason, message)
 
 
@@ -131,6 +147,8 @@ def _progressing(now: Situation) -> Condition:
         return Condition(ConditionType.PROGRESSING, False, "ApplyFailed", now.error)
     if not unsettled:
         return Condition(ConditionType.PROGRESSING, False, "Settled", "every pool is as specified")
+    if now.blocked is not None:
+        return Condition(ConditionType.PROGRESSING, False, ROLLOUT_BLOCKED, now.blocked)
     if now.failure is not None:
         return Condition(ConditionType.PROGRESSING, False, str(now.failure.reason), str(now.failure))
     message = "; ".join(
@@ -155,19 +173,23 @@ def _pools_scheduled(now: Situation) -> Condition:
         return Condition(kind, False, "NoGPUNodes", NO_GPU_NODES)
     pending = [pod for pod in now.pods if _is_unscheduled(pod)]
     if pending:
-        failure = worst_failure(pending)
+        failure = worst_failure(pod for pod in pending if pod["metadata"]["name"] not in now.promised)
         if failure is not None and failure.reason is FailureReason.UNSCHEDULABLE:
             pools = sorted({pod["metadata"]["labels"].get(POOL, "") for pod in pending})
             return Condition(kind, False, "Unschedulable", f"pool {', '.join(pools)}: {failure}")
         return Condition(kind, None, "PodsPending", f"{len(pending)} pods wait for a node")
     if any(pool.pods < pool.wanted for pool in now.pools):
         return Condition(kind, None, "PodsPending", "pods are being created")
+    if now.is_scaled_to_zero:
+        return Condition(kind, True, SCALED_TO_ZERO, NO_PODS)
     return Condition(kind, True, "PodsScheduled", "every pod has a node")
 
 
 def _tuning_converged(now: Situation) -> Condition:
     if now.resource.spec is None or now.plan is None:
         return Condition(ConditionType.TUNING_CONVERGED, None, "InvalidSpec", "nothing is tuned meanwhile")
+    if now.is_scaled_to_zero and now.resource.spec.tuning.mode is not TuningMode.OFF:
+        return Condition(ConditionType.TUNING_CONVERGED, None, SCALED_TO_ZERO, NO_PODS)
     return tuning_converged(now.resource.spec.tuning.mode, now.plan.pools)
 
 
@@ -182,6 +204,8 @@ def _integrations_ready(now: Situation) -> Condition:
     return Condition(kind, True, "Created", ", ".join(sorted(now.plan.integrations)))
 
 
+SCALED_TO_ZERO = "ScaledToZero"
+NO_PODS = "no pods are wanted"
 NO_GPU_NODES = (
     "no node carries the label nvidia.com/gpu.product: install GPU feature discovery, name gpuPools with a "
     "nodeSelector, or set device: cpu"
@@ -234,6 +258,13 @@ def _pool_fields(pool: PoolState) -> dict[str, Any]:
     }
     optional = {"product": pool.product, "memoryMib": pool.memory_mib, "tuning": pool.tuning}
     return fields | {name: value for name, value in optional.items() if value is not None}
+
+
+def _promised(observed: Observed) -> frozenset[str]:
+    """Pods without a node that get one when others of their pool, on their way out, are gone."""
+    pools = {pod["metadata"]["labels"].get(POOL, "") for pod in observed.pods}
+    late = {pod["metadata"]["name"] for pool in pools for pod in awaiting_room(observed.pods_of(pool))}
+    return frozenset(pod["metadata"]["name"] for pod in observed.pods if why_unplaced(pod)) - late
 
 
 def _is_unscheduled(pod: Manifest) -> bool:

@@ -15,7 +15,7 @@ from dllm_operator.tuning.objective import Objective
 from dllm_operator.tuning.observation import PoolObservation
 from dllm_operator.tuning.reading import PodReading
 from dllm_operator.tuning.record import Memory, PoolTuning
-from dllm_operator.tuning.setting import Bounds, Range
+from dllm_operator.tuning.setting import Bounds, Range, Setting
 from dllm_operator.tuning.state import TuningState
 from dllm_operator.tuning.window import PoolWindow
 
@@ -32,13 +32,15 @@ _TOKENS = "max_num_batched_tokens"
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a look depends on beyond the readings. ``start_share``: of the device, that engines divide when
-    they start. ``may_restart``: no pool of the resource is rolling out.
+    they start. ``restart_waits_for`` says what has to come before a restart, None if nothing.
+    ``is_restarting``: pods of before the last one are left.
     ``is_failing``: a pod of the pool cannot start."""
 
     spec: TuningSpec
     is_host_memory: bool
     start_share: float
-    may_restart: bool
+    restart_waits_for: str | None
+    is_restarting: bool
     is_failing: bool
     last_end: str  # time of the newest end by memory that the observation counts
 
@@ -68,10 +70,14 @@ def look(
     if not readings and _is_on_its_way(tuning, now):
         window = replace(window, is_applied=False)
     following, decision = decide(state, window, objective)
+    if _is_half_restarted(state, around) and not (decision.change and window.peak_share > objective.target):
+        following = postpone(state, window, objective)
+        decision = Decision(Reason.APPLYING, f"pods restart for generation {state.generation}")
     if _is_stuck(tuning, decision):
         if around.is_failing and state.fallback is not None and tuning.memory.applying >= ROLLBACK_LOOKS:
             return _rolled_back(tuning, now)
-        decision = Decision(Reason.NOT_APPLIED, f"{_behind(readings, state)}; nothing is changed meanwhile")
+        behind = _behind(readings, state) or "new pods of the restart do not come"
+        decision = Decision(Reason.NOT_APPLIED, f"{behind}; nothing is changed meanwhile")
     change = decision.change
     proposal = ""
     if change is None:
@@ -79,9 +85,9 @@ def look(
     elif is_observing:
         following, proposal = postpone(state, window, objective), decision.message
         decision = replace(decision, change=None)
-    elif change.action is Action.RESTART and not around.may_restart:
+    elif change.action is Action.RESTART and around.restart_waits_for is not None:
         following = postpone(state, window, objective)
-        decision = Decision(decision.reason, f"waits for a rollout to end: {decision.message}")
+        decision = Decision(decision.reason, f"waits for {around.restart_waits_for}: {decision.message}")
     if is_observing:
         following = replace(following, setting=kept.setting, started=kept.started)
     last = tuning.last_change
@@ -113,9 +119,11 @@ def _updated(
 ) -> PoolTuning:
     """With what the look saw, before anything is decided."""
     window, memory, state = seen.window, tuning.memory, tuning.state
-    if state.generation == 0 or around.spec.mode is not TuningMode.OBSERVE:
+    is_half_restarted = _is_half_restarted(state, around)
+    if not is_half_restarted and (state.generation == 0 or around.spec.mode is not TuningMode.OBSERVE):
         state = _as_started(state, window, readings)
-    is_behind = bool(readings) and not window.is_applied
+    has_stopped = is_half_restarted and around.is_failing
+    is_behind = bool(readings) and (has_stopped or not window.is_applied)
     memory = replace(
         memory,
         state=state,
@@ -136,9 +144,38 @@ def _updated(
         notes=seen.notes,
         peak_bytes=window.peak_bytes if is_measured else tuning.peak_bytes,
         device_bytes=window.device_bytes if is_measured else tuning.device_bytes,
+        running=_running(state, readings) or tuning.running,
         out_of_memory=tuning.out_of_memory + window.out_of_memory,
         host_out_of_memory=tuning.host_out_of_memory + window.host_out_of_memory,
         looked_at=now,
+    )
+
+
+def _is_half_restarted(state: TuningState, around: Surroundings) -> bool:
+    """Whether the newest generation is a restart under way. Old pods take over what of it is live, so their
+    readings alone do not tell."""
+    is_restart = state.restart_generation == state.generation > 0
+    return around.spec.mode is TuningMode.AUTO and around.is_restarting and is_restart
+
+
+def _running(state: TuningState, readings: Mapping[str, PodReading]) -> Setting | None:
+    """What the pod that is furthest behind runs with."""
+    name = min(readings, key=lambda pod: (readings[pod].generation, pod), default=None)
+    if name is None:
+        return None
+    reading = readings[name]
+    pages = reading.windows[-1].peak_bytes.get("kv_pool", 0) if reading.windows else 0
+    return _with_live(state.setting, reading.live, pages)
+
+
+def _with_live(setting: Setting, live: Mapping[str, float], kv_pool_bytes: int) -> Setting:
+    return replace(
+        setting,
+        max_num_batched_tokens=int(live.get("max_num_batched_tokens", setting.max_num_batched_tokens)),
+        max_num_seqs=int(live.get("max_num_seqs", setting.max_num_seqs)),
+        max_num_logits=int(live.get("max_num_logits", setting.max_num_logits)),
+        refresh_share=live.get("refresh_share", setting.refresh_share),
+        kv_pool_bytes=kv_pool_bytes or setting.kv_pool_bytes,
     )
 
 
@@ -158,16 +195,7 @@ def _as_running(state: TuningState, window: PoolWindow, readings: Mapping[str, P
     reading = next(iter(readings.values()), None)
     if reading is None or not window.is_applied:
         return state
-    setting, live = state.setting, reading.live
-    running = replace(
-        setting,
-        max_num_batched_tokens=int(live.get("max_num_batched_tokens", setting.max_num_batched_tokens)),
-        max_num_seqs=int(live.get("max_num_seqs", setting.max_num_seqs)),
-        max_num_logits=int(live.get("max_num_logits", setting.max_num_logits)),
-        refresh_share=live.get("refresh_share", setting.refresh_share),
-        kv_pool_bytes=window.kv_pool_bytes or setting.kv_pool_bytes,
-    )
-    return replace(state, setting=running)
+    return replace(state, setting=_with_live(state.setting, reading.live, window.kv_pool_bytes))
 
 
 def _objective(
@@ -218,7 +246,7 @@ def _is_stuck(tuning: PoolTuning, decision: Decision) -> bool:
 
 def _behind(readings: Mapping[str, PodReading], state: TuningState) -> str:
     behind = sorted(pod for pod, reading in readings.items() if reading.generation != state.generation)
-    return f"{', '.join(behind[:3])} did not take over generation {state.generation}"
+    return f"{', '.join(behind[:3])} did not take over generation {state.generation}" if behind else ""
 
 
 def _rolled_back(tuning: PoolTuning, now: datetime) -> Outcome:

@@ -39,13 +39,15 @@ MEMORY = TypeAdapter(Memory)
 
 @dataclass(frozen=True, slots=True)
 class PoolTuning:
-    """``memory`` and what people read. ``proposal`` is what mode Observe would change."""
+    """``memory`` and what people read. ``proposal`` is what mode Observe would change; ``running`` what the
+    pods said last that they run with, which may not be what they are told yet."""
 
     memory: Memory
     reason: str = Reason.NO_READINGS
     message: str = "no look yet"
     notes: tuple[str, ...] = ()
     proposal: str = ""
+    running: Setting | None = None
     device_bytes: int = 0
     peak_bytes: int = 0
     out_of_memory: int = 0
@@ -62,7 +64,7 @@ class PoolTuning:
         state = self.state
         return PoolTuningStatus(
             generation=state.generation,
-            settings=_settings(state.setting),
+            settings=_settings(self.running or state.setting),
             converged=state.is_converged,
             reason=self.reason,
             message=self.message,
@@ -93,6 +95,7 @@ def parse_tuning(status: object) -> PoolTuning | None:
         message=found.message,
         notes=found.notes,
         proposal=found.proposal or "",
+        running=_setting(found.settings),
         device_bytes=found.observed_peak_bytes + found.headroom_bytes,
         peak_bytes=found.observed_peak_bytes,
         out_of_memory=found.out_of_memory,
@@ -145,6 +148,16 @@ def _settings(setting: Setting) -> TunedSettings:
         max_num_logits=setting.max_num_logits,
         refresh_share=round(setting.refresh_share, 4),
         kv_pool_bytes=setting.kv_pool_bytes or None,
+    )
+
+
+def _setting(written: TunedSettings) -> Setting:
+    return Setting(
+        written.max_num_batched_tokens,
+        written.max_num_seqs,
+        written.max_num_logits,
+        written.refresh_share,
+        written.kv_pool_bytes or 0,
     )
 
 

@@ -19,6 +19,7 @@ from dllm_operator.cluster.cluster_view import LOST_SECONDS, ClusterView, Resour
 from dllm_operator.cluster.kinds import (
     AUTOSCALER,
     CHILDREN,
+    CLAIM,
     DEFINITION,
     INTEGRATION_CHILDREN,
     NODE,
@@ -53,6 +54,8 @@ def operator_settings(settings: kopf.OperatorSettings) -> None:
     settings.persistence.progress_storage = NoProgress()
     settings.persistence.diffbase_storage = NoDiffBase()
     for kind in (POD, *CHILDREN):
+        if kind is CLAIM:  # of resources' authors as well: how many nodes may mount them
+            continue
         group, _, _ = kind.api_version.rpartition("/")
         settings.watching.label_selectors[group, kind.plural] = MANAGED_SELECTOR
 
@@ -77,7 +80,8 @@ class Handlers:
         self._watch(registry, POD, self._view.pods.put, self._pod_changed)
         for kind in CHILDREN:
             table = self._view.children[kind.kind]
-            self._watch(registry, kind, table.put, partial(self._owned_changed, table))
+            changed = self._claim_changed if kind is CLAIM else self._owned_changed
+            self._watch(registry, kind, table.put, partial(changed, table))
 
     def _watch(
         self,
@@ -125,6 +129,11 @@ class Handlers:
         owner = owner_of(body)
         if owner is not None:
             self._wake(owner, SETTLE_SECONDS)
+
+    def _claim_changed(self, table: Table, body: Manifest, is_deleted: bool) -> None:
+        self._owned_changed(table, body, is_deleted)
+        if owner_of(body) is None:
+            self._wake_all(body["metadata"]["namespace"])
 
     def _pod_changed(self, body: Manifest, is_deleted: bool) -> None:
         self._owned_changed(self._view.pods, body, is_deleted)

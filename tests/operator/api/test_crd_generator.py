@@ -142,8 +142,6 @@ def test_the_api_server_writes_only_the_defaults_that_are_part_of_the_contract()
         ".spec.networking.requestTimeoutSeconds": 600,
         ".spec.podTemplate.readOnlyRootFilesystem": True,
         ".spec.podTemplate.startupTimeoutSeconds": 1800,
-        ".spec.podTemplate.rollingUpdate.maxSurge": 1,
-        ".spec.podTemplate.rollingUpdate.maxUnavailable": 0,
         ".spec.tuning": {},
         ".spec.tuning.intervalSeconds": 60,
         ".spec.tuning.mode": "Off",
@@ -171,6 +169,7 @@ def test_the_columns_are_the_documented_ones() -> None:
         "Replicas",
         "GPUs",
         "Tuning",
+        "Rollout",
         "Age",
     ]
     assert [column["name"] for column in columns if column.get("priority")] == [

@@ -33,7 +33,8 @@ def around(**changes: Any) -> Surroundings:
         "spec": spec(),
         "is_host_memory": False,
         "start_share": 0.9,
-        "may_restart": True,
+        "restart_waits_for": None,
+        "is_restarting": False,
         "is_failing": False,
         "last_end": "",
     }
@@ -119,8 +120,8 @@ def test_a_restart_waits_for_the_rollout_of_another_pool() -> None:
     held = {"peak_bytes": HELD | {"other": 120 * MIB, "activations": 40 * MIB, "logits": 10 * MIB}}
     leaking = parse_reading(metrics_text(make_snapshot(make_window(0, **held), live=LIVE)))
 
-    waiting = after(grown, {"a": leaking}, may_restart=False)
-    going = after(grown, {"a": leaking}, may_restart=True)
+    waiting = after(grown, {"a": leaking}, restart_waits_for="a rollout to end")
+    going = after(grown, {"a": leaking}, restart_waits_for=None)
 
     assert waiting.change is None
     assert waiting.tuning.message.startswith("waits for a rollout to end: ")
@@ -153,6 +154,43 @@ def test_a_restart_that_pods_do_not_survive_is_taken_back() -> None:
     state = found.tuning.state
     assert state.setting == state.started == STARTED
     assert (state.generation, state.restart_generation, state.fallback) == (5, 5, None)
+
+
+def test_a_restart_that_never_comes_is_taken_back_though_old_pods_take_over_what_is_live() -> None:
+    bad = replace(STARTED, kv_pool_bytes=300 * MIB)
+    tuning = begin(setting=bad, started=bad, fallback=STARTED, generation=4, restart_generation=4)
+    reasons = []
+
+    for number in range(ROLLBACK_LOOKS):
+        found = after(tuning, {"old": reading(number, generation=4)}, is_restarting=True, is_failing=True)
+        tuning = found.tuning
+        reasons.append(tuning.reason)
+
+    assert reasons[: STUCK_LOOKS - 1] == [Reason.APPLYING] * (STUCK_LOOKS - 1)
+    assert reasons[STUCK_LOOKS - 1 : -1] == [Reason.NOT_APPLIED] * (ROLLBACK_LOOKS - STUCK_LOOKS)
+    assert reasons[-1] is Reason.ROLLED_BACK
+    assert tuning.state.setting == STARTED
+
+
+def test_a_restart_whose_new_pods_load_is_waited_for() -> None:
+    tuning = begin(setting=STARTED, started=STARTED, fallback=SPECIFIED, generation=4, restart_generation=4)
+
+    for number in range(2 * ROLLBACK_LOOKS):
+        tuning = after(tuning, {"old": reading(number, generation=4)}, is_restarting=True).tuning
+        assert tuning.reason is Reason.APPLYING
+
+    assert tuning.state.generation == 4
+
+
+def test_status_tells_the_settings_that_run_and_not_those_wished_for() -> None:
+    wished = replace(STARTED, max_num_batched_tokens=2048, kv_pool_bytes=300 * MIB)
+    tuning = begin(setting=wished, started=wished, generation=4, restart_generation=4)
+
+    found = after(tuning, {"old": reading(0, generation=4)}, is_restarting=True)
+
+    running = found.tuning.status().settings
+    assert (running.max_num_batched_tokens, running.kv_pool_bytes) == (1024, HELD["kv_pool"])
+    assert found.tuning.state.setting == wished
 
 
 @pytest.mark.parametrize("silent", ["dllm_kv_pages is nan", "no metrics within 5 s"])

@@ -52,6 +52,7 @@ def test_what_is_written_is_read_back(state: TuningState) -> None:
         device_bytes=100,
         peak_bytes=60,
         out_of_memory=2,
+        running=START,
         last_change=change,
         looked_at=NOW,
     )

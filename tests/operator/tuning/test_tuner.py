@@ -24,6 +24,7 @@ from tests.operator.objects import (
     FakeKube,
     make_body,
     make_container,
+    make_node_body,
     make_planner,
     make_pod,
 )
@@ -53,7 +54,7 @@ class Place:
     def __init__(self, port: int, tuning: dict[str, Any] = TUNING, **spec: Any) -> None:
         self.kube, self.view, self.seconds, self.text = FakeKube(), ClusterView(), 0.0, ""
         spec = {"networking": {"port": port}, "engine": ENGINE, "tuning": tuning} | spec
-        body = make_body(device="cpu", **spec) | {"status": {}}
+        body = make_body(**({"device": "cpu"} | spec)) | {"status": {}}
         body["metadata"]["resourceVersion"] = self.kube.next_version()
         self.view.resources.put(self.kube.store(body))
         self.meanwhile: Callable[[], None] = lambda: None  # what happens while the pod answers
@@ -170,7 +171,7 @@ def test_a_peak_above_target_reaches_the_engines_without_a_restart() -> None:
     assert place.file()["generation"] == 1
     assert place.file()["max_num_batched_tokens"] < 1024
     assert [place.template()] == before
-    assert place.tuning()["settings"]["maxNumBatchedTokens"] == place.file()["max_num_batched_tokens"]
+    assert place.tuning()["settings"]["maxNumBatchedTokens"] == 1024  # which is what still runs
     assert place.tuning()["lastChange"]["reason"] == "PeakAboveTarget"
     assert place.status()["tuned"] == f"cpu={place.file()['max_num_batched_tokens']}"
     assert place.condition()["reason"] == "Tuning"
@@ -381,3 +382,54 @@ def test_a_resource_that_is_gone_is_forgotten() -> None:
     place = drive(story)
 
     assert place.tuner._watched == {}
+
+
+GPU_POOL: dict[str, Any] = {"device": "cuda", "gpuPools": [{"name": "cpu", "product": "L4"}]}
+FULL = {"weights": 700 * MIB, "kv_pool": 200 * MIB, "other": 80 * MIB, "free": 0}  # steps are not to blame
+
+
+def add_gpus(place: Place, count: int) -> None:
+    node = make_node_body("node-a", "NVIDIA-L4")
+    node["status"]["allocatable"]["nvidia.com/gpu"] = str(count)
+    place.view.put_node(node)
+
+
+def settle(place: Place) -> None:
+    """As its controller and the kubelet leave the Deployment: one pod, on the GPU."""
+    live = place.kube.objects["Deployment", "chat-cpu"]
+    counts = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), 1)
+    version = {"resourceVersion": place.kube.next_version()}
+    place.view.children["Deployment"].put(
+        place.kube.store(live | {"status": counts, "metadata": live["metadata"] | version})
+    )
+    pod = make_pod(name="chat-cpu-1", pool="cpu", is_ready=True, podIP="127.0.0.1")
+    pod["spec"]["containers"] = [{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]
+    pod["metadata"]["resourceVersion"] = place.kube.next_version()
+    place.view.pods.put(pod)
+
+
+def test_a_pool_without_room_for_a_new_pod_is_not_restarted_until_there_is_some() -> None:
+    messages: list[str] = []
+    templates: list[str] = []
+
+    async def story(place: Place) -> None:
+        add_gpus(place, 1)
+        settle(place)
+        place.answer(0)
+        await place.look()
+        for number, gpus in enumerate((1, 2), start=1):
+            add_gpus(place, gpus)
+            steps = {"activations": 5 * MIB, "logits": 5 * MIB}
+            windows = [make_window(n, peak_bytes=FULL | steps) for n in (number - 1, number)]
+            place.text = metrics_text(make_snapshot(*windows, live=LIVE))
+            await place.look()
+            messages.append(place.tuning()["message"])
+            templates.append(place.template())
+
+    drive(story, **GPU_POOL)
+
+    assert messages[0].startswith("waits for room for a new pod: the pool's only one would have to go first")
+    assert "kv_pool_bytes" in messages[1]
+    assert not messages[1].startswith("waits")
+    assert "tuning-restart" not in templates[0]
+    assert "tuning-restart" in templates[1]

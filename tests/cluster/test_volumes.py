@@ -1,0 +1,98 @@
+"""Weights on a volume: as the hub's client lays them out, read-only, for any user id."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dllm_server.models.source import EMBEDDED_DIRECTORY
+
+from tests.cluster.cluster import Cluster, Manifest
+from tests.cluster.conftest import Images
+from tests.cluster.resources import Fields, Objects, Serving, eventually, merged
+from tests.cluster.serving import SMALL
+
+pytestmark = pytest.mark.cluster
+
+NODE = "node-0"
+CLAIM, FOLDER, COMMIT = "weights", "hub/models--example--model", "a" * 40
+SERVED_SECONDS = 180.0
+ANY_USER = 1_000_660_000
+ON_NODE: Fields = {"podTemplate": {"nodeSelector": {"kubernetes.io/hostname": NODE}}}
+SPEC = merged({"device": "cpu", "model": {"source": f"pvc://{CLAIM}/{FOLDER}"}}, SMALL, ON_NODE)
+
+
+@pytest.fixture(scope="module")
+def weights(cluster: Cluster) -> Iterator[Path]:
+    """A directory that the nodes see as well, with the embedded model in the layout of the hub's cache."""
+    if cluster.program is None:
+        pytest.skip("only nodes of the program that the variable CLUSTER names see this machine's files")
+    root = Path(tempfile.mkdtemp(prefix="dllm-weights-"))
+    root.chmod(0o755)
+    folder = root / FOLDER
+    (snapshot := folder / "snapshots" / COMMIT).mkdir(parents=True)
+    (folder / "blobs").mkdir()
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(COMMIT)
+    for file in EMBEDDED_DIRECTORY.iterdir():
+        shutil.copy(file, folder / "blobs" / file.name)
+        (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root)
+
+
+@pytest.fixture
+def objects(operator: Images, cluster: Cluster, namespace: str, weights: Path) -> Iterator[Objects]:
+    """With the directory as a claim that every node may read."""
+    everywhere, objects = Objects(cluster), Objects(cluster, namespace)
+    common: Fields = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
+    volume = {
+        "capacity": {"storage": "1Gi"},
+        "claimRef": {"namespace": namespace, "name": CLAIM},
+        "hostPath": {"path": str(weights), "type": "Directory"},
+    }
+    claim: Fields = {"resources": {"requests": {"storage": "1Gi"}}, "volumeName": namespace}
+    everywhere.create(_manifest("PersistentVolume", namespace, common | volume))
+    objects.create(_manifest("PersistentVolumeClaim", CLAIM, common | claim))
+    yield objects
+    everywhere.delete("PersistentVolume", namespace)
+
+
+def _manifest(kind: str, name: str, spec: Fields) -> Manifest:
+    return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def check_ready(objects: Objects, pod: str) -> None:
+    conditions = objects.get("Pod", pod)["status"].get("conditions", ())
+    assert {c["type"]: c["status"] for c in conditions}.get("Ready") == "True", conditions
+
+
+def test_a_folder_of_the_hubs_cache_is_served_from_a_claim_for_any_user_id(objects: Objects) -> None:
+    serving = Serving.create(objects, "cached", SPEC)
+    serving.wait_ready(SERVED_SECONDS)
+
+    # As OpenShift runs it: a user id that has no name and no home, its own group on what is mounted.
+    template = serving.deployment()["spec"]["template"]["spec"]
+    [container] = template["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    identity = {"runAsUser": ANY_USER, "runAsGroup": 0, "fsGroup": ANY_USER}
+    nobody = template | {
+        "containers": [container | {"env": [*container["env"], {"name": "HOME", "value": ""}]}],
+        "securityContext": template["securityContext"] | identity,
+    }
+    objects.create(_manifest("Pod", "anybody", nobody))
+
+    eventually(lambda: check_ready(objects, "anybody"), SERVED_SECONDS)
+
+
+def test_a_path_that_is_not_on_the_claim_is_said(objects: Objects) -> None:
+    serving = Serving.create(objects, "absent", SPEC, {"model": {"source": f"pvc://{CLAIM}/{FOLDER}/absent"}})
+
+    ready = serving.wait_reason("Ready", "StartFailed", SERVED_SECONDS)
+
+    assert f"/models/{FOLDER}/absent: no such directory" in ready["message"]
