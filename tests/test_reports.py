@@ -13,14 +13,22 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 VERDICTS = ("held", "fixed", "cannot happen")
 COLUMNS = ["report", "what happened there", "here", "test"]
+NUMBERS = {
+    "Serving": (1, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 17, 18, 19, 21, 22, 23, 24, 25, 27, 28),
+    "Checkpoints": tuple(range(30, 37)),
+    "Kubernetes": (*range(38, 48), 49, 50, 51, 52, 53, 54, 55, 56, 58, 59, 60, 62),
+}
+"""Of the reports that each section is about; there are gaps."""
+COMPLETE = ("Kubernetes",)
 _TEST = re.compile(r"`(?P<path>tests/[\w/]+\.py)(?:::(?P<name>\w+))?`")
 _NUMBER = re.compile(r"\d+\b")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; ``number`` is what the report is known by here."""
+    """One line of a table; ``number`` is what the report is known by here."""
 
+    section: str
     number: int
     report: str
     happened: str
@@ -33,17 +41,18 @@ class Row:
 
 
 def read_rows() -> list[Row]:
-    lines = (ROOT / "tests/reports.md").read_text().splitlines()
-    cells = [
-        [cell.strip() for cell in line.strip().strip("|").split(" | ")]
-        for line in lines
-        if line.startswith("|")
-    ]
-    body = [line for line in cells if line != COLUMNS and not set("".join(line)) <= set("-| ")]
-    for line in body:
-        assert len(line) == len(COLUMNS), f"{line}: a row is | {' | '.join(COLUMNS)} |"
-        assert _NUMBER.match(line[0]), f"{line[0]}: a row begins with the report's number"
-    return [Row(int(_NUMBER.match(line[0])[0]), *line) for line in body]  # type: ignore[index]
+    rows, section = [], ""
+    for line in (ROOT / "tests/reports.md").read_text().splitlines():
+        if line.startswith("## "):
+            section = line.removeprefix("## ")
+        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+        if not line.startswith("|") or cells == COLUMNS or set(line) <= set("-| "):
+            continue
+        assert len(cells) == len(COLUMNS), f"{line}: a row is | {' | '.join(COLUMNS)} |"
+        number = _NUMBER.match(cells[0])
+        assert number is not None, f"{cells[0]}: a row begins with the report's number"
+        rows.append(Row(section, int(number[0]), *cells))
+    return rows
 
 
 def functions_of(path: Path) -> set[str]:
@@ -57,6 +66,14 @@ ROWS = read_rows()
 
 def test_a_report_has_one_row() -> None:
     assert [number for number, rows in Counter(row.number for row in ROWS).items() if rows > 1] == []
+
+
+@pytest.mark.parametrize("section", NUMBERS)
+def test_a_section_is_about_its_reports(section: str) -> None:
+    found = {row.number for row in ROWS if row.section == section}
+
+    assert found <= set(NUMBERS[section])
+    assert found == set(NUMBERS[section]) or section not in COMPLETE
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.number))

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import Size, make_checkpoint
-from dllm_server.models.config import read_config_json
 from dllm_server.models.loader import load_model
-from dllm_server.models.registry import find_family
+from dllm_server.models.registry import open_checkpoint
 
 SIZES = [
     Size(),
@@ -23,10 +22,9 @@ SIZES = [
 def test_the_weights_that_dllm_plan_foretells_are_those_that_are_loaded(
     tmp_path: Path, size: Size, dtype: torch.dtype
 ) -> None:
-    directory = make_checkpoint(tmp_path, size)
-    _, config = find_family(read_config_json(directory))
+    checkpoint = open_checkpoint(make_checkpoint(tmp_path, size))
 
-    foretold = config.shape("tiny", dtype.itemsize).weights_bytes
-    loaded = load_model(directory, torch.device("cpu"), dtype).weights.values()
+    foretold = checkpoint.config.shape("tiny", dtype.itemsize).weights_bytes
+    loaded = load_model(checkpoint, torch.device("cpu"), dtype).weights.values()
 
     assert foretold == sum(weight.nbytes for weight in loaded)
