@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import pytest
 
 from tests.cluster.cluster import TEMPORARY_LABEL, Cluster, CommandError, run
-from tests.cluster.simulated_nodes import NODE_LABEL
+from tests.cluster.resources import Objects
+from tests.cluster.simulated_nodes import NODE_LABEL, SimulatedNodes
 from tests.conftest import extend_first, fixtures_of
 
 REGISTRY, TAG = "example.local", "test"
@@ -100,6 +101,26 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
         report = getattr(request.node, "report", None)
         if report is not None and report.failed:
             print(describe(cluster, name))
+
+
+@pytest.fixture
+def objects(operator: Images, cluster: Cluster, namespace: str) -> Objects:
+    """Of the test's namespace, which the operator looks after."""
+    return Objects(cluster, namespace)
+
+
+@pytest.fixture
+def nodes(cluster: Cluster) -> Iterator[SimulatedNodes]:
+    """None yet; those that the test adds go with it."""
+    with SimulatedNodes(cluster) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def standing_nodes(cluster: Cluster) -> Iterator[SimulatedNodes]:
+    """None yet; those that a file's tests share go with the last."""
+    with SimulatedNodes(cluster) as nodes:
+        yield nodes
 
 
 def describe(cluster: Cluster, namespace: str) -> str:

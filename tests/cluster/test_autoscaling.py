@@ -28,15 +28,8 @@ CONTROLLER_SECONDS = 60.0  # the HPA controller looks every 15 s
 
 
 @pytest.fixture(scope="module", autouse=True)
-def node(cluster: Cluster) -> Iterator[None]:
-    with SimulatedNodes(cluster) as nodes:
-        nodes.add(NODE)
-        yield
-
-
-@pytest.fixture
-def objects(operator: object, cluster: Cluster, namespace: str) -> Objects:
-    return Objects(cluster, namespace)
+def node(standing_nodes: SimulatedNodes) -> None:
+    standing_nodes.add(NODE)
 
 
 def definition(integration: Integration) -> Manifest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +19,8 @@ SPEC: Fields = {"device": "cpu", "podTemplate": on_node(NODE)}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def node(cluster: Cluster) -> Iterator[None]:
-    with SimulatedNodes(cluster) as nodes:
-        nodes.add(NODE)
-        yield
-
-
-@pytest.fixture
-def objects(operator: object, cluster: Cluster, namespace: str) -> Objects:
-    return Objects(cluster, namespace)
+def node(standing_nodes: SimulatedNodes) -> None:
+    standing_nodes.add(NODE)
 
 
 def check(is_so: bool, found: Any = None) -> None:

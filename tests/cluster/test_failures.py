@@ -134,10 +134,9 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def nodes(cluster: Cluster) -> Iterator[SimulatedNodes]:
-    with SimulatedNodes(cluster) as nodes:
-        nodes.add(NODE)
-        yield nodes
+def nodes(standing_nodes: SimulatedNodes) -> SimulatedNodes:
+    standing_nodes.add(NODE)
+    return standing_nodes
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,15 +25,8 @@ RESOURCES = 10
 
 
 @pytest.fixture(scope="module", autouse=True)
-def node(cluster: Cluster) -> Iterator[None]:
-    with SimulatedNodes(cluster) as nodes:
-        nodes.add(NODE)
-        yield
-
-
-@pytest.fixture
-def objects(operator: object, cluster: Cluster, namespace: str) -> Objects:
-    return Objects(cluster, namespace)
+def node(standing_nodes: SimulatedNodes) -> None:
+    standing_nodes.add(NODE)
 
 
 def wait_for_leader(cluster: Cluster, seconds: float = 60.0) -> str:

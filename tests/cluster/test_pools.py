@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from dllm_operator.cluster.pools import PRODUCT, pool_name
 
@@ -18,18 +16,11 @@ SPEC: Fields = {"podTemplate": {"nodeSelector": {"type": "kwok"}}}
 TYPES = {"a10g": A10G, "l40s-shared": L40S_SHARED, "a100-sxm4-80gb-mig-1g-10gb": A100_MIG}
 
 
-@pytest.fixture
-def nodes(cluster: Cluster) -> Iterator[SimulatedNodes]:
+@pytest.fixture(autouse=True)
+def types(nodes: SimulatedNodes) -> None:
     """Three GPU types: a whole GPU, a time-sliced one, a MIG slice."""
-    with SimulatedNodes(cluster) as nodes:
-        for pool, gpu in TYPES.items():
-            nodes.add(f"gpu-{pool}", gpu)
-        yield nodes
-
-
-@pytest.fixture
-def objects(operator: object, cluster: Cluster, namespace: str, nodes: SimulatedNodes) -> Objects:
-    return Objects(cluster, namespace)
+    for pool, gpu in TYPES.items():
+        nodes.add(f"gpu-{pool}", gpu)
 
 
 def products(cluster: Cluster) -> set[str]:

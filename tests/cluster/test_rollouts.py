@@ -25,17 +25,6 @@ SPEC: Fields = {"gpuPools": [{"name": POOL, "product": ONE.product}]}
 HUB: Fields = {"model": {"source": "example/model"}}
 
 
-@pytest.fixture
-def nodes(cluster: Cluster) -> Iterator[SimulatedNodes]:
-    with SimulatedNodes(cluster) as nodes:
-        yield nodes
-
-
-@pytest.fixture
-def objects(operator: object, cluster: Cluster, namespace: str, nodes: SimulatedNodes) -> Objects:
-    return Objects(cluster, namespace)
-
-
 def placed_pods(serving: Serving) -> dict[str, str]:
     """Node by pod."""
     return {p["metadata"]["name"]: p["spec"]["nodeName"] for p in serving.pods() if "nodeName" in p["spec"]}

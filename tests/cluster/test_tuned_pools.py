@@ -80,10 +80,9 @@ TWO_POOLS: Fields = {
 
 
 @pytest.fixture(scope="module")
-def nodes(cluster: Cluster) -> Iterator[SimulatedNodes]:
-    with SimulatedNodes(cluster) as nodes:
-        nodes.add(NODE)
-        yield nodes
+def nodes(standing_nodes: SimulatedNodes) -> SimulatedNodes:
+    standing_nodes.add(NODE)
+    return standing_nodes
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 from dllm_server.models.source import EMBEDDED_DIRECTORY
 
 from tests.cluster.cluster import Cluster, Manifest
-from tests.cluster.conftest import Images
 from tests.cluster.resources import Fields, Objects, Serving, eventually, merged
 from tests.cluster.serving import SMALL
 
@@ -46,20 +45,20 @@ def weights(cluster: Cluster) -> Iterator[Path]:
         shutil.rmtree(root)
 
 
-@pytest.fixture
-def objects(operator: Images, cluster: Cluster, namespace: str, weights: Path) -> Iterator[Objects]:
-    """With the directory as a claim that every node may read."""
-    everywhere, objects = Objects(cluster), Objects(cluster, namespace)
+@pytest.fixture(autouse=True)
+def claim(cluster: Cluster, objects: Objects, namespace: str, weights: Path) -> Iterator[None]:
+    """The directory as one that every node may read."""
+    everywhere = Objects(cluster)
     common: Fields = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
     volume = {
         "capacity": {"storage": "1Gi"},
         "claimRef": {"namespace": namespace, "name": CLAIM},
         "hostPath": {"path": str(weights), "type": "Directory"},
     }
-    claim: Fields = {"resources": {"requests": {"storage": "1Gi"}}, "volumeName": namespace}
+    wanted: Fields = {"resources": {"requests": {"storage": "1Gi"}}, "volumeName": namespace}
     everywhere.create(_manifest("PersistentVolume", namespace, common | volume))
-    objects.create(_manifest("PersistentVolumeClaim", CLAIM, common | claim))
-    yield objects
+    objects.create(_manifest("PersistentVolumeClaim", CLAIM, common | wanted))
+    yield
     everywhere.delete("PersistentVolume", namespace)
 
 
