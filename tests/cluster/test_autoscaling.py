@@ -100,6 +100,11 @@ def check_scaled_object(objects: Objects, *, is_wanted: bool) -> None:
     assert (objects.find("ScaledObject", "a-cpu") is not None) is is_wanted
 
 
+def check_bounds(objects: Objects, fewest: int, most: int) -> None:
+    spec = objects.get("ScaledObject", "a-cpu")["spec"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (fewest, most)
+
+
 def test_autoscaling_hands_the_replicas_over_and_takes_them_back(
     cluster: Cluster, objects: Objects, definitions: Definitions
 ) -> None:
@@ -131,6 +136,9 @@ def test_autoscaling_hands_the_replicas_over_and_takes_them_back(
 
     objects.delete("ScaledObject", "a-cpu")
     eventually(lambda: check_scaled_object(objects, is_wanted=True))
+
+    serving.edit({"autoscaling": {"minReplicas": 2, "maxReplicas": 6}})
+    eventually(lambda: check_bounds(objects, 2, 6))
 
     serving.edit({"replicas": 2, "autoscaling": None})
 
