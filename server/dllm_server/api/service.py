@@ -12,10 +12,11 @@ from dllm_server.api.answers.plan import ChoicePlan, Limits
 from dllm_server.api.guards.admission import Admission
 from dllm_server.api.guards.lifecycle import Lifecycle
 from dllm_server.api.guards.text_workers import TextWorkers
+from dllm_server.api.schemas.chat_template import TemplatedRequest
 from dllm_server.api.schemas.errors import context_too_long, invalid_request, unknown_model
 from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.engine.process.client import EngineClient
-from dllm_server.models.tokenizer import Message, TextTooLongError, Tokenizer, TokenizerError
+from dllm_server.models.tokenizer import TextTooLongError, Tokenizer, TokenizerError
 from dllm_server.settings import ApiSettings
 from dllm_server.telemetry.metrics import Metrics
 
@@ -50,20 +51,20 @@ class Service:
         )
         return await self._tokenise(len(text), work, "prompt")
 
-    async def encode_chat(
-        self, messages: Sequence[ChatMessage], *, add_generation_prompt: bool = True
-    ) -> list[int]:
+    async def encode_chat(self, messages: Sequence[ChatMessage], asked: TemplatedRequest) -> list[int]:
         """Token ids of a conversation; ``ApiError`` 400 when the model's template cannot render it, or when
         it is more text than can fit."""
-        plain = [_plain(message) for message in messages]
+        plain = [message.for_template() for message in messages]
         work = partial(
             self.tokenizer.encode_chat,
             plain,
-            add_generation_prompt=add_generation_prompt,
+            add_generation_prompt=asked.adds_generation_prompt,
+            continue_final_message=asked.continue_final_message,
+            arguments=asked.template_arguments,
             most_tokens=self.limits.max_tokens,
         )
         # A message costs the template about as much time as a hundred characters cost the tokenizer.
-        size = sum(len(message["content"]) + 100 for message in plain)
+        size = sum(sum(map(len, message.values())) + 100 for message in plain)
         return await self._tokenise(size, work, "messages")
 
     async def decode(self, token_ids: Sequence[int]) -> str:
@@ -93,9 +94,3 @@ class Service:
         )
         self.admission.start(generation)
         return generation
-
-
-def _plain(message: ChatMessage) -> Message:
-    role = "system" if message.role == "developer" else message.role
-    plain = {"role": role, "content": message.text}
-    return plain | {"name": message.name} if message.name is not None else plain

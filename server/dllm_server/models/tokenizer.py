@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 from tokenizers import Encoding
@@ -16,8 +17,9 @@ from dllm_server.models.files import refuse_pointer
 from dllm_server.models.ordinary_text import Marks, without_specials
 from dllm_server.models.text_bound import characters_per_token
 
-Message = dict[str, str]  # role, content and perhaps name
+Message = dict[str, str]  # role, content and perhaps name and reasoning
 
+_NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
 _FEW_TOKENS = 256  # decoded so fast that giving up the lock would cost more
 
 
@@ -48,10 +50,12 @@ class Tokenizer(Protocol):
         messages: Sequence[Message],
         *,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        arguments: Mapping[str, Any] = _NO_ARGUMENTS,
         most_tokens: int | None = None,
     ) -> list[int]:
-        """Token ids of a conversation in the model's chat template; no name in a message becomes a special
-        token. ``most_tokens`` as in ``encode``."""
+        """Token ids of a conversation in the model's chat template, which may read ``arguments``; no name in
+        a message becomes a special token. ``most_tokens`` as in ``encode``."""
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of ``token_ids``; ids the tokenizer does not know give no text."""
@@ -95,11 +99,14 @@ class FileTokenizer:
         messages: Sequence[Message],
         *,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        arguments: Mapping[str, Any] = _NO_ARGUMENTS,
         most_tokens: int | None = None,
     ) -> list[int]:
         if not self._fast.chat_template:
             raise TokenizerError("this model has no chat template: use /v1/completions")
-        sign = Marks.sign_for(value for message in messages for value in message.values())
+        texts = [value for message in messages for value in message.values()]
+        sign = Marks.sign_for([*texts, json.dumps(dict(arguments), ensure_ascii=False)])
         if sign is None:
             raise TokenizerError("the messages hold every one of Unicode's noncharacters U+FDD0 to U+FDEF")
         marked = [
@@ -111,7 +118,11 @@ class FileTokenizer:
         ]
         try:
             rendered = self._fast.apply_chat_template(
-                marked, tokenize=False, add_generation_prompt=add_generation_prompt
+                marked,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **arguments,
             )
         except Exception as error:  # a template is a program: it may fail in any way
             words = " ".join(str(error).replace(sign, "").split())
@@ -119,11 +130,12 @@ class FileTokenizer:
         text, flagged = Marks.remove(str(rendered), sign)
         # The template writes the special tokens itself: adding them again would give two BOS.
         encoding = self._read(text, False, most_tokens)
-        places = enumerate(zip(encoding.ids, encoding.offsets, strict=True)) if flagged else ()
+        places = enumerate(zip(encoding.ids, encoding.offsets, strict=True)) if flagged or arguments else ()
         matches = [
             place
             for place, (token_id, (start, end)) in places
-            if token_id in self._special and bisect_left(flagged, end) > bisect_left(flagged, start)
+            if token_id in self._mask  # no template writes it, but an argument of one may hold its name
+            or (token_id in self._special and bisect_left(flagged, end) > bisect_left(flagged, start))
         ]
         return self._with_ordinary(text, encoding, matches)
 
@@ -201,6 +213,8 @@ class NoTokenizer:
         messages: Sequence[Message],
         *,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        arguments: Mapping[str, Any] = _NO_ARGUMENTS,
         most_tokens: int | None = None,
     ) -> list[int]:
         raise TokenizerError(self._reason)

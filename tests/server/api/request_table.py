@@ -9,6 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dllm_server.models.source import EMBEDDED_DIRECTORY
+from tokenizers import Tokenizer
+
+TOKENIZER = Tokenizer.from_file(str(EMBEDDED_DIRECTORY / "tokenizer.json"))
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 TOKENIZE = "/tokenize"
@@ -104,6 +108,21 @@ def shows_special_tokens(answer: Answer) -> bool:
     return "<|endoftext|>" in answer.choice["text"]
 
 
+def prompt_ends(text: str) -> Callable[[Answer], bool]:
+    """Whether the prompt's tokens end with those of ``text``."""
+    ending = TOKENIZER.encode(text, add_special_tokens=False).ids
+
+    def shows(answer: Answer) -> bool:
+        prompt = answer.body["tokens"] if "tokens" in answer.body else answer.choice["prompt_token_ids"]
+        return prompt[-len(ending) :] == ending
+
+    return shows
+
+
+def has_no_mask(answer: Answer) -> bool:
+    return TOKENIZER.token_to_id("<|mdm_mask|>") not in answer.choice["prompt_token_ids"]
+
+
 def has_alternatives(count: int) -> Callable[[Answer], bool]:
     """Every token's, the likeliest first; a greedy token is the first of them."""
 
@@ -143,6 +162,7 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type":
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 OBFUSCATION = {"include_obfuscation": True}
+HI = {"greeting": "Hi"}
 FAST = {"block_length": 256, "unmasking": {"strategy": "quota", "value": 64}}
 IDS = {"return_token_ids": True}
 
@@ -307,6 +327,26 @@ SUPPORTED = [
     completion(lambda answer: answer.choice["text"] == "", stop_token_ids=[341], ignore_eos=True),
     completion(shows_special_tokens, prompt="The", ignore_eos=True, skip_special_tokens=False),
     completion(lambda answer: not shows_special_tokens(answer), prompt="The", ignore_eos=True),
+    chat(prompt_ends("Bonjour<|assistant|>"), chat_template_kwargs={"greeting": "Bonjour"}, **IDS),
+    chat(prompt_ends("<|end|>low<|assistant|>"), reasoning_effort="low", **IDS),
+    chat(prompt_ends("Lyon?<|end|>"), add_generation_prompt=False, **IDS),
+    chat(prompt_ends("Lyon?"), continue_final_message=True, **IDS),
+    chat(prompt_ends("Lyon?"), continue_final_message=True, add_generation_prompt=False, **IDS),
+    chat(prompt_ends("<|assistant|>"), chat_template_kwargs={"unread": [1, {"a": None}]}, **IDS),
+    chat(has_no_mask, chat_template_kwargs={"greeting": "<|mdm_mask|>"}, **IDS),
+    said(lambda answer: True, content=None, reasoning_content="Hm."),
+    Row(TOKENIZE, {"messages": [USER], "add_generation_prompt": False}, prompt_ends("Lyon?<|end|>")),
+    Row(TOKENIZE, {"messages": [USER], "continue_final_message": True}, prompt_ends("Lyon?")),
+    Row(TOKENIZE, {"messages": [USER], "chat_template_kwargs": HI}, prompt_ends("Hi<|assistant|>")),
+    refused(CHAT, "messages", chat_template_kwargs={"forbidden": "swearing"}),
+    refused(CHAT, "chat_template_kwargs.tokenize", chat_template_kwargs={"tokenize": True}),
+    refused(CHAT, "chat_template_kwargs.messages", chat_template_kwargs={"messages": []}),
+    refused(CHAT, "chat_template_kwargs.chat_template", chat_template_kwargs={"chat_template": "x"}),
+    refused(CHAT, "chat_template_kwargs", chat_template_kwargs={"greeting": "\ud800"}),
+    refused(CHAT, "chat_template_kwargs", chat_template_kwargs={"greeting": float("nan")}),
+    refused(CHAT, "chat_template_kwargs", chat_template_kwargs=[]),
+    refused(CHAT, "continue_final_message", continue_final_message=True, add_generation_prompt=True),
+    refused(COMPLETIONS, "chat_template_kwargs", chat_template_kwargs={"greeting": "x"}),
     refused(CHAT, "top_logprobs", logprobs=True, top_logprobs=21),
     refused(CHAT, "top_logprobs", logprobs=True, top_logprobs=-1),
     refused(CHAT, "top_logprobs", top_logprobs=1),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dllm_server.api.schemas.chat_template import RESERVED_ARGUMENTS
 from dllm_server.api.schemas.errors import ApiError
 from dllm_server.api.schemas.names import Names, names_of, read_names
 from dllm_server.api.schemas.neutral import HINT
@@ -14,6 +16,7 @@ from dllm_server.api.schemas.requests import ChatCompletionRequest, CompletionRe
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_server import ScriptedServer
+from transformers import PreTrainedTokenizerFast
 
 MODELS = (ChatCompletionRequest, CompletionRequest, TokenizeRequest)
 CHAT = names_of(ChatCompletionRequest)
@@ -112,6 +115,14 @@ def test_lenience_is_about_names_alone() -> None:
         answer = server.http.post("/v1/chat/completions", json=make_body("", {"tools": [{}], "mood": 1}))
 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tools")
+
+
+def test_every_argument_of_the_renderer_itself_is_reserved() -> None:
+    renderer = inspect.signature(PreTrainedTokenizerFast.apply_chat_template)
+
+    own = {name for name, given in renderer.parameters.items() if given.kind is not given.VAR_KEYWORD}
+
+    assert own | {"messages"} <= RESERVED_ARGUMENTS
 
 
 @given(json_values)

@@ -16,6 +16,7 @@ from request_table import TABLE, Answer, Row
 TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if greeting is defined %}{{ greeting }}{% endif %}"
+    "{% if reasoning_effort is defined %}{{ reasoning_effort }}{% endif %}"
     "{% if forbidden is defined %}{{ raise_exception('no ' + forbidden + ' here') }}{% endif %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )

@@ -26,7 +26,7 @@ def chat_router(service: Service) -> APIRouter:
     async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> Response:
         service.check_model(body.model)
         service.admission.check(body.n)
-        prompt = Prompt(await service.encode_chat(body.messages))
+        prompt = Prompt(await service.encode_chat(body.messages, body))
         return await respond(service, request, body, [prompt], ChatFormat)
 
     return router

@@ -20,9 +20,7 @@ def tokens_router(service: Service) -> APIRouter:
         if body.prompt is not None:
             tokens = await service.encode(body.prompt, add_special_tokens=body.add_special_tokens)
         else:
-            tokens = await service.encode_chat(
-                body.messages or [], add_generation_prompt=body.add_generation_prompt
-            )
+            tokens = await service.encode_chat(body.messages or [], body)
         return Tokenized(count=len(tokens), max_model_len=service.limits.max_tokens, tokens=tokens)
 
     @router.post("/detokenize", summary="Text of tokens, special ones included")

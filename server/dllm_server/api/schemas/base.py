@@ -14,6 +14,7 @@ from dllm_server.api.schemas.prompt_input import check_text
 Text = Annotated[str, Strict(), AfterValidator(check_text)]
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
+Number = Annotated[float, Strict()]
 TokenIds = list[Annotated[int, Strict(), Field(ge=0)]]
 
 

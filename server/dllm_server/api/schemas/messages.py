@@ -57,12 +57,22 @@ class ChatMessage(RequestModel):
         "absent or null, which is read as no text.",
     )
     name: Text | None = Field(None, description="Name of the speaker, for chat templates that show it.")
+    reasoning: Text | None = Field(None, description="Thoughts, for chat templates that show them.")
+    reasoning_content: Text | None = Field(None, description="Older name of reasoning.")
 
     @model_validator(mode="after")
     def _only_an_assistant_may_say_nothing(self) -> Self:
         if not self.content and self.role != "assistant":
             raise PydanticCustomError("missing", "content is missing", {"param": "content"})
         return self
+
+    def for_template(self) -> dict[str, str]:
+        """The message as a chat template reads it: what it does not hold is not there."""
+        reasoning = self.reasoning_content if self.reasoning is None else self.reasoning
+        older = self.reasoning if self.reasoning_content is None else self.reasoning_content
+        optional = {"name": self.name, "reasoning": reasoning, "reasoning_content": older}
+        held = {name: value for name, value in optional.items() if value is not None}
+        return {"role": "system" if self.role == "developer" else self.role, "content": self.text} | held
 
     @property
     def text(self) -> str:

@@ -238,9 +238,6 @@ _IN_BODY = _OPENAI | _VLLM | _SGLANG | _SAMPLERS | _LLAMA_CPP_AND_OLLAMA | _TGI 
 IN_CHAT: Mapping[str, Neutral] = MappingProxyType(
     _IN_BODY
     | {
-        "add_generation_prompt": only(True),
-        "chat_template_kwargs": EMPTY_OBJECT,
-        "continue_final_message": OFF,
         "echo": OFF,
     }
 )
@@ -260,8 +257,6 @@ IN_STREAM_OPTIONS: Mapping[str, Neutral] = MappingProxyType({"include_obfuscatio
 IN_TOKENIZE: Mapping[str, Neutral] = MappingProxyType(
     {
         "chat_template": ABSENT,
-        "chat_template_kwargs": EMPTY_OBJECT,
-        "continue_final_message": OFF,
         "mm_processor_kwargs": EMPTY_OBJECT,
         "return_token_strs": OFF,
         "tools": EMPTY_LIST,
@@ -281,8 +276,6 @@ IN_MESSAGES: Mapping[str, Neutral] = MappingProxyType(
         "partial": OFF,
         "prefix": OFF,
         "provider_specific_fields": HINT,
-        "reasoning": HINT,
-        "reasoning_content": HINT,
         "reasoning_details": HINT,
         "refusal": only(""),
         "thinking": HINT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -14,7 +15,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from dllm_server.api.schemas.base import Count, Flag, RequestModel, Text, TokenIds
+from dllm_server.api.schemas.base import Count, Flag, Number, RequestModel, Text, TokenIds
+from dllm_server.api.schemas.chat_template import TemplatedRequest
 from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.api.schemas.names import ShapedAs
 from dllm_server.api.schemas.neutral_tables import IN_CHAT, IN_COMPLETIONS, IN_STREAM_OPTIONS, IN_TOKENIZE
@@ -148,7 +150,7 @@ class GenerationRequest(RequestModel):
         return self.stream_options is not None and self.stream_options.continuous_usage_stats
 
 
-class ChatCompletionRequest(GenerationRequest):
+class ChatCompletionRequest(GenerationRequest, TemplatedRequest):
     neutral = IN_CHAT
     prompt_param = "messages"
     default_max_tokens = 256
@@ -159,6 +161,9 @@ class ChatCompletionRequest(GenerationRequest):
     max_tokens: TokenLimit = Field(None, description="Older name of max_completion_tokens.")
     max_completion_tokens: TokenLimit = Field(
         None, description="Most tokens to generate; 256, or what the context leaves, if absent or -1."
+    )
+    reasoning_effort: Text | Number | None = Field(
+        None, description="Given to the chat template, which may read it; nothing else does."
     )
     logprobs: Flag = Field(False, description="Add each token's log confidence when it was committed.")
     top_logprobs: Annotated[int, Strict(), Field(ge=0, le=20)] = Field(
@@ -182,6 +187,11 @@ class ChatCompletionRequest(GenerationRequest):
     @property
     def completion_limit(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def template_arguments(self) -> Mapping[str, Any]:
+        effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
+        return effort | self.chat_template_kwargs
 
     @property
     def alternatives(self) -> int:
@@ -219,7 +229,7 @@ class CompletionRequest(GenerationRequest):
         return self.logprobs or 0
 
 
-class TokenizeRequest(RequestModel):
+class TokenizeRequest(TemplatedRequest):
     neutral = IN_TOKENIZE
 
     model: Text | None = Field(None, description="Served model name; the served one if absent.")
@@ -228,7 +238,6 @@ class TokenizeRequest(RequestModel):
         None, description="Conversation to render and tokenise."
     )
     add_special_tokens: Flag = Field(True, description="Add the tokenizer's own special tokens to a prompt.")
-    add_generation_prompt: Flag = Field(True, description="End a conversation where the answer begins.")
 
     @model_validator(mode="after")
     def _one_input(self) -> Self:
