@@ -77,7 +77,7 @@ def compare(engine: Engine, jobs: Sequence[Job], quota: int, batch: int) -> list
     decode_without_cache(model, warm_up[0], BLOCK)
     decode_static_batch(model, warm_up, BLOCK)
     complete(engine, requests_of(warm_up, BLOCK, name="warm-up-"))
-    requests = requests_of(jobs, quota, stop_token_ids=[model.config.eos_token_id])
+    requests = requests_of(jobs, quota, stop_token_ids=model.config.eos_token_ids)
     tokens = 0
 
     def run_engine() -> None:

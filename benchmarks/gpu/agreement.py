@@ -96,7 +96,7 @@ def ask(questions: Sequence[Question], modes: Sequence[str], device: str, dtype:
     engine = start(settings).engine
     by_name = {mode.name: mode for mode in MODES}
     prompts = [tokenizer.encode_chat([{"role": "user", "content": question.text}]) for question in questions]
-    answers, stops = {}, [engine.runner.model.config.eos_token_id]
+    answers, stops = {}, list(engine.runner.model.config.eos_token_ids)
     for name in modes:
         diffusion = Diffusion.of(by_name[name].diffusion(settings.block_length))
         requests = [

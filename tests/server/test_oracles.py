@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from functools import cache
 from pathlib import Path
@@ -9,11 +10,18 @@ from tempfile import mkdtemp
 
 import msgspec
 import pytest
-from checkpoints import EOS, MASK, Size, make_checkpoint
+from checkpoints import EOS, MASK, Size, make_checkpoint, make_config, write_config
 from dllm_server.engine.engine import Engine
 from dllm_server.engine.requests.messages import Finished, FinishReason, Generate
 from dllm_server.settings import Strategy
-from engines import make_engine, make_request, run_all, run_alone, used_pages
+from engines import (
+    make_engine,
+    make_request,
+    run_all,
+    run_alone,
+    start_engine_in_process,
+    used_pages,
+)
 from oracle import Decoded, OracleModel, Plan, decode
 
 SIZES = {
@@ -150,6 +158,30 @@ def test_a_stop_token_ends_a_request_early_and_saves_forward_passes() -> None:
     assert outcomes["ignores"].stats.forward_passes == 24
     assert outcomes["ignores"].tokens == answer
     assert used_pages(engine) == 0
+
+
+@pytest.mark.parametrize("family", ["llada", "dream"])
+def test_every_eos_that_a_checkpoint_names_ends_a_request(tmp_path: Path, family: str) -> None:
+    directory = make_checkpoint(tmp_path, Size(family=family, n_kv_heads=2, seed=3))
+    model, free = OracleModel(directory), Plan(8, "quota", 1)
+    answer = decode(model, [3, 5, 7], 24, free).tokens
+    last, early = answer[20], next(token for token in answer[8:16] if token != answer[20])
+    config = make_config(Size(family=family, n_kv_heads=2)) | {"eos_token_id": [last, EOS]}
+    write_config(directory, config)
+    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": [EOS, early]}))
+    started = start_engine_in_process(directory)
+    plan = Plan(8, "quota", 1, stops=(last, EOS, early))
+    expected = decode(model, [3, 5, 7], 24, plan)
+
+    asked = as_request("r", [3, 5, 7], 24, free)
+    outcome = run_alone(
+        started.engine, msgspec.structs.replace(asked, stop_token_ids=started.model.eos_token_ids)
+    )
+
+    assert set(started.model.eos_token_ids) == {last, EOS, early}
+    assert outcome.tokens == expected.tokens
+    assert 0 < len(expected.tokens) < 20
+    assert outcome.stats.forward_passes == expected.forwards
 
 
 @pytest.mark.parametrize("min_tokens", [0, 3, 8, 24])

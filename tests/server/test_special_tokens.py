@@ -195,6 +195,7 @@ def test_no_eos_is_guessed(tmp_path: Path) -> None:
         ({"config": {"mask_token_id": [60]}}, "config.json: mask_token_id is [60], not a whole number"),
         ({"config": {"mask_token_id": "60"}}, "config.json: mask_token_id is '60', not a whole number"),
         ({"config": {"eos_token_id": [1, "2"]}}, "eos_token_id is [1, '2'], not a whole number or a list of"),
+        ({"config": {"eos_token_id": list(range(33))}}, "33 EOS tokens exceed 32: name fewer"),
         ({"config": {"eos_token_id": True}}, "eos_token_id is True, not a whole number"),
         ({"generation": {"eos_token_id": [3, 64]}}, "generation_config.json: eos_token_id 64 is outside"),
         ({"config": {"eos_token_id": [EOS, MASK]}}, f"token {MASK} is both mask and EOS"),

@@ -82,7 +82,7 @@ async def _serve(settings: ServeSettings, start: StartEngine) -> int:
             tokenizer = load_tokenizer(
                 Path(engine.model.directory),
                 mask_token_id=engine.model.mask_token_id,
-                eos_token_ids=[engine.model.eos_token_id],
+                eos_token_ids=engine.model.eos_token_ids,
             )
             diffusion = settings.diffusion_defaults()
             service = create_service(settings.api(), engine, tokenizer, diffusion)

@@ -39,7 +39,7 @@ def run_generate(
         max_tokens=max_tokens,
         sampling=Sampling(temperature=temperature, seed=seed),
         diffusion=Diffusion.of(settings.diffusion_defaults()),
-        stop_token_ids=[engine.runner.model.config.eos_token_id],
+        stop_token_ids=list(checkpoint.config.eos_token_ids),
         wants_canvas=True,
     )
     console = Console(stderr=True)

@@ -70,7 +70,7 @@ def score(
             max_tokens=item.max_tokens,
             sampling=Sampling(),
             diffusion=diffusion,
-            stop_token_ids=[engine.runner.model.config.eos_token_id],
+            stop_token_ids=list(engine.runner.model.config.eos_token_ids),
         )
         for index, item in enumerate(items)
     ]

@@ -15,7 +15,8 @@ from dllm_server.models.files import ModelError, read_json_if_there
 
 log = structlog.get_logger(__name__)
 
-CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
+CONFIG = "config.json"
+MOST_EOS_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,10 @@ class Declared:
             raise ModelError(
                 f"{CONFIG}: token {mask_token_id} is both mask and EOS: correct mask_token_id or eos_token_id"
             )
-        return tuple(dict.fromkeys(named))
+        ids = tuple(dict.fromkeys(named))
+        if len(ids) > MOST_EOS_TOKENS:
+            raise ModelError(f"{CONFIG}: {len(ids)} EOS tokens exceed {MOST_EOS_TOKENS}: name fewer")
+        return ids
 
     def _ids(self, name: str) -> list[tuple[str, int]]:
         """(file, id) for each id that a config file gives as ``name``: none, one, or a list of them."""

@@ -46,7 +46,7 @@ def make_model(**changes: object) -> ModelInfo:
         "max_request_tokens": 512,
         "vocab_size": 1024,
         "mask_token_id": 1000,
-        "eos_token_id": 1001,
+        "eos_token_ids": [1001],
         "retention_ratio": 1.0,
         "device": "cpu",
         "dtype": "float32",

@@ -68,7 +68,7 @@ def plan_choices(
     # The client chooses ``request_id`` and may choose one that is open: the engine's ids are drawn.
     engine_id = f"{request_id}-{secrets.token_hex(8)}"
     stops = StopStrings(request.stop)
-    eos = frozenset() if request.ignore_eos else frozenset({limits.model.eos_token_id})
+    eos = frozenset() if request.ignore_eos else frozenset(limits.model.eos_token_ids)
     stop_token_ids = _stop_token_ids(request, eos, limits)
     plans: list[ChoicePlan] = []
     for prompt in prompts:

@@ -274,7 +274,7 @@ def _model_info(
         max_request_tokens=limits.max_model_len,
         vocab_size=config.vocab_size,
         mask_token_id=config.mask_token_id,
-        eos_token_id=config.eos_token_id,
+        eos_token_ids=list(config.eos_token_ids),
         retention_ratio=settings.retention_ratio,
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),

@@ -167,7 +167,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     max_request_tokens: int  # prompt + max_tokens that can ever be admitted
     vocab_size: int
     mask_token_id: int
-    eos_token_id: int
+    eos_token_ids: list[int]  # any of them ends a text or a turn
     retention_ratio: float
     device: str
     dtype: str
