@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dllm_kernels.layout import PaddedRows
+from dllm_kernels.layout import PaddedRows, cleared
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def paged_attention(
         out: ``[rows, heads, head_dim]``, written at the groups' rows.
     """
     for rows, keys in groups:
-        dense = _attend(rows.gather(q), k_pool[keys.slots], v_pool[keys.slots], keys.is_valid)
+        # The trash page, where padding points, holds whatever was written last.
+        k, v = (cleared(pool[keys.slots], keys.is_valid) for pool in (k_pool, v_pool))
+        dense = _attend(rows.gather(q), k, v, keys.is_valid)
         rows.scatter(dense, out)
 
 

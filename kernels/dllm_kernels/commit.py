@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 MASKED = -1  # on a canvas, where no token is committed
+NOT_FINITE = -2  # in a result, where a row's probability is no number
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +34,21 @@ def commit_rows(
     confidence: Tensor, token: Tensor, probability: Tensor, rows: CommitRows, canvas: Tensor, result: Tensor
 ) -> None:
     """Write what is committed to the canvas, last of all. Rows that the canvas no longer masks are passed
-    over; ties of confidence go to the lower position.
+    over; ties of confidence go to the lower position. A request with a row whose probability is not finite
+    commits nothing.
 
     Args:
         confidence, probability: float32 ``[rows]``. token: int64 ``[rows]``.
         canvas: int64, flat, ``MASKED`` where no token is committed.
-        result: int32 ``[2, requests, block]``, written: the token, -1 where none was committed; the bits of
-            the float32 log probability.
+        result: int32 ``[2, requests, block]``, written: the token, ``MASKED`` where none was committed,
+            ``NOT_FINITE`` where a row's probability is not; the bits of the float32 log probability.
     """
     requests, block = result.shape[1:]
     before = canvas[rows.canvas]
-    is_masked = torch.zeros(requests * block, dtype=torch.bool, device=canvas.device)
-    is_masked[rows.cell] = before == MASKED
+    is_open = before == MASKED
+    is_broken = is_open & ~(probability.isfinite() & ~confidence.isnan())
+    is_masked, breaks = torch.zeros(2, requests * block, dtype=torch.bool, device=canvas.device)
+    is_masked[rows.cell], breaks[rows.cell] = is_open, is_broken
     dense = torch.full((requests * block,), -torch.inf, device=canvas.device)
     dense[rows.cell] = confidence
     dense = dense.masked_fill_(~is_masked, -torch.inf).view(requests, block)
@@ -52,11 +56,13 @@ def commit_rows(
     rank = torch.empty_like(order)
     rank.scatter_(1, order, torch.arange(block, device=canvas.device).expand_as(order))
     chosen = (rank < rows.quota[:, None]) | (dense >= rows.threshold[:, None])
+    chosen &= ~breaks.view(requests, block).any(dim=1, keepdim=True)
     is_committed = (chosen.view(-1) & is_masked)[rows.cell]
     logprobs = probability.clamp_min(torch.finfo(torch.float32).tiny).log()
     tokens = torch.where(is_committed, token, before)
     result.fill_(MASKED)
     flat = result.view(2, -1)
-    flat[0][rows.cell] = torch.where(is_committed, token, MASKED).to(torch.int32)
+    shown = torch.where(is_broken, NOT_FINITE, torch.where(is_committed, token, MASKED))
+    flat[0][rows.cell] = shown.to(torch.int32)
     flat[1][rows.cell] = logprobs.view(torch.int32)
     canvas[rows.canvas] = tokens

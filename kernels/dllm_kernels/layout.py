@@ -67,11 +67,12 @@ class PaddedRows(RowSpans):
         return torch.from_numpy(self._host_rows).to(self.offsets.device)
 
     def gather(self, flat: Tensor) -> Tensor:
-        """``[rows, ...]`` -> ``[requests, length, ...]``; padded cells hold some row's values."""
+        """``[rows, ...]`` -> ``[requests, length, ...]``, 0 where padded: a NaN there would be another
+        request's, and 0 times it a NaN."""
         if self.start is not None:
             dense = (len(self.host_starts), self.longest)
             return flat[self.start : self.start + self.total].view(*dense, *flat.shape[1:])
-        return flat[self.rows]
+        return cleared(flat[self.rows], self.is_valid)
 
     def scatter(self, dense: Tensor, flat: Tensor) -> None:
         """Write the valid cells of ``[requests, length, ...]`` to their rows of ``flat``."""
@@ -96,6 +97,13 @@ class PaddedRows(RowSpans):
     @cached_property
     def _host_rows(self) -> IntArray:
         return np.where(self._is_inside, self.host_starts[:, None] + np.arange(self.longest), 0)
+
+
+def cleared(dense: Tensor, is_valid: Tensor | None) -> Tensor:
+    """``dense`` [requests, length, ...] with zeros, in place, where ``is_valid`` [requests, length] is no."""
+    if is_valid is None:
+        return dense
+    return dense.masked_fill_(~is_valid.view(*is_valid.shape, *(1,) * (dense.ndim - 2)), 0)
 
 
 def length_groups(lengths: IntArray, ratio: float = 1.5) -> IntArray:

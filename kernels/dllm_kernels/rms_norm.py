@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """``x / rms(x) * weight`` over the last dimension, computed in float32.
+    """``x / rms(x) * weight`` over the last dimension, computed in float32. NaN where the mean square
+    overflows float32, which would give a row of zeros that looks sound.
 
     Args:
         x: ``[tokens, width]``, any float dtype.
@@ -16,4 +17,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     Returns:
         ``[tokens, width]`` in the dtype of ``x``.
     """
-    return torch.nn.functional.rms_norm(x.float(), (x.shape[-1],), None, eps).to(x.dtype) * weight
+    wide = x.float()
+    scale = torch.rsqrt(torch.linalg.vecdot(wide, wide).unsqueeze(-1) / x.shape[-1] + eps)
+    scale = torch.where(scale > 0, scale, torch.nan)
+    return (wide * scale).to(x.dtype) * weight

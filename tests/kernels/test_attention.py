@@ -52,6 +52,25 @@ def test_varlen_attention_equals_each_request_alone(
         torch.testing.assert_close(out[rows].double().cpu(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the interpreter
+@each_implementation
+def test_a_request_of_nan_leaves_the_others_of_its_group_alone(implementation: Implementation) -> None:
+    sizes, device = np.array([4, 2, 3]), implementation.device
+    starts, generator = np.cumsum(sizes) - sizes, torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(9, 2, DIM, generator=generator) for _ in range(3))
+    expected = [dense_float64(q[rows], k[rows], v[rows]) for rows in (slice(4, 6), slice(6, 9))]
+    for tensor in (q, k, v):
+        tensor[:4] = torch.nan
+    out = torch.zeros_like(q, device=device)
+
+    implementation.run.varlen_attention(
+        q.to(device), k.to(device), v.to(device), [padded_rows(starts, sizes, device)], out
+    )
+
+    assert out[:4].isnan().all()
+    torch.testing.assert_close(out[4:].double().cpu(), torch.cat(expected), rtol=1e-5, atol=1e-5)
+
+
 @each_implementation
 @settings(max_examples=30, deadline=None)
 @given(
@@ -67,7 +86,7 @@ def test_paged_attention_equals_each_request_over_its_own_slots(
     starts, total = np.cumsum(sizes) - sizes, int(sizes.sum())
     q = torch.randn(total, heads[0], DIM, generator=generator)
     k_pool, v_pool = (torch.randn(200, heads[1], DIM, generator=generator) for _ in range(2))
-    k_pool[0] = v_pool[0] = 1e4  # the trash page must not count
+    k_pool[0] = v_pool[0] = torch.nan  # the trash page must not count
     slots = torch.randperm(199, generator=generator)[: counts.sum()] + 1
     owned = torch.split(slots, counts.tolist())
     padded = torch.zeros(len(sizes), int(counts.max()), dtype=torch.int64)

@@ -3,8 +3,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
-from dllm_kernels.commit import MASKED, CommitRows
+from dllm_kernels.commit import MASKED, NOT_FINITE, CommitRows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,3 +65,38 @@ def test_the_surest_masked_rows_are_committed_and_nothing_else_changes(
     assert result[0].flatten().tolist() == shown.tolist()
     logprobs = result[1].flatten()[torch.from_numpy(cells).to(device)].view(torch.float32)
     np.testing.assert_allclose(logprobs.cpu().numpy(), np.log(confidence), rtol=1e-5, atol=1e-6)
+
+
+@each_implementation
+@pytest.mark.parametrize(("of_confidence", "value"), [(False, math.nan), (False, math.inf), (True, math.nan)])
+def test_a_request_with_a_row_that_is_no_number_commits_nothing_and_the_row_is_marked(
+    implementation: Implementation, of_confidence: bool, value: float
+) -> None:
+    """Three requests of four rows; of the last, the broken row is no longer masked."""
+    device = implementation.device
+    share = torch.tensor([0.9, 0.8, 0.7, 0.6] * 3)
+    confidence, probability = share.clone(), share.clone()
+    (confidence if of_confidence else probability)[[5, 9]] = value
+    canvas = torch.full((12,), MASKED)
+    canvas[9] = 7
+    on_device, cells = canvas.to(device), torch.arange(12, device=device)
+    result = torch.full((2, 3, 4), 77, dtype=torch.int32, device=device)
+
+    implementation.run.commit_rows(
+        confidence.to(device),
+        torch.arange(20, 32).to(device),
+        probability.to(device),
+        CommitRows(
+            canvas=cells,
+            cell=cells,
+            first=torch.tensor([0, 4, 8, 12], dtype=torch.int32, device=device),
+            quota=torch.full((3,), 2, device=device),
+            threshold=torch.full((3,), 0.65, device=device),
+        ),
+        on_device,
+        result,
+    )
+
+    assert result[0].tolist() == [[20, 21, 22, -1], [-1, NOT_FINITE, -1, -1], [28, -1, 30, -1]]
+    shown = [20, 21, 22, -1, -1, -1, -1, -1, 28, 7, 30, -1]
+    assert on_device.tolist() == shown

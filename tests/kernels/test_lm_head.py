@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 from dllm_kernels.lm_head import Choice, Sampling, lm_head_choose
 from dllm_kernels.noise import noise_keys
@@ -156,3 +159,36 @@ def test_rows_at_temperature_zero_are_greedy_beside_sampled_ones(implementation:
     mixed = choose(implementation, hidden, weight, sampling, 64)
 
     assert torch.equal(mixed.token[::2], greedy.token[::2])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the interpreter
+@each_lm_head
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_row_that_is_not_finite_says_so_and_leaves_the_others_alone(
+    implementation: Implementation, value: float, temperature: float
+) -> None:
+    hidden, weight = make_inputs(40)
+    sampling = make_sampling(40, temperature=temperature) if temperature else None
+    expected = choose(implementation, hidden, weight, sampling, 16)
+    broken = hidden.clone()
+    broken[5, 3] = broken[17] = value
+
+    choice = choose(implementation, broken, weight, sampling, 16)
+
+    is_broken = torch.isin(torch.arange(40), torch.tensor([5, 17]))
+    assert not choice.probability[is_broken].isfinite().any()
+    assert ((choice.token >= 0) & (choice.token < VOCABULARY)).all()
+    for name in ("token", "probability", "margin", "entropy"):
+        assert torch.equal(getattr(choice, name)[~is_broken], getattr(expected, name)[~is_broken])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@each_lm_head
+def test_logits_that_overflow_float32_are_not_finite_either(implementation: Implementation) -> None:
+    hidden, weight = make_inputs(4)
+    hidden[2] *= 1e38
+
+    choice = choose(implementation, hidden, weight, None, 16)
+
+    assert choice.probability.isfinite().tolist() == [True, True, False, True]

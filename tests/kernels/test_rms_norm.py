@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -35,3 +36,17 @@ def test_a_row_of_zeros_stays_zero(implementation: Implementation) -> None:
     )
 
     assert result.tolist() == [[0.0] * 8]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the interpreter
+@each_implementation
+def test_a_mean_square_that_overflows_is_no_row_of_zeros(implementation: Implementation) -> None:
+    x = torch.ones(3, 8)
+    x[1] = 1e30
+
+    result = implementation.run.rms_norm(
+        x.to(implementation.device), torch.ones(8).to(implementation.device), 1e-5
+    ).cpu()
+
+    assert result[1].isnan().all()
+    assert result[[0, 2]].isfinite().all()

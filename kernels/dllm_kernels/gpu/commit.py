@@ -48,12 +48,16 @@ def _commit(
         beats = ((theirs[None, :] > own[:, None]) | is_tie) & is_rival[None, :]
         rank += tl.sum(beats.to(tl.int32), 1)
     is_sure = own >= tl.load(threshold + request)
-    is_committed = is_masked & ((rank < tl.load(quota + request)) | is_sure)
     chosen = tl.load(token + start + row, mask=inside, other=0)
     share = tl.load(probability + start + row, mask=inside, other=1.0)
+    is_number = (share >= 0) & (share < float("inf")) & (own == own)
+    is_broken = is_masked & ~is_number
+    is_sound = tl.max(is_broken.to(tl.int32), 0) == 0
+    is_committed = is_masked & is_sound & ((rank < tl.load(quota + request)) | is_sure)
     logprob = tl.log(tl.maximum(share, 1.1754943508e-38)).to(tl.float32)
     cell = tl.load(cells + start + row, mask=inside, other=0)
-    tl.store(result + cell, tl.where(is_committed, chosen, -1).to(tl.int32), mask=inside)
+    shown = tl.where(is_broken, -2, tl.where(is_committed, chosen, -1))
+    tl.store(result + cell, shown.to(tl.int32), mask=inside)
     tl.store(result + size + cell, logprob.to(tl.int32, bitcast=True), mask=inside)
     tl.debug_barrier()  # nobody reads the canvas any more
     tl.store(canvas + place, chosen, mask=is_committed)

@@ -31,6 +31,7 @@ def _normalise(
     value = tl.load(x + row * x_row + column, mask=mask, other=0.0)
     wide = value.to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(wide * wide, 0) / width + eps)
+    scale = tl.where(scale > 0, scale, float("nan"))  # the mean square has overflowed
     normed = (wide * scale).to(value.dtype).to(tl.float32)
     gain = tl.load(weight + column, mask=mask, other=0.0).to(tl.float32)
     tl.store(out + row * width + column, (normed * gain).to(value.dtype), mask=mask)

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
+from dllm_kernels.commit import NOT_FINITE
 
 from dllm_server.engine.accounts.device_memory import is_out_of_memory
+from dllm_server.engine.accounts.soundness import Soundness
 from dllm_server.engine.accounts.stats import EngineStats
 from dllm_server.engine.accounts.windows import StepRecord
 from dllm_server.engine.device.model_runner import ModelRunner
 from dllm_server.engine.device.pending_step import StepResult
-from dllm_server.engine.launched import Launched, note_alternatives, scored
+from dllm_server.engine.launched import Launched, is_finite_score, note_alternatives, scored
 from dllm_server.engine.requests.admission import Capacity
 from dllm_server.engine.requests.messages import (
     Failed,
@@ -57,6 +59,7 @@ class Engine:
     clock: Callable[[], float]
     stats: EngineStats = field(default_factory=EngineStats)
     throttle: Throttle = field(default_factory=Throttle)
+    soundness: Soundness = field(default_factory=Soundness)
     runs_ahead: bool = False
     last_step: StepRecord | None = None  # None: the last call of ``step`` launched nothing
     _waiting: deque[Request] = field(default_factory=deque)
@@ -98,6 +101,10 @@ class Engine:
     def longest_sequence_tokens(self) -> int:
         """Of the requests in flight, 0 without one. The token budget must reach it at last."""
         return max((request.sequence_tokens for request in self._by_id.values()), default=0)
+
+    def is_open(self, request_id: str) -> bool:
+        """Whether a request waits or runs."""
+        return request_id in self._by_id
 
     def retune(self, live: LiveSettings) -> None:
         """Apply other live settings from the next step on. Running requests go on, whatever the limits."""
@@ -269,14 +276,25 @@ class Engine:
         if result.alternatives is not None:
             note_alternatives(launched, result.tokens, result.alternatives)
         masks_left, ended_at = table.block_state(slots, starts, lengths)
+        is_broken = (result.tokens[rows] == NOT_FINITE).any(axis=1)
         outgoing: list[FromEngine] = []
-        for index, start, length, masks, ended in zip(
-            live, starts.tolist(), lengths.tolist(), masks_left.tolist(), ended_at.tolist(), strict=True
+        for index, start, length, masks, ended, breaks in zip(
+            live,
+            starts.tolist(),
+            lengths.tolist(),
+            masks_left.tolist(),
+            ended_at.tolist(),
+            is_broken.tolist(),
+            strict=True,
         ):
             request = launched.requests[index]
             request.count_result(is_refresh=index < batch.refresh_requests)
+            if breaks or (request.score is not None and not is_finite_score(index, result.scores)):
+                outgoing.append(self._fail_not_finite(request))
+                continue
             if request.score is not None and result.scores is not None:
                 self._release(request)
+                self.soundness.note_finished()
                 outgoing.append(scored(request, request.score, index, result.scores))
                 continue
             if request.message.wants_canvas:
@@ -297,8 +315,17 @@ class Engine:
         published = block_committed(self.table, request, start, end)
         stop = int(self.table.token_ids[request.slot, end]) if reason is FinishReason.STOP else None
         self._release(request)
+        self.soundness.note_finished()
         finished = Finished(request.request_id, reason, request.stats(), stop)
         return [published, finished] if published.token_ids else [finished]
+
+    def _fail_not_finite(self, request: Request) -> Failed:
+        """End a request whose tokens would be arbitrary. Its K/V are read by nobody else."""
+        stats = request.stats()
+        self._release(request)
+        self.soundness.note_not_finite()
+        message = "the model computed a NaN or an infinity for this request: its tokens would be arbitrary"
+        return Failed(request.request_id, FailureReason.NOT_FINITE, message, stats)
 
     def _release(self, request: Request) -> None:
         """Give back what the request holds; the one way out."""

@@ -48,6 +48,11 @@ def scored(request: Request, score: Score, index: int, rows: NamedTokens) -> Sco
     return Scored(request.request_id, rows.logprobs[mine, 0].tolist(), request.stats(), alternatives)
 
 
+def is_finite_score(index: int, rows: NamedTokens | None) -> bool:
+    """Whether the log probabilities of request number ``index`` of a step are numbers."""
+    return rows is None or not np.isnan(rows.logprobs[rows.place == index, 0]).any()
+
+
 def _possible(tokens: NDArray[np.int32], logprobs: NDArray[np.float32]) -> list[tuple[int, float]]:
     """A banned token is no alternative."""
     kept = np.isfinite(logprobs)

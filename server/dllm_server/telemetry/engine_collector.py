@@ -76,6 +76,14 @@ def _schedule(snapshot: EngineSnapshot) -> Iterator[Metric]:
         snapshot.cancelled_total,
     )
     yield _counter(
+        "dllm_requests_not_finite",
+        "Requests, probes included, for which the model computed a NaN or an infinity.",
+        snapshot.not_finite_total,
+    )
+    yield _gauge(
+        "dllm_model_sound", "0 once requests in a row came out as no numbers, else 1.", snapshot.is_sound
+    )
+    yield _counter(
         "dllm_engine_requests_refused", "Engine requests that can never fit.", snapshot.refused_total
     )
 

@@ -14,6 +14,8 @@ ENGINE_SAMPLES = {
     'dllm_tokens_total{phase="reuse"}': 20,
     'dllm_steps_total{phase="mixed"}': 3,
     "dllm_committed_tokens_total": 5,
+    "dllm_requests_not_finite_total": 5,
+    "dllm_model_sound": 1,
     "dllm_batch_fill_ratio": 0.5,
     "dllm_token_budget": 4096,
     'dllm_kv_pages{state="used"}': 25,

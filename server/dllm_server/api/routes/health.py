@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dllm_server.api.guards.lifecycle import ServingState
-from dllm_server.api.schemas.errors import engine_dead, shutting_down
+from dllm_server.api.schemas.errors import engine_dead, not_finite, shutting_down
 from dllm_server.api.schemas.responses import Health, Version
 from dllm_server.api.service import Service
 
@@ -27,6 +27,8 @@ def health_router(service: Service) -> APIRouter:
         await health()
         if service.lifecycle.state is not ServingState.SERVING:
             raise shutting_down()
+        if service.engine.snapshot is not None and not service.engine.snapshot.is_sound:
+            raise not_finite()
         return Health(status="ready")
 
     @router.get("/metrics", response_class=Response, summary="Prometheus metrics")

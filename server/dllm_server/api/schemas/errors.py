@@ -166,6 +166,14 @@ def engine_dead() -> ApiError:
     return ApiError(503, message, error_type="server_error", code="engine_dead", headers={"Retry-After": "5"})
 
 
+def not_finite() -> ApiError:
+    message = (
+        "The model computes NaN or infinity for request after request: restart the server, and if it does "
+        "again, replace the checkpoint."
+    )
+    return ApiError(503, message, error_type="server_error", code="not_finite", headers={"Retry-After": "5"})
+
+
 def timed_out(limit_seconds: float) -> ApiError:
     message = f"The request was not finished within {limit_seconds:g} seconds (request_timeout_seconds)."
     return ApiError(504, message, error_type="timeout_error", code="timeout")
@@ -183,6 +191,8 @@ def engine_failure(failure: Failed) -> ApiError:
             )
         case FailureReason.SHUTTING_DOWN:
             return shutting_down()
+        case FailureReason.NOT_FINITE:
+            return ApiError(500, failure.message, error_type="server_error", code="not_finite")
         case FailureReason.ENGINE_ERROR:
             return ApiError(500, failure.message, error_type="server_error", code="engine_error")
 

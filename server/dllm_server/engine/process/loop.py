@@ -19,9 +19,11 @@ from dllm_server.engine.process.snapshot import take_snapshot
 from dllm_server.engine.process.startup import DeviceError, StartedEngine, start
 from dllm_server.engine.requests.messages import (
     Cancel,
+    Diffusion,
     FromEngine,
     Generate,
     Ready,
+    Sampling,
     Score,
     Shutdown,
     StartFailed,
@@ -37,6 +39,8 @@ from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE, TerminationR
 log = structlog.get_logger(__name__)
 
 SNAPSHOT_SECONDS = 0.1
+PROBE_SECONDS = 1.0
+PROBE_ID = "probe"  # the API's ids are longer
 IDLE_POLL_MILLISECONDS = 50
 EXIT_START_FAILED = 3
 
@@ -94,12 +98,13 @@ class EngineLoop:
         self, socket: zmq.Socket[bytes], started: StartedEngine, settings: EngineSettings, parent: int
     ) -> None:
         self._socket, self._started, self._engine, self._parent = socket, started, started.engine, parent
+        self._settings = settings
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(list[ToEngine])
         self._limits = growth_limits(settings, started)
         self._tuning = TuningWatch(settings.tuning_file, self._limits) if settings.tuning_file else None
         self._meter = Meter(started.engine, started.ledger, window_seconds=settings.memory_window_seconds)
-        self._snapshot_due = 0.0
+        self._snapshot_due = self._probe_due = 0.0
 
     def run(self) -> None:
         while os.getppid() == self._parent:
@@ -127,9 +132,21 @@ class EngineLoop:
             return []
         self._snapshot_due = now + SNAPSHOT_SECONDS
         self._meter.settle()
+        self._probe(now)
         if self._tuning is not None and (live := self._tuning.poll()) is not None:
             self._engine.retune(live)
         return [take_snapshot(self._started, self._meter.windows.closed, self._limits, self._tuning)]
+
+    def _probe(self, now: float) -> None:
+        """While the model is not sound, nobody may be sent here any more: a small request of our own finds
+        out when it is again. Nobody hears of its end."""
+        engine = self._engine
+        if engine.soundness.is_sound or now < self._probe_due or engine.is_open(PROBE_ID):
+            return
+        self._probe_due = now + PROBE_SECONDS
+        model = self._started.model
+        diffusion = Diffusion.of(self._settings.diffusion_defaults())
+        engine.submit(Generate(PROBE_ID, model.eos_token_ids[:1], 1, Sampling(), diffusion))
 
 
 def growth_limits(settings: EngineSettings, started: StartedEngine) -> GrowthLimits:

@@ -32,6 +32,8 @@ def take_snapshot(
         oom_total=dict(stats.oom),
         cancelled_total=stats.cancelled,
         refused_total=stats.refused,
+        not_finite_total=engine.soundness.not_finite,
+        is_sound=engine.soundness.is_sound,
         tuning_generation=tuning.generation if tuning else 0,
         tuning_errors_total=tuning.errors if tuning else 0,
         is_tuning_refused=tuning is not None and tuning.is_refused,

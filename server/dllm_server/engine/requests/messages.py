@@ -30,6 +30,7 @@ class FailureReason(StrEnum):
 
     TOO_LARGE = "too_large"  # can never fit: 400
     OUT_OF_MEMORY = "out_of_memory"  # contained CUDA OOM at the floor: 503
+    NOT_FINITE = "not_finite"  # the model computed a NaN or an infinity: 500
     ENGINE_ERROR = "engine_error"  # 500
     SHUTTING_DOWN = "shutting_down"  # 503
 
@@ -261,6 +262,8 @@ class EngineSnapshot(msgspec.Struct, frozen=True, tag=True):
     oom_total: dict[str, int]  # refresh | reuse | mixed | profile
     cancelled_total: int
     refused_total: int
+    not_finite_total: int
+    is_sound: bool  # False once requests in a row came out as no numbers
     tuning_generation: int
     tuning_errors_total: int
     is_tuning_refused: bool  # the newest file
