@@ -42,7 +42,7 @@ def install(engine: Engine, refuse: Collection[int] = ()) -> FaultyRunner:
     return runner
 
 
-_ALLOCATES_NOTHING = {"lift_fresh", "slice", "select", "view", "copy_"}
+_ALLOCATES_NOTHING = {"lift_fresh", "slice", "select", "view", "copy_", "detach"}
 
 
 class AllocationFailure(TorchDispatchMode):

@@ -11,9 +11,9 @@ import pytest
 from checkpoints import Size, make_checkpoint, make_weights, write_shards
 from dllm_server.engine.accounts.soundness import MOST_IN_A_ROW, Soundness
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.requests.messages import Failed, FailureReason, Finished, Generate
+from dllm_server.engine.requests.messages import Failed, FailureReason, Finished, Generate, Scored
 from dllm_server.settings import Confidence, Strategy
-from engines import Outcome, make_engine, make_request, run_all, run_alone, used_pages
+from engines import Outcome, make_engine, make_request, make_score, run_all, run_alone, used_pages
 from structlog.testing import capture_logs
 
 POISON = 9  # finite as a weight; its square is not
@@ -106,6 +106,19 @@ def test_every_way_of_decoding_notices(asked: dict[str, Any]) -> None:
     assert outcome.tokens == []
     assert all(set(canvas.token_ids) == {-1} for canvas in outcome.canvases)
     assert used_pages(engine()) == 0
+
+
+def test_a_score_that_is_no_number_fails_and_leaves_other_scores_alone() -> None:
+    good = make_score("good", tokens=[3, 5, 7, 8], scored=[1, 3], masked_from=3)
+    bad = make_score("bad", tokens=[3, POISON, 7, 8, 2], scored=[2, 4], masked_from=4)
+    expected = run_all(engine(), [good])["good"]
+
+    outcomes = run_all(engine(), [good, bad])
+
+    assert is_not_finite(outcomes["bad"])
+    assert isinstance(outcomes["good"].end, Scored)
+    assert isinstance(expected.end, Scored)
+    assert outcomes["good"].end.logprobs == pytest.approx(expected.end.logprobs, abs=1e-5)
 
 
 def test_a_block_that_was_published_stays_when_a_later_one_breaks() -> None:
