@@ -11,6 +11,9 @@ import pytest
 import torch
 
 from tests.cluster.cluster import Cluster, find_cluster
+from tests.skip_summary import NO_CLUSTER, pytest_sessionfinish, pytest_terminal_summary
+
+__all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]
 
 TURN_SECONDS = 1800
 
@@ -43,9 +46,7 @@ def cluster() -> Iterator[Cluster]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = find_cluster()
         if found is None:
-            pytest.skip(
-                "no cluster: set KUBECONFIG, or CLUSTER to a program that starts one, or install kind"
-            )
+            pytest.skip(NO_CLUSTER)
         cluster, give_back = found
         try:
             yield cluster
