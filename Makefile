@@ -44,7 +44,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m tests.gate $(ARGS)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.cpu $(ARGS)

@@ -23,8 +23,22 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test with a cluster may have to wait for it."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cluster-tests",
+        choices=["all", "none", "only"],
+        default="all",
+        help="which tests run: all, none of those that need a cluster, only those",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Those of ``--cluster-tests``; the first test with a cluster may have to wait for it."""
+    wanted = config.getoption("--cluster-tests")
+    if wanted != "all":
+        chosen = [item for item in items if ("cluster" in fixtures_of(item)) == (wanted == "only")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
     extend_first(items, "cluster", TURN_SECONDS)
 
 

@@ -1,0 +1,81 @@
+"""What `make test` makes of its parts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gate import PARTS, outcome
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([0, 0], 0),
+        ([1, 0], 1),
+        ([0, 1], 1),
+        ([4, 1], 4),
+        ([0, 5], 0),
+        ([5, 0], 0),
+        ([5, 5], 5),
+        ([1, 5], 1),
+        ([-9, 0], -9),
+        ([2], 2),
+    ],
+)
+def test_every_parts_exit_code_counts_and_nothing_selected_only_where_all_are_so(
+    codes: list[int], expected: int
+) -> None:
+    assert outcome(codes) == expected
+
+
+def collected(*options: str) -> set[str]:
+    """Ids of the chart's tests, which are of both kinds."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *options, "tests/chart"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=ROOT,
+    )
+    return {line for line in result.stdout.splitlines() if "::" in line}
+
+
+def test_each_test_is_in_one_part() -> None:
+    parts = [
+        collected(*[option for option in options if option.startswith("--cluster")]) for _, options in PARTS
+    ]
+
+    assert all(parts)
+    assert parts[0].isdisjoint(parts[1])
+    assert parts[0] | parts[1] == collected()
+
+
+@pytest.mark.parametrize(("text", "code"), [("assert True", 0), ("assert False", 1)])
+def test_a_run_of_one_file_has_its_exit_code(text: str, code: int, tmp_path: Path) -> None:
+    file = tmp_path / "test_one.py"
+    file.write_text(f"def test_one():\n    {text}\n")
+
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.gate",
+            "-p",
+            "tests.conftest",
+            str(file),
+            "-c",
+            str(ROOT / "pyproject.toml"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=ROOT,
+    )
+
+    assert result.returncode == code, result.stdout
