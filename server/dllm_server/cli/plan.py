@@ -34,7 +34,7 @@ def run_plan(settings: EngineSettings, *, as_json: bool) -> None:
         device = pick_device(settings.device)
         is_cpu, dtype_bytes = device.type == "cpu", pick_dtype(settings.dtype, device).itemsize
         device_bytes = open_device_memory(device, settings.gpu_memory_limit).total_bytes
-    config = open_checkpoint(resolve_model(settings.model, settings.revision)).config
+    config = open_checkpoint(resolve_model(settings.model, settings.revision, has_weights=False)).config
     shape = config.shape(model_name(settings.model, settings.served_model_name), dtype_bytes)
     budget = plan_for(settings, shape, device_bytes, is_cpu=is_cpu)
     limits = engine_limits(settings, shape.longest_trained)

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import ModuleType
 from typing import Any
 
 from dllm_server.evaluation.recall import MAX_ENTRIES, make_recall
@@ -75,8 +74,10 @@ def make_items(family: Family | str, count: int, seed: int = HELD_OUT_SEED) -> l
 
 
 def _gym_items(family: Family, count: int, seed: int) -> list[EvalItem]:
+    import reasoning_gym  # of the extra `evaluate`
+
     config = FAMILIES[family]
-    dataset = _reasoning_gym().create_dataset(family.value, seed=seed, size=count, **config.parameters)
+    dataset = reasoning_gym.create_dataset(family.value, seed=seed, size=count, **config.parameters)
 
     def verifier(entry: dict[str, Any]) -> Callable[[str], bool]:
         return lambda answer: float(dataset.score_answer(answer, entry)) == 1.0
@@ -98,14 +99,3 @@ def _recall_items(count: int, seed: int) -> list[EvalItem]:
             EvalItem(Family.RECALL, recall.question, recall.answer, recall.answer.__eq__, config.max_tokens)
         )
     return items
-
-
-def _reasoning_gym() -> ModuleType:
-    try:
-        import reasoning_gym
-    except ImportError as error:
-        raise RuntimeError(
-            "reasoning-gym is not installed: install the extra, pip install 'dllm-serve[evaluate]'"
-        ) from error
-    module: ModuleType = reasoning_gym
-    return module

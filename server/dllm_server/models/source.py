@@ -10,8 +10,8 @@ from dllm_server.settings import EMBEDDED_MODEL
 
 EMBEDDED_DIRECTORY = Path(__file__).parent / "embedded"
 
+_WEIGHTS = ["*.safetensors"]
 _PATTERNS = [
-    "*.safetensors",
     "*.safetensors.index.json",
     "config.json",
     "tokenizer*.json",
@@ -22,9 +22,9 @@ _PATTERNS += ["special_tokens_map.json", "added_tokens.json", "generation_config
 _PATTERNS += ["chat_template.jinja", "additional_chat_templates/*.jinja"]
 
 
-def resolve_model(model: str, revision: str | None = None) -> Path:
+def resolve_model(model: str, revision: str | None = None, *, has_weights: bool = True) -> Path:
     """A local directory with the model's files, or a folder of the hub's cache; a hub id is downloaded to the
-    hub's cache (data only, never code).
+    hub's cache (data only, never code), on request without its weights.
 
     Raises ``ModelError`` when the directory is missing or the hub refuses.
     """
@@ -39,7 +39,7 @@ def resolve_model(model: str, revision: str | None = None) -> Path:
         raise ModelError(f"{model}: no such directory, and not a hub id (owner/name)")
     from dllm_server.models.hub import download
 
-    return download(model, revision, _PATTERNS)
+    return download(model, revision, [*_PATTERNS, *(_WEIGHTS if has_weights else ())])
 
 
 def _path(model: str) -> Path:

@@ -1,18 +1,27 @@
 """The command line as a newcomer meets it: real processes, one clear line for every mistake."""
 
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import pytest
+from click.testing import CliRunner
+from dllm_server.cli.main import cli
+
+from tests.server.fake_hub import fake_hub
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "llada_mha"
 
 
 def run_dllm(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     return subprocess.run(
         [sys.executable, "-m", "dllm_server.cli", *arguments],
         capture_output=True,
@@ -77,6 +86,109 @@ def test_generate_prints_the_answer_on_stdout_and_the_counts_on_stderr() -> None
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.split()) == 8
     assert "forward passes" in result.stderr
+
+
+def test_a_plan_that_fails_prints_no_half_of_its_json(tmp_path: Path) -> None:
+    missing = run_dllm("plan", "owner/name", "--json", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    too_large = run_dllm("plan", str(FIXTURE), "--gpu-memory", "900MiB", "--json")
+
+    assert (missing.stdout, missing.returncode) == ("", 2)
+    assert "HF_HUB_OFFLINE is set while the cache" in missing.stderr.splitlines()[-1]
+    assert (too_large.stdout, too_large.returncode) == ("", 2)
+
+
+def test_a_plan_for_a_hub_id_fetches_no_weights(tmp_path: Path) -> None:
+    with fake_hub({"owner/name": FIXTURE}) as hub:
+        result = run_dllm(
+            "plan",
+            "owner/name",
+            "--gpu-memory",
+            "24GiB",
+            "--json",
+            HF_ENDPOINT=hub.url,
+            HF_HOME=str(tmp_path),
+        )
+
+    assert json.loads(result.stdout)["model"] == "owner/name"
+    assert list(tmp_path.rglob("config.json"))
+    assert list(tmp_path.rglob("*.safetensors")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["serve", "--max-num-seq", "8"], "--max-num-seqs"),
+        (["plan", "--gpu-memry", "24GiB"], "--gpu-memory"),
+        (["serv"], "serv"),
+    ],
+)
+def test_a_misspelt_flag_is_answered_with_the_one_that_was_meant(arguments: list[str], expected: str) -> None:
+    result = CliRunner().invoke(cli, arguments)
+
+    assert result.exit_code == 2
+    assert expected in result.output.splitlines()[-1]
+
+
+def test_without_a_command_the_commands_are_shown() -> None:
+    result = CliRunner().invoke(cli, [])
+
+    assert result.exit_code == 2
+    assert "Commands:" in result.output
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    result = CliRunner().invoke(cli, ["--version"])
+
+    assert result.output == f"dllm, version {version('dllm-serve')}\n"
+
+
+def test_a_port_in_use_is_named_with_what_helps() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = run_dllm("serve", str(FIXTURE), "--host", "127.0.0.1", "--port", str(port))
+
+    assert result.returncode == 1
+    (line,) = [json.loads(line) for line in result.stderr.splitlines() if "cannot start" in line]
+    assert line["reason"] == (
+        f"cannot listen on 127.0.0.1:{port}: Address already in use: stop what listens there, or choose "
+        "another --port"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["serve", str(FIXTURE), "--port", "0"], ["generate", str(FIXTURE), "--prompt", "hi", "--raw"]],
+    ids=["serve", "generate"],
+)
+def test_ctrl_c_while_starting_ends_without_a_traceback(arguments: list[str]) -> None:
+    """To the whole group, as a terminal sends it, once PyTorch is being loaded (by the engine for serve)."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dllm_server.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    family = psutil.Process(process.pid)
+    wait_until(lambda: any(loads_torch(each) for each in [family, *family.children()]))
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+
+    assert "Traceback" not in errors
+    assert process.returncode in (0, 1)
+
+
+def loads_torch(process: psutil.Process) -> bool:
+    return any("libtorch" in mapped.path for mapped in process.memory_maps())
+
+
+def wait_until(is_true: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_help_names_every_command() -> None:

@@ -8,6 +8,7 @@ import structlog
 import torch
 from dllm_kernels.backend import Backend, Operations, operations
 
+from dllm_server.extras import missing
 from dllm_server.memory import EngineLimits
 from dllm_server.models.transformer import Transformer
 from dllm_server.settings import KernelBackend
@@ -25,12 +26,14 @@ _REFRESH_TOKENS = 2048
 
 def pick_backend(wanted: KernelBackend, device: torch.device, head_dim: int) -> Backend:
     """``auto`` takes Triton on CUDA, for heads that its kernels hold."""
-    if wanted is not KernelBackend.AUTO:
-        return Backend(wanted)
-    if device.type != "cuda":
+    if wanted is KernelBackend.TORCH or (wanted is KernelBackend.AUTO and device.type != "cuda"):
         return Backend.TORCH
-    from dllm_kernels.gpu.jit import MOST_BLOCK_DIM
-
+    try:
+        from dllm_kernels.gpu.jit import MOST_BLOCK_DIM
+    except ImportError as error:
+        raise missing("kernel_backend triton (which auto takes on CUDA)", ["gpu"], error) from error
+    if wanted is KernelBackend.TRITON:
+        return Backend.TRITON
     return Backend.TRITON if head_dim <= MOST_BLOCK_DIM else Backend.TORCH
 
 
