@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.cluster.cluster import Cluster, find_cluster
 from tests.skip_summary import NO_CLUSTER, pytest_sessionfinish, pytest_terminal_summary
@@ -19,8 +20,10 @@ TURN_SECONDS = 1800
 
 
 def pytest_configure() -> None:
-    """Two threads a test process cost tiny models more than they give."""
+    """Two threads cost tiny models more than they give. No example of hypothesis has a deadline."""
     torch.set_num_threads(1)
+    settings.register_profile("dllm", deadline=None)
+    settings.load_profile("dllm")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -85,6 +85,3 @@ class ApiSettings(BaseModel):
     shutdown_grace_seconds: float = Field(
         60.0, ge=0, description="After SIGTERM and the delay, time for running requests to finish."
     )
-    log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="Smallest level that is logged."
-    )

@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from dllm_server.api_settings import ApiSettings as ApiSettings
 from dllm_server.api_settings import UnknownParameters as UnknownParameters
 from dllm_server.byte_size import MemorySize
+from dllm_server.log_settings import LogSettings
 
 EMBEDDED_MODEL = "embedded"
 
@@ -283,7 +284,7 @@ class EngineSettings(LiveSettings):
         return LiveSettings(**{name: getattr(self, name) for name in LiveSettings.model_fields})
 
 
-class ServeSettings(BaseSettings, EngineSettings, ApiSettings):
+class ServeSettings(BaseSettings, EngineSettings, ApiSettings, LogSettings):
     """All of ``dllm serve``: flags over ``DLLM_...`` environment over the YAML file over defaults."""
 
     model_config = SettingsConfigDict(env_prefix="DLLM_", extra="forbid", frozen=True)
@@ -312,6 +313,9 @@ class ServeSettings(BaseSettings, EngineSettings, ApiSettings):
 
     def engine(self) -> EngineSettings:
         return EngineSettings(**{name: getattr(self, name) for name in EngineSettings.model_fields})
+
+    def logs(self) -> LogSettings:
+        return LogSettings(**{name: getattr(self, name) for name in LogSettings.model_fields})
 
     def api(self) -> ApiSettings:
         return ApiSettings(**{name: getattr(self, name) for name in ApiSettings.model_fields})

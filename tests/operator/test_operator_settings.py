@@ -8,7 +8,8 @@ import yaml
 from click.testing import CliRunner, Result
 from dllm_operator.api.crd import crd
 from dllm_operator.process.cli import main
-from dllm_operator.process.settings import LogFormat, OperatorSettings
+from dllm_operator.process.settings import OperatorSettings
+from dllm_server.log_settings import LogFormat
 from pydantic import ValidationError
 
 IMAGE = "example.local/dllm-server:dev"
@@ -29,7 +30,7 @@ def test_the_server_image_is_all_that_must_be_given() -> None:
     settings = OperatorSettings(server_image=IMAGE)
 
     assert (settings.namespaces, settings.lease_name, settings.http_port) == ((), "dllm-operator", 8080)
-    assert (settings.log_level, settings.log_format) == ("info", LogFormat.JSON)
+    assert (settings.log_level, settings.log_format) == ("info", LogFormat.AUTO)
     assert (settings.resync_seconds, settings.image_pull_policy) == (600, "IfNotPresent")
     assert settings.identity
 
@@ -45,7 +46,7 @@ def test_the_server_image_is_all_that_must_be_given() -> None:
         ("IDENTITY", "operator-0", "operator-0"),
         ("HTTP_PORT", "0", 0),
         ("LOG_LEVEL", "debug", "debug"),
-        ("LOG_FORMAT", "text", LogFormat.TEXT),
+        ("LOG_FORMAT", "console", LogFormat.CONSOLE),
         ("RESYNC_SECONDS", "30", 30.0),
         ("AUDIT_SECONDS", "5", 5.0),
         ("IMAGE_PULL_POLICY", "Never", "Never"),

@@ -12,8 +12,9 @@ from dllm_server.engine.engine import Engine
 from dllm_server.engine.process.loop import serve_engine
 from dllm_server.engine.process.startup import StartedEngine, start
 from dllm_server.engine.requests.messages import FromEngine, Generate
+from dllm_server.log_settings import LogSettings
+from dllm_server.logs import configure_logging
 from dllm_server.settings import EngineSettings
-from dllm_server.telemetry.logging import configure_logging
 from faulty_runner import AllocationFailure
 
 
@@ -43,7 +44,7 @@ class RefusingEngine:
 
 
 if __name__ == "__main__":
-    moment, endpoint, text, log_level = sys.argv[1:]
-    configure_logging(log_level)
+    moment, endpoint, text, logs = sys.argv[1:]
+    configure_logging(LogSettings.model_validate_json(logs))
     faulty_start = {"start": start_without_memory, "submit": start_and_fail_later}[moment]
     sys.exit(serve_engine(endpoint, EngineSettings.model_validate_json(text), start=faulty_start))

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import click
+from dllm_server.extras import is_foreign, missing
 from pydantic import ValidationError
 
 from dllm_operator.process.settings import OperatorSettings
@@ -31,15 +32,20 @@ def _options(command: Any) -> Any:
 @_options
 def run(**flags: str | None) -> None:
     """Lead or stand by, and reconcile, until told to stop."""
-    from dllm_operator.process.operator import run_operator
-    from dllm_operator.process.telemetry import configure_logging
+    try:
+        from dllm_server.logs import configure_logging
 
+        from dllm_operator.process.operator import run_operator
+    except ImportError as error:
+        if not is_foreign(error):
+            raise
+        raise click.ClickException(str(missing("dllm-operator run", ["operator"], error))) from error
     try:
         settings = OperatorSettings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         problems = (f"{_spellings(e['loc'])}: {e['msg']}" for e in error.errors(include_url=False))
         raise click.ClickException("; ".join(problems)) from error
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings)
     sys.exit(asyncio.run(run_operator(settings)))
 
 

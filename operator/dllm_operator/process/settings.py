@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import socket
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+from dllm_server.log_settings import LogSettings
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-
-
-class LogFormat(StrEnum):
-    JSON = "json"
-    TEXT = "text"
 
 
 def pod_namespace() -> str:
@@ -23,7 +18,7 @@ def pod_namespace() -> str:
     return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default"
 
 
-class OperatorSettings(BaseSettings):
+class OperatorSettings(BaseSettings, LogSettings):
     """Everything `dllm-operator run` can be told."""
 
     model_config = SettingsConfigDict(env_prefix="DLLM_OPERATOR_", extra="forbid", frozen=True)
@@ -57,10 +52,6 @@ class OperatorSettings(BaseSettings):
         30.0, ge=1, description="Time between two comparisons of the watches with the API server."
     )
     workers: int = Field(8, ge=1, le=64, description="Resources reconciled at once.")
-    log_level: str = Field(
-        "info", pattern="^(debug|info|warning|error)$", description="Smallest level logged."
-    )
-    log_format: LogFormat = Field(LogFormat.JSON, description="json for machines, text for a terminal.")
 
     @field_validator("namespaces", mode="before")
     @classmethod

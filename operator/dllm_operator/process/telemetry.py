@@ -1,11 +1,7 @@
-"""The operator's own metrics, and its logs as JSON lines."""
+"""The operator's own metrics."""
 
 from __future__ import annotations
 
-import logging
-import sys
-
-import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -93,33 +89,3 @@ class OperatorMetrics(QueueObserver, TuningObserver):
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
-
-
-def configure_logging(level: str, log_format: str) -> None:
-    """One line an event on standard error: JSON, or text for a terminal. kopf's records pass the same way."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer()
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("aiohttp.access", "kopf.objects"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )

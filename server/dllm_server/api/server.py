@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from dllm_server.api.schemas.errors import engine_dead, shutting_down
 from dllm_server.api.service import Service
 from dllm_server.engine.process.client import EngineStartError
 from dllm_server.engine.process.worker import ProcessEngineClient, start_engine
+from dllm_server.log_settings import LogSettings
+from dllm_server.logs import configure_logging
 from dllm_server.models.tokenizer import load_tokenizer
 from dllm_server.settings import EngineSettings, ServeSettings
-from dllm_server.telemetry.logging import configure_logging
 from dllm_server.termination import FORCED_EXIT_CODE, Termination, TerminationReason, termination_log
 
 log = structlog.get_logger(__name__)
@@ -37,7 +39,7 @@ log = structlog.get_logger(__name__)
 _LAST_ANSWERS_SECONDS = 2.0  # kept of the grace period for answers that say why a request was given up
 _OTHER_FILES = 128  # sockets of the engine, logs, libraries
 
-StartEngine = Callable[[EngineSettings, str], Awaitable[ProcessEngineClient]]
+StartEngine = Callable[[EngineSettings, LogSettings], Awaitable[ProcessEngineClient]]
 
 
 def run_server(settings: ServeSettings, *, start: StartEngine = start_engine) -> int:
@@ -47,7 +49,7 @@ def run_server(settings: ServeSettings, *, start: StartEngine = start_engine) ->
     engine's own code (128 + signal) when it ends, 130 when a second signal cuts the shutdown short. Why it
     ended without being told to is also left in the termination log.
     """
-    configure_logging(settings.log_level)
+    configure_logging(settings.logs())
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(settings, start))
@@ -68,7 +70,7 @@ async def _serve(settings: ServeSettings, start: StartEngine) -> int:
     listener = bind(settings.host, settings.port)
     try:
         log.info("starting engine", model=settings.model)
-        starting = asyncio.ensure_future(start(settings.engine(), settings.log_level))
+        starting = asyncio.ensure_future(start(settings.engine(), settings.logs()))
         told_to_stop = asyncio.ensure_future(stop.wait())
         await asyncio.wait({starting, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
         told_to_stop.cancel()
@@ -253,7 +255,8 @@ def bind(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        remedy = ": stop what listens there, or choose another --port" if error.errno == EADDRINUSE else ""
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}{remedy}") from error
     return listener
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 import click
-import structlog
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -27,7 +25,6 @@ def run_generate(
     settings: EngineSettings, prompt: str, *, max_tokens: int, temperature: float, seed: int, is_raw: bool
 ) -> None:
     """Print the answer on stdout; the canvas and the counts go to stderr, the canvas only on a terminal."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     checkpoint = open_checkpoint(resolve_model(settings.model, settings.revision))
     tokenizer = tokenizer_of(checkpoint.directory, checkpoint.config)
     chat = [{"role": "user", "content": prompt}]

@@ -12,6 +12,8 @@ import click
 from pydantic import ValidationError
 
 from dllm_server.cli.options import describe, given, settings_options
+from dllm_server.extras import MissingPackageError, is_foreign, missing
+from dllm_server.log_settings import LogSettings
 from dllm_server.memory import BudgetError
 from dllm_server.models.files import ModelError
 from dllm_server.settings import EngineSettings, ServeSettings
@@ -20,19 +22,27 @@ from dllm_server.termination import USAGE_EXIT_CODE, Termination, TerminationRea
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a user can cause ends in ``Error: ...`` and exit code 2, never a traceback."""
+def one_line_errors(*extras: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What a user can cause ends in ``Error: ...`` and exit code 2, never a traceback; so does a package that
+    the command's ``extras`` bring and that is missing."""
 
-    @wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except ValidationError as error:
-            raise click.UsageError(describe(error)) from error
-        except (BudgetError, ModelError, ValueError) as error:
-            raise click.UsageError(str(error)) from error
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return command(*args, **kwargs)
+            except ValidationError as error:
+                raise click.UsageError(describe(error)) from error
+            except (BudgetError, ModelError, MissingPackageError, OSError, ValueError) as error:
+                raise click.UsageError(str(error)) from error
+            except ImportError as error:
+                if not is_foreign(error):
+                    raise
+                raise click.UsageError(str(missing(f"dllm {command.__name__}", extras, error))) from error
 
-    return guarded
+        return guarded
+
+    return decorate
 
 
 model_argument = click.argument("model", required=False)
@@ -50,6 +60,13 @@ def load_settings(model: str | None, config_file: Path | None, flags: dict[str, 
     return ServeSettings.load(flags, config_file)
 
 
+def show_warnings_only() -> None:
+    """On stderr: what a command prints on stdout is its answer."""
+    from dllm_server.logs import configure_logging
+
+    configure_logging(LogSettings(log_level="warning"))
+
+
 @click.group(context_settings=CONTEXT)
 @click.version_option(package_name="dllm-serve", prog_name="dllm")
 def cli() -> None:
@@ -65,7 +82,7 @@ def cli() -> None:
 @model_argument
 @config_option
 @settings_options(ServeSettings, leave_out=["model"])
-@one_line_errors
+@one_line_errors("server")
 def serve(model: str | None, config_file: Path | None, **flags: Any) -> None:
     """Serve MODEL (a directory or hub id; the embedded model by default) over an OpenAI-compatible HTTP
     API."""
@@ -90,7 +107,7 @@ def serve(model: str | None, config_file: Path | None, **flags: Any) -> None:
 @click.option("--seed", default=0, show_default=True, type=int, help="Seed of the samples.")
 @click.option("--raw", is_flag=True, help="Send the prompt as it is, without the chat template.")
 @settings_options(EngineSettings, leave_out=["model"])
-@one_line_errors
+@one_line_errors("server")
 def generate(
     model: str | None,
     config_file: Path | None,
@@ -103,6 +120,7 @@ def generate(
 ) -> None:
     """Answer one prompt; a terminal shows the canvas being denoised."""
     settings = load_settings(model, config_file, flags).engine()
+    show_warnings_only()
     from dllm_server.cli.generate import run_generate
 
     run_generate(settings, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, is_raw=raw)
@@ -114,13 +132,14 @@ def generate(
 @click.option("--gpu-memory", metavar="SIZE", help="Plan for a device of this size, e.g. 24GiB.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @settings_options(EngineSettings, leave_out=["model", "gpu_memory_limit"])
-@one_line_errors
+@one_line_errors("server")
 def plan(
     model: str | None, config_file: Path | None, gpu_memory: str | None, as_json: bool, **flags: Any
 ) -> None:
     """Show how MODEL would divide a device's memory; exits with 2 and the owner that does not fit when it
     cannot."""
     settings = load_settings(model, config_file, flags | {"gpu_memory_limit": gpu_memory}).engine()
+    show_warnings_only()
     from dllm_server.cli.plan import run_plan
 
     run_plan(settings, as_json=as_json)
@@ -142,7 +161,7 @@ def plan(
     help="Also write the table as JSON.",
 )
 @settings_options(EngineSettings, leave_out=["model"])
-@one_line_errors
+@one_line_errors("server", "evaluate")
 def evaluate(
     model: str | None,
     config_file: Path | None,
@@ -154,6 +173,7 @@ def evaluate(
 ) -> None:
     """Score MODEL on held-out tasks under each decoding mode."""
     settings = load_settings(model, config_file, flags).engine()
+    show_warnings_only()
     from dllm_server.evaluation.report import run_evaluation
 
     run_evaluation(settings, items=items, families=families, modes=modes, json_file=json_file)

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from dllm_server.log_settings import LogSettings
 from dllm_server.settings import ApiSettings, EngineSettings, LiveSettings
 
 HEADER = """# Configuration
@@ -26,6 +27,8 @@ def reference() -> str:
         HEADER,
         "## API\n",
         _table(ApiSettings, set()),
+        "## Logs\n",
+        _table(LogSettings, set()),
         "## Engine\n",
         "Settings marked live can change while serving, by the file that `--tuning-file` names: a JSON\n"
         "object of them and a `generation`. Nonsense is refused, counted and logged; the last good settings\n"

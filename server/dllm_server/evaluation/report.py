@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import structlog
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -37,7 +35,6 @@ def run_evaluation(
     ]
     by_name = {mode.name: mode for mode in MODES}
     chosen_modes = [by_name[name] for name in _known(modes, list(by_name), "mode")]
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     scores = evaluate(settings, items, chosen_families, chosen_modes)
     if json_file is not None:
         json_file.write_text(json.dumps([entry.row() for entry in scores], indent=1) + "\n")

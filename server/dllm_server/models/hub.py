@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dllm_server.logs import adopt_logger
 from dllm_server.models.files import ModelError
 
 if TYPE_CHECKING:
@@ -28,7 +30,11 @@ def download(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
         ModelError: what keeps the hub, the network, the token or the disk from giving it.
     """
     from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    adopt_logger("huggingface_hub")
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         token = False if is_token_void() else None  # None: as the hub's own settings say
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns), token=token))

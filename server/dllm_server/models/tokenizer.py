@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
+from dllm_server.logs import adopt_logger
 from dllm_server.models.config import ModelConfig
 from dllm_server.models.files import refuse_pointer
 from dllm_server.models.ordinary_text import Marks, without_specials
@@ -254,6 +255,7 @@ def tokenizer_of(directory: Path, config: ModelConfig) -> Tokenizer:
 def _load(directory: Path, class_name: str, files: Sequence[Path]) -> Any:
     import transformers  # takes a second: not at import time
 
+    adopt_logger("transformers")
     for path in files:
         refuse_pointer(path)
     try:

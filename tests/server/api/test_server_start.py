@@ -24,14 +24,15 @@ def start_and_fail(*flags: str) -> str:
     return reason
 
 
-def test_a_port_in_use_is_named() -> None:
+def test_a_port_in_use_is_named_with_what_helps() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
 
         assert start_and_fail("--port", str(port)) == (
-            f"cannot listen on 127.0.0.1:{port}: Address already in use"
+            f"cannot listen on 127.0.0.1:{port}: Address already in use: stop what listens there, "
+            "or choose another --port"
         )
 
 

@@ -29,11 +29,13 @@ from dllm_server.engine.requests.messages import (
     StartFailed,
     ToEngine,
 )
+from dllm_server.extras import MissingPackageError
+from dllm_server.log_settings import LogSettings
+from dllm_server.logs import configure_logging
 from dllm_server.memory import BudgetError
 from dllm_server.models.files import ModelError
 from dllm_server.models.progress import loading_bar
 from dllm_server.settings import EngineSettings
-from dllm_server.telemetry.logging import configure_logging
 from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE, TerminationReason
 
 log = structlog.get_logger(__name__)
@@ -84,7 +86,7 @@ def start_failure(error: Exception) -> TerminationReason | None:
     match error:
         case BudgetError():
             return TerminationReason.BUDGET_EXCEEDED
-        case ModelError() | DeviceError():
+        case ModelError() | DeviceError() | MissingPackageError():
             return TerminationReason.START_FAILED
         case _ if is_out_of_memory(error):
             return TerminationReason.DEVICE_OUT_OF_MEMORY
@@ -162,8 +164,8 @@ def growth_limits(settings: EngineSettings, started: StartedEngine) -> GrowthLim
 
 
 def main() -> int:
-    endpoint, settings, log_level = sys.argv[1:]
-    configure_logging(log_level)
+    endpoint, settings, logs = sys.argv[1:]
+    configure_logging(LogSettings.model_validate_json(logs))
     return serve_engine(endpoint, EngineSettings.model_validate_json(settings))
 
 

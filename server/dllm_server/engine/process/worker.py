@@ -33,6 +33,7 @@ from dllm_server.engine.requests.messages import (
     StartFailed,
     ToEngine,
 )
+from dllm_server.log_settings import LogSettings
 from dllm_server.settings import EngineSettings
 from dllm_server.termination import Termination
 
@@ -183,19 +184,25 @@ def _forget(sending: asyncio.Future[Any]) -> None:
 
 
 async def start_engine(
-    settings: EngineSettings, log_level: str = "info", *, program: Sequence[str] = ENGINE_PROGRAM
+    settings: EngineSettings, logs: LogSettings | None = None, *, program: Sequence[str] = ENGINE_PROGRAM
 ) -> ProcessEngineClient:
     """Spawn the engine process and wait until it is ready; ``EngineStartError`` carries one clear line.
 
     ``program`` is what Python is told to run.
     """
+    logs = logs or LogSettings()
     directory = tempfile.TemporaryDirectory(prefix="dllm-")
     endpoint = f"ipc://{Path(directory.name) / 'engine.sock'}"
     socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
     socket.set_hwm(0)
     socket.bind(endpoint)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *program, endpoint, settings.model_dump_json(), log_level
+        sys.executable,
+        *program,
+        endpoint,
+        settings.model_dump_json(),
+        logs.model_dump_json(),
+        start_new_session=True,  # a terminal's Ctrl-C is ours to pass on, also while the child imports
     )
     client = ProcessEngineClient(process, socket, directory)
     try:
