@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from typing import Literal
 
+from dllm_server.settings import Device
 from pydantic import ConfigDict, Field
 
 from dllm_operator.api.autoscaling import AutoscalingSpec
@@ -16,11 +17,6 @@ from dllm_operator.api.model import ModelSpec
 from dllm_operator.api.networking import AuthSpec, MonitoringSpec, NetworkingSpec
 from dllm_operator.api.pod_template import PodTemplate
 from dllm_operator.api.tuning import TuningSpec
-
-
-class Device(StrEnum):
-    CUDA = "cuda"
-    CPU = "cpu"
 
 
 def _stopped(spec: str) -> str:
@@ -80,7 +76,7 @@ class DLLMDeploymentSpec(ApiModel):
         description="Pods in total, divided over the pools (the first pools get the remainder); one a pool "
         "if unset. Pools with their own replicas count in. Excludes autoscaling.",
     )
-    device: Device = Field(Device.CUDA, description="What the model runs on.")
+    device: Literal[Device.CUDA, Device.CPU] = Field(Device.CUDA, description="What the model runs on.")
     gpu_pools: tuple[GpuPool, ...] = Field(
         default_factory=tuple,
         max_length=MOST_POOLS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dllm_operator.api.autoscaling import AutoscalingMetric, AutoscalingSpec, MetricName
-from dllm_operator.api.deployment import Device, DLLMDeploymentSpec
+from dllm_operator.api.deployment import DLLMDeploymentSpec
 from dllm_operator.api.engine import EngineSpec
 from dllm_operator.api.gpu_pool import GpuPool
 from dllm_operator.api.kubernetes_types import (
@@ -72,7 +72,6 @@ __all__ = [
     "CountBounds",
     "DLLMDeploymentSpec",
     "DLLMDeploymentStatus",
-    "Device",
     "EmbeddedSource",
     "EndpointPicker",
     "EngineSpec",

@@ -11,8 +11,9 @@ from datetime import datetime
 
 import aiohttp
 import structlog
+from dllm_server.settings import Device
 
-from dllm_operator.api.v1alpha1 import Device, DLLMDeploymentSpec, TuningMode
+from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, TuningMode
 from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
 from dllm_operator.cluster.labels import POOL
 from dllm_operator.cluster.observe import Manifest

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dllm_operator.api.v1alpha1 import Device, DLLMDeploymentSpec, GpuPool, TuningMode
+from dllm_server.settings import Device
+
+from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, GpuPool, TuningMode
 from dllm_operator.cluster.labels import child_name
 from dllm_operator.cluster.observe import Integration, Observed
 from dllm_operator.cluster.pools import GPU, PRODUCT, GpuType, find_type, normalise_product, pool_name

@@ -10,6 +10,8 @@ from dllm_server.log_settings import LogSettings
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from dllm_operator.api.v1alpha1 import ImagePullPolicy
+
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -29,8 +31,8 @@ class OperatorSettings(BaseSettings, LogSettings):
     namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Namespaces to watch, comma-separated; all if empty."
     )
-    image_pull_policy: str = Field(
-        "IfNotPresent", pattern="^(Always|IfNotPresent|Never)$", description="Of the serving pods."
+    image_pull_policy: ImagePullPolicy = Field(
+        ImagePullPolicy.IF_NOT_PRESENT, description="Of the serving pods."
     )
     lease_name: str = Field("dllm-operator", description="Lease that the leader holds.")
     lease_namespace: str = Field(default_factory=pod_namespace, description="Namespace of the Lease.")

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, EmbeddedSource, HubSource, ModelSource, PvcSource
+from dllm_operator.api.v1alpha1 import (
+    DLLMDeploymentSpec,
+    EmbeddedSource,
+    HubSource,
+    ImagePullPolicy,
+    ModelSource,
+    PvcSource,
+)
 from dllm_operator.cluster.labels import (
     ENGINE_TYPE,
     TUNING_RESTART,
@@ -42,7 +49,7 @@ class PodDefaults:
     """The operator's own settings that pods take where the resource says nothing."""
 
     image: str
-    image_pull_policy: str = "IfNotPresent"
+    image_pull_policy: ImagePullPolicy = ImagePullPolicy.IF_NOT_PRESENT
     operator_namespace: str = "dllm-system"
 
 

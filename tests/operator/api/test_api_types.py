@@ -8,13 +8,13 @@ from dllm_operator.api.v1alpha1 import (
     Condition,
     ConditionStatus,
     ConditionType,
-    Device,
     DLLMDeploymentSpec,
     DLLMDeploymentStatus,
     MetricName,
     PoolStatus,
     TuningMode,
 )
+from dllm_server.settings import Device
 from pydantic import ValidationError
 
 
