@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+from collections.abc import MutableMapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from dllm_server.api.guards.body_limit import BREATH_SECONDS, LARGE_BYTES, BodyLimit
 from dllm_server.api.guards.body_shape import (
     MOST_CONTAINERS,
     MOST_STRINGS,
@@ -18,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_http import connect, read_to_end, read_until, request_bytes
 from scripted_server import ScriptedServer, eventually
+from starlette.types import Receive, Scope, Send
 
 BODY = {"prompt": [1, 2], "max_tokens": 2}
 
@@ -140,3 +145,51 @@ def test_a_client_that_leaves_while_it_sends_its_body_is_counted_and_not_parsed(
         cancelled = 'dllm_requests_total{status="cancelled"} 1.0'
         eventually(lambda: cancelled in server.http.get("/metrics").text, "it is counted")
         assert not server.engine.requests
+
+
+async def passed_on(bodies: list[bytes]) -> list[str]:
+    """What happens, in order, when these bodies come at once: bodies parsed, and ticks of a timer."""
+    events: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        message = await receive()
+        events.append(f"parsed {len(message['body'])}")
+        await asyncio.sleep(0.2)  # an answer takes longer than parsing
+
+    async def tick() -> None:
+        while True:
+            await asyncio.sleep(BREATH_SECONDS / 4)
+            events.append("tick")
+
+    async def send(_: MutableMapping[str, Any]) -> None:
+        pass
+
+    def receive(body: bytes) -> Receive:
+        async def once() -> MutableMapping[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return once
+
+    limit = BodyLimit(app, 10**7)
+    ticking = asyncio.create_task(tick())
+    scope = {"type": "http", "headers": []}
+    await asyncio.gather(*(limit(dict(scope), receive(body), send) for body in bodies))
+    ticking.cancel()
+    return events
+
+
+def test_between_two_large_bodies_the_loop_has_time_for_others() -> None:
+    events = asyncio.run(passed_on([b"x" * (LARGE_BYTES + 1)] * 3 + [b"x"] * 3))
+    large = [index for index, event in enumerate(events) if event == f"parsed {LARGE_BYTES + 1}"]
+    small = [index for index, event in enumerate(events) if event == "parsed 1"]
+
+    assert (len(large), len(small)) == (3, 3)
+    assert max(small) < large[1]
+    assert all("tick" in events[first:second] for first, second in pairwise(large))
+
+
+def test_a_large_body_that_nobody_reads_gives_up_its_turn() -> None:
+    with ScriptedServer() as server:
+        for path in ("/nothing", "/v1/models", "/nothing"):
+            assert server.http.post(path, content=b"x" * (LARGE_BYTES + 1)).status_code in (404, 405)
+        assert server.http.post("/v1/completions", json=BODY | {"prompt": "t1 " * 100_000}).status_code == 400
