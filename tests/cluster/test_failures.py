@@ -314,7 +314,7 @@ def test_a_pod_that_the_kubelet_gives_up_is_reported_until_another_serves(
         nodes.cordon(NODE)
         serving.edit({"engine": {"maxNumSeqs": 4}})  # the failed pod is still there, and no reason any more
 
-        progressing = serving.wait_reason("Progressing", "Unschedulable", REPORTED_SECONDS)
+        progressing = serving.wait_reason("Progressing", "RolloutBlocked", REPORTED_SECONDS)
         assert "unschedulable" in progressing["message"]
     finally:
         nodes.cordon(NODE, is_closed=False)

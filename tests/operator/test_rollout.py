@@ -56,6 +56,7 @@ MOVED = pod("new", "2", None, nodeSelector={"zone": "b"})
 LARGER = pod("new", "2", None, asks={"limits": {GPU: "2", "cpu": "4"}})
 SMALLER = pod("new", "2", None, asks={"limits": {GPU: "1"}, "requests": {"cpu": "2500m"}})
 TOGETHER = pod("new", "2", None, affinity={"podAffinity": {}})
+FAILED = OLD | {"status": OLD["status"] | {"phase": "Failed"}}
 LEAVING = pod("going", "1", metadata=GOING)
 
 
@@ -71,6 +72,7 @@ LEAVING = pod("going", "1", metadata=GOING)
         pytest.param([OLD, TOGETHER], True, id="it wants to be near the old ones"),
         pytest.param([OLD, LARGER], False, id="it wants more"),
         pytest.param([OLD, MOVED], False, id="it wants to be elsewhere"),
+        pytest.param([FAILED, NEW], None, id="the only old one has ended for good"),
         pytest.param([OLD, LEAVING, NEW], None, id="a pod on its way out makes room"),
         pytest.param([OLD, LEAVING, NEW, pod("new2", "2", None)], True, id="for one of two"),
     ],
@@ -169,6 +171,7 @@ def test_a_restart_that_nobody_asked_for_waits_for_room(
     [
         pytest.param([NODE], [], 1, 1, id="an empty node"),
         pytest.param([NODE], [OLD], 1, 0, id="a full one"),
+        pytest.param([NODE], [FAILED], 1, 1, id="a pod that has ended holds nothing"),
         pytest.param([NODE], [LEAVING], 1, 0, id="a pod on its way out still holds its GPU"),
         pytest.param([Node("node-a", {"zone": "a"}, {GPU: "8"})], [OLD], 2, 3, id="by twos"),
         pytest.param([Node("node-a", {"zone": "b"}, {GPU: "8"})], [], 1, 0, id="another kind of node"),

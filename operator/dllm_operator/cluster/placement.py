@@ -27,6 +27,11 @@ def node_of(pod: Manifest) -> str | None:
     return name
 
 
+def has_place(pod: Manifest) -> bool:
+    """Whether it holds what it asks for on a node: one that has ended for good gives it back."""
+    return node_of(pod) is not None and pod.get("status", {}).get("phase") not in ("Failed", "Succeeded")
+
+
 def why_unplaced(pod: Manifest) -> str | None:
     """The scheduler's words where it has looked for a node and found none."""
     condition = condition_of(pod.get("status", {}), "PodScheduled")
@@ -75,7 +80,7 @@ def free_places(
     """Pods that ask for ``amount`` of a device and could come beside ``pods``. Of pods that are not among
     those nothing is known, so it may be fewer, never more."""
     held: Counter[str] = Counter()
-    for pod in pods:
+    for pod in filter(has_place, pods):
         held[node_of(pod) or ""] += int(requests_of(pod).get(resource, 0))
     open_nodes = [
         node for node in nodes if selector.items() <= node.labels.items() and bears(tolerations, node)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dllm_operator.api.pod_template import RollingUpdate
 from dllm_operator.cluster.labels import TUNING_RESTART
 from dllm_operator.cluster.observe import Manifest
-from dllm_operator.cluster.placement import could_replace, is_leaving, node_of, why_unplaced
+from dllm_operator.cluster.placement import could_replace, has_place, is_leaving, node_of, why_unplaced
 from dllm_operator.cluster.pools import Node
 
 TEMPLATE = "pod-template-hash"  # label of the Deployment's controller
@@ -49,7 +49,7 @@ class Blocked:
 def awaiting_room(pods: Sequence[Manifest]) -> list[Manifest]:
     """Pods without a node beyond those for which pods on their way out make room; the newest last."""
     unplaced = [pod for pod in pods if not is_leaving(pod) and why_unplaced(pod) is not None]
-    leaving = sum(is_leaving(pod) and node_of(pod) is not None for pod in pods)
+    leaving = sum(is_leaving(pod) and has_place(pod) for pod in pods)
     return sorted(unplaced, key=lambda pod: (pod["metadata"]["creationTimestamp"], _name(pod)))[leaving:]
 
 
@@ -59,7 +59,7 @@ def blocked(pods: Sequence[Manifest], nodes: Mapping[str, Node]) -> Blocked | No
     if not waiting:
         return None
     new = waiting[-1]
-    old = [p for p in pods if not is_leaving(p) and node_of(p) is not None and _template(p) != _template(new)]
+    old = [p for p in pods if not is_leaving(p) and has_place(p) and _template(p) != _template(new)]
     if not old:
         return None
     fits = any(could_replace(new, pod, nodes.get(node_of(pod) or "")) for pod in old)

@@ -24,8 +24,8 @@ def rollout_blocked(pools: Iterable[PoolPlan], observed: Observed) -> str | None
             )
         else:
             remedy = (
-                "and none of them can go for it, since it asks for other nodes or for more than they have: "
-                "make room for it, or change the pod template back"
+                "and none of them can go for it: it asks for other nodes or for more than they have, or "
+                "their nodes take no new pods; make room for it, or change the pod template back"
             )
         return f"{what}; {remedy}"
     return None
