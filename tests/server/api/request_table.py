@@ -98,6 +98,10 @@ def fills_its_length(answer: Answer) -> bool:
     return answer.choice["finish_reason"] == "length" and len(tokens(answer)) == 8
 
 
+def fills_the_default(answer: Answer) -> bool:
+    return answer.choice["finish_reason"] == "length" and len(tokens(answer)) == 256
+
+
 def names_tokens_by_id(answer: Answer) -> bool:
     logprobs = answer.choice["logprobs"]
     names = logprobs["tokens"] if "tokens" in logprobs else [token["token"] for token in logprobs["content"]]
@@ -297,6 +301,9 @@ NEUTRAL = [
 ]  # fmt: skip
 
 SUPPORTED = [
+    chat(fills_the_default, max_tokens=None, ignore_eos=True, diffusion=FAST, **IDS),
+    chat(temperature=0, seed=1234, stop=["\n\n", "</s>", "Question:", "Q:", "<|end|>"]),
+    completion(prompt=[[60, 77], [70]], temperature=0, seed=1234, stop=["\n\n", "</s>", "Q:", "A:", "B:"]),
     chat(lambda answer: len(tokens(answer)) == 256, max_tokens=-1, ignore_eos=True, diffusion=FAST, **IDS),
     completion(lambda answer: len(tokens(answer)) == 16, max_tokens=-1, ignore_eos=True, **IDS),
     chat(lambda answer: len(tokens(answer)) == 3, max_tokens=-1, max_completion_tokens=3, **IDS),

@@ -22,7 +22,6 @@ from dllm_server.engine.requests.messages import (
     Failed,
     Finished,
     FinishReason,
-    Generate,
     RequestStats,
 )
 
@@ -74,8 +73,8 @@ class DecodeTokens(Protocol):
     def __call__(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
 
 
-async def run_generation(
-    engine: EngineClient, decode_tokens: DecodeTokens, plan: ChoicePlan, generate: Generate
+async def run_choice(
+    engine: EngineClient, decode_tokens: DecodeTokens, plan: ChoicePlan
 ) -> AsyncGenerator[ChoiceEvent]:
     """Send the engine request and yield its events up to ``ChoiceEnd``; ``ApiError`` if it fails.
 
@@ -83,8 +82,8 @@ async def run_generation(
     request. However this ends, the engine request is closed.
     """
     decode = partial(decode_tokens, skip_special_tokens=plan.skips_special_tokens)
-    text = ChoiceText(decode, plan.stops, shows_stop=plan.shows_stop, first_scanned=generate.min_tokens)
-    events = cast("AsyncGenerator[RequestEvent]", engine.generate(generate))
+    text = ChoiceText(decode, plan.stops, shows_stop=plan.shows_stop, first_scanned=plan.generate.min_tokens)
+    events = cast("AsyncGenerator[RequestEvent]", engine.generate(plan.generate))
     try:
         async with aclosing(events):
             async for event in events:
