@@ -19,7 +19,7 @@ NUMBERS = {
     "Kubernetes": (*range(38, 48), 49, 50, 51, 52, 53, 54, 55, 56, 58, 59, 60, 62),
 }
 """Of the reports that each section is about; there are gaps."""
-COMPLETE = ("Serving", "Kubernetes")
+COMPLETE = ("Serving", "Checkpoints", "Kubernetes")
 _TEST = re.compile(r"`(?P<path>tests/[\w/]+\.py)(?:::(?P<name>\w+))?`")
 _NUMBER = re.compile(r"\d+\b")
 

@@ -383,3 +383,25 @@ def test_remote_code_beside_the_weights_never_runs(tmp_path: Path) -> None:
     load(tmp_path)
 
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "DiffusionGemmaForBlockDiffusion",
+        "Fast_dLLM_QwenForCausalLM",
+        "ILLaDAForCausalLM",
+        "LLaDA2MoeModelLM",
+        "LLaDAMoEModelLM",
+        "SDARForCausalLM",
+        "SDARMoeForCausalLM",
+    ],
+)
+def test_a_family_that_is_not_served_is_refused_with_those_that_are(
+    tmp_path: Path, architecture: str
+) -> None:
+    make_broken(tmp_path, config={"architectures": [architecture], "model_type": "llada"})
+
+    assert refusal(tmp_path) == (
+        f"config.json: architectures names {architecture}, supported are DreamModel, LLaDAModel, LLaDAModelLM"
+    )
