@@ -53,7 +53,10 @@ def test_an_error_in_any_one_step_loses_no_request_and_changes_no_answer(family:
 def test_an_error_in_any_tensor_operation_of_a_step_changes_no_answer(family: str) -> None:
     engine, requests = (
         fresh(family),
-        [make_request(str(n), prompt=[n] * 5, max_tokens=5, value=3, temperature=n) for n in range(2)],
+        [
+            make_request(str(n), prompt=[n] * 5, max_tokens=5, value=3, temperature=n, top_logprobs=n)
+            for n in range(2)
+        ],
     )
     install(engine)
     expected = {n: o.tokens for n, o in run_all(engine, requests).items()}

@@ -41,13 +41,13 @@ class StepResult:
 
 
 class PendingTokens:
-    """``NamedTokens`` on their way, in one copy."""
+    """``NamedTokens`` on their way, in one copy. Whatever can fail does so here, before the step commits."""
 
     def __init__(self, named: Alternatives, place: IntArray) -> None:
         tokens, bits = named.token.to(torch.int32), named.logprob.view(torch.int32)
-        self._host = torch.empty((2, *tokens.shape), dtype=torch.int32, pin_memory=tokens.is_cuda)
-        self._host.copy_(torch.stack((tokens, bits)), non_blocking=True)
-        self._place = place
+        host = torch.empty((2, *tokens.shape), dtype=torch.int32, pin_memory=tokens.is_cuda)
+        host.copy_(torch.stack((tokens, bits)), non_blocking=True)
+        self._host, self._place = host.numpy(), place
 
     @classmethod
     def of(cls, named: Alternatives | None, place: IntArray) -> Self | None:
@@ -55,13 +55,13 @@ class PendingTokens:
 
     def result(self) -> NamedTokens:
         """Once the device is there."""
-        tokens, bits = self._host.numpy()
+        tokens, bits = self._host
         return NamedTokens(self._place, tokens, bits.view(np.float32))
 
 
 class PendingStep:
     """A step that the device runs or has run; ``host`` int32 ``[2, requests, block]`` is what it writes,
-    beside named tokens."""
+    beside named tokens. Made before the step commits: nothing may fail once it has."""
 
     def __init__(
         self,
@@ -71,13 +71,13 @@ class PendingStep:
         scores: PendingTokens | None,
         done: torch.cuda.Event | None,
     ) -> None:
-        self._host, self._alternatives, self._scores, self._done = host, alternatives, scores, done
+        self._host, self._alternatives, self._scores, self._done = host.numpy(), alternatives, scores, done
 
     def result(self) -> StepResult:
         """Waits for the device."""
         if self._done is not None:
             self._done.synchronize()
-        tokens, bits = self._host.numpy()
+        tokens, bits = self._host
         return StepResult(
             tokens,
             bits.view(np.float32),
