@@ -17,7 +17,7 @@ from tests.cluster.cluster import Cluster
 SCRIPT = Path(__file__).with_name("load_script.py")
 STREAM_SCRIPT = Path(__file__).with_name("stream_script.py")
 LAST_ANSWERS_SECONDS = 120.0
-LAST_STREAMS_SECONDS = 300.0
+LAST_STREAMS_SECONDS = 600.0
 
 
 @dataclass(frozen=True)

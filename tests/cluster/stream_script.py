@@ -7,8 +7,8 @@ import json
 import sys
 import threading
 
-TIMEOUT_SECONDS = 300
-TOKENS = 1024
+TIMEOUT_SECONDS = 600
+TOKENS = 512
 
 
 def make_body() -> str:

@@ -167,7 +167,7 @@ def test_a_pod_that_a_scale_down_takes_finishes_its_streams(cluster: Cluster, en
 
     try:
         with long_streams(cluster, namespace, NAME, STREAMS) as streams:
-            cluster.wait_for("every stream has begun", lambda: streams.begun == STREAMS, 120)
+            cluster.wait_for("every stream has begun", lambda: streams.begun == STREAMS, 300)
             cluster.patch("dllm", NAME, namespace, {"spec": {"replicas": 1}})
             cluster.wait_for("a pod is told to go", leaving)
             assert streams.ended == [], "the streams are too short to show anything"

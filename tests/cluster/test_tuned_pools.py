@@ -160,15 +160,16 @@ def test_two_pools_end_with_settings_of_their_own_in_the_same_pods(
         took = (datetime.now(UTC) - decided).total_seconds()
         large = eventually(lambda: check_changed(tuned, "large"), 4 * INTERVAL_SECONDS)
         eventually(lambda: check_applied(cluster, tuned, "large"), 2 * INTERVAL_SECONDS)
+        shown = {pool: eventually(lambda: check_shown(cluster, tuned, pool), 90.0) for pool in START_TOKENS}  # noqa: B023
 
     # More than two cores can answer in time: clients may lose patience, but no engine refuses or loses any.
     assert not [request for request in load.failed() if str(request.error)[0].isdigit()], load.summary()
     assert not load.unanswered(), load.summary()
     assert took <= 2 * INTERVAL_SECONDS
     assert small["lastChange"]["reason"] == "PeakAboveTarget"
-    assert small["settings"]["maxNumBatchedTokens"] < START_TOKENS["small"]
+    assert shown["small"] < START_TOKENS["small"]
     assert large["lastChange"]["reason"] in ("CautiousStep", "ModelStep")
-    assert large["settings"]["maxNumBatchedTokens"] > START_TOKENS["large"]
+    assert shown["large"] > START_TOKENS["large"]
     assert {pool: pod_of(tuned, pool)["metadata"]["uid"] for pool in START_TOKENS} == before
     status = tuned.status()
     assert status["tuned"].split()[0].startswith("small=")
@@ -185,7 +186,14 @@ def check_changed(serving: Serving, pool: str) -> Fields:
 def check_applied(cluster: Cluster, serving: Serving, pool: str) -> None:
     now, engine = tuning(serving, pool), engine_metrics(cluster, pod_of(serving, pool))
     assert engine["dllm_tuning_generation"] == now["generation"], engine
-    assert engine["max_num_batched_tokens"] == now["settings"]["maxNumBatchedTokens"]
+    assert engine["max_num_batched_tokens"] == file(serving, pool)["max_num_batched_tokens"]
+
+
+def check_shown(cluster: Cluster, serving: Serving, pool: str) -> int:
+    """The token budget that the status tells, once it is the one that runs."""
+    shown: int = tuning(serving, pool)["settings"]["maxNumBatchedTokens"]
+    assert engine_metrics(cluster, pod_of(serving, pool))["max_num_batched_tokens"] == shown
+    return shown
 
 
 def test_a_killed_operator_loses_nothing_it_learned(cluster: Cluster, tuned: Serving) -> None:
@@ -200,7 +208,6 @@ def test_a_killed_operator_loses_nothing_it_learned(cluster: Cluster, tuned: Ser
         assert now["outOfMemory"] == learned["outOfMemory"]
         if now["generation"] == learned["generation"]:
             assert file(tuned, pool) == told
-            assert now["settings"] == learned["settings"]
 
 
 def check_looked_again(serving: Serving, pool: str, before: Fields) -> Fields:
@@ -343,7 +350,6 @@ def test_a_real_end_by_the_kubelet_has_its_own_reason_and_cut(cluster: Cluster, 
 
     found = wait_tuning(serving, "cpu", START_SECONDS, hostOutOfMemory=1)
     assert found["lastChange"]["reason"] == "HostOutOfMemory"
-    assert found["settings"]["maxNumBatchedTokens"] == 1024
     assert serving.events("HostOutOfMemory")
     serving.wait_ready(START_SECONDS)
     assert file(serving)["max_num_batched_tokens"] == 1024
