@@ -63,6 +63,8 @@ def make_snapshot(*windows: Window, steps: int = 100, oom: int = 0, **changes: A
         oom_total={"mixed": oom, "profile": 0},
         cancelled_total=0,
         refused_total=0,
+        not_finite_total=0,
+        is_sound=True,
         tuning_generation=0,
         tuning_errors_total=0,
         is_tuning_refused=False,
