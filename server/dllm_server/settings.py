@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dllm_server.api_settings import ApiSettings as ApiSettings
@@ -108,6 +108,15 @@ class UnmaskingSettings(BaseModel):
         return self
 
 
+def _not_zero(start: int) -> int:
+    if start == 0:
+        raise ValueError("nothing stands before token 0 to score it by: use 1 or more, or less than 0")
+    return start
+
+
+LikelihoodStart = Annotated[int, AfterValidator(_not_zero)]
+
+
 class DiffusionSettings(BaseModel):
     """How a canvas is denoised. Each field can be given per request; the server's values are the defaults."""
 
@@ -125,6 +134,18 @@ class DiffusionSettings(BaseModel):
     confidence: Confidence = Field(Confidence.PROBABILITY, description="What ranks masked positions.")
     retention_ratio: float = Field(
         1.0, gt=0, le=1, description="Share of context K/V each head keeps for reuse; 1 keeps all."
+    )
+    likelihood_start: LikelihoodStart = Field(
+        1, description="First token of a prompt that is scored; from its end if negative."
+    )
+    likelihood_block_length: int = Field(
+        1,
+        ge=1,
+        description="Tokens scored together, by a bound; 1 is exact from left to right, one that reaches the "
+        "end takes all from likelihood_start on.",
+    )
+    likelihood_samples: int = Field(
+        128, ge=1, le=4096, description="Forward passes for each block of several tokens that is scored."
     )
 
     @model_validator(mode="after")
@@ -257,6 +278,15 @@ class EngineSettings(LiveSettings):
         "entropy_bound 0.1.",
     )
     confidence: Confidence = Field(Confidence.PROBABILITY, description="Default ranking of masked positions.")
+    likelihood_start: LikelihoodStart = Field(
+        1, description="Default first token of a prompt that is scored; from its end if negative."
+    )
+    likelihood_block_length: int = Field(
+        1, ge=1, description="Default tokens scored together, by a bound; 1 is exact from left to right."
+    )
+    likelihood_samples: int = Field(
+        128, ge=1, le=4096, description="Default forward passes for each block of several tokens scored."
+    )
     tuning_file: Path | None = Field(None, description="Watched JSON file of live settings.")
     memory_window_seconds: float = Field(
         10.0,
@@ -278,6 +308,9 @@ class EngineSettings(LiveSettings):
             unmasking=UnmaskingSettings(strategy=self.unmasking_strategy, **value),
             confidence=self.confidence,
             retention_ratio=self.retention_ratio,
+            likelihood_start=self.likelihood_start,
+            likelihood_block_length=self.likelihood_block_length,
+            likelihood_samples=self.likelihood_samples,
         )
 
     def live_settings(self) -> LiveSettings:

@@ -19,6 +19,8 @@ from dllm_server.engine.requests.messages import (
     Generate,
     ModelInfo,
     RequestStats,
+    Score,
+    Scored,
     StepHistogram,
     StepSums,
     Window,
@@ -151,12 +153,33 @@ def one_block_then(*steps: Callable[[Generate], Step]) -> Script:
     return lambda request: [block(request, [1, 2, 3], forwards=3), *(step(request) for step in steps)]
 
 
+def score_by_place(request: Score) -> Scored:
+    """A token's log probability is its position / -10; that of token 7, the second likeliest, is 5 lower."""
+    logprobs = [position / -10 for position in request.scored]
+    likeliest = [
+        [(request.tokens[position], logprob), (7, logprob - 5)][: request.top_logprobs]
+        for position, logprob in zip(request.scored, logprobs, strict=True)
+    ]
+    top = likeliest if request.top_logprobs else []
+    return Scored(request.request_id, logprobs, RequestStats(1, 1, 0.001), top)
+
+
+def hang_scoring(request: Score) -> None:
+    return None
+
+
+ScoreScript = Callable[[Score], Scored | Finished | Failed | None]  # None: no answer
+
+
 class ScriptedEngine:
     """Follows ``script`` for each request and remembers which ones are open."""
 
     def __init__(self, script: Script = count_up, *, slots: int = 4, **model: object) -> None:
         self.script = script
         self.requests: list[Generate] = []
+        self.score_script: ScoreScript = score_by_place
+        self.scores: list[Score] = []
+        self.most_open = 0
         self.open: set[str] = set()
         self.gate = asyncio.Event()
         self.snapshot: EngineSnapshot | None = make_snapshot(slots=slots)
@@ -185,6 +208,21 @@ class ScriptedEngine:
                     raise EngineDeadError("scripted death")
                 await asyncio.sleep(0)  # as a socket would, let others run between messages
                 yield step
+        finally:
+            self.open.discard(request.request_id)
+
+    async def score(self, request: Score) -> Scored | Finished | Failed:
+        self.scores.append(request)
+        self.open.add(request.request_id)
+        self.most_open = max(self.most_open, len(self.open))
+        try:
+            answer = self.score_script(request)
+            if answer is None:
+                await self.wait_until_dead()
+            if answer is None or not self.is_alive:
+                raise EngineDeadError("scripted death")
+            await asyncio.sleep(0)
+            return answer
         finally:
             self.open.discard(request.request_id)
 

@@ -171,10 +171,6 @@ def test_two_different_lengths_are_refused(server: ScriptedServer) -> None:
     assert post(server, "/v1/chat/completions", **CHAT, max_completion_tokens=5)[0] == 400
 
 
-def test_an_echo_has_no_logprobs(server: ScriptedServer) -> None:
-    assert post(server, "/v1/completions", **COMPLETION, echo=True, logprobs=1)[0] == 400
-
-
 @pytest.mark.parametrize(
     "content",
     [

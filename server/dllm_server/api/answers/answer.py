@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd
 from dllm_server.api.answers.plan import ChoicePlan
+from dllm_server.api.answers.scored_prompt import PromptScored
 from dllm_server.api.answers.token import GeneratedToken
 from dllm_server.api.schemas.responses import DllmStats, FinishName, Usage
 from dllm_server.engine.requests.messages import RequestStats
@@ -20,6 +21,7 @@ class ChoiceResult:
     plan: ChoicePlan
     text: str = ""
     tokens: list[GeneratedToken] = field(default_factory=list)
+    prompt: PromptScored | None = None
     finish_reason: FinishName = "length"
     stop_reason: str | int | None = None
     stats: RequestStats = field(default_factory=RequestStats)
@@ -37,6 +39,8 @@ class ChoiceResult:
         self.text += event.text
         self.stats = event.stats
         match event:
+            case PromptScored():
+                self.prompt = event
             case ChoiceDelta():
                 self.tokens += event.tokens
             case ChoiceEnd():

@@ -22,6 +22,7 @@ from dllm_server.engine.requests.messages import (
     Failed,
     Finished,
     FinishReason,
+    Generate,
     RequestStats,
 )
 
@@ -73,8 +74,8 @@ class DecodeTokens(Protocol):
     def __call__(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
 
 
-async def run_choice(
-    engine: EngineClient, decode_tokens: DecodeTokens, plan: ChoicePlan
+async def run_generation(
+    engine: EngineClient, decode_tokens: DecodeTokens, plan: ChoicePlan, generate: Generate
 ) -> AsyncGenerator[ChoiceEvent]:
     """Send the engine request and yield its events up to ``ChoiceEnd``; ``ApiError`` if it fails.
 
@@ -82,8 +83,8 @@ async def run_choice(
     request. However this ends, the engine request is closed.
     """
     decode = partial(decode_tokens, skip_special_tokens=plan.skips_special_tokens)
-    text = ChoiceText(decode, plan.stops, shows_stop=plan.shows_stop, first_scanned=plan.generate.min_tokens)
-    events = cast("AsyncGenerator[RequestEvent]", engine.generate(plan.generate))
+    text = ChoiceText(decode, plan.stops, shows_stop=plan.shows_stop, first_scanned=generate.min_tokens)
+    events = cast("AsyncGenerator[RequestEvent]", engine.generate(generate))
     try:
         async with aclosing(events):
             async for event in events:

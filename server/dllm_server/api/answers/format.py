@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from dllm_server.api.answers.answer import AnswerHeader, ChoiceResult, stats_of, usage_of
 from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd
+from dllm_server.api.answers.scored_prompt import PromptScored
 from dllm_server.api.schemas.requests import GenerationRequest
 from dllm_server.api.schemas.responses import ChoiceFields, Chunk
 
@@ -49,7 +50,7 @@ class AnswerFormat(ABC, Generic[Asked, Whole, Part]):
         choice = self._part(result, event, is_first=is_first)
         if isinstance(event, ChoiceEnd):
             choice.finish_reason, choice.stop_reason = event.finish_reason, event.stop_reason
-        elif self.asked.return_token_ids:
+        elif self.asked.return_token_ids and not isinstance(event, PromptScored):
             choice.token_ids = event.token_ids
         if self.asked.return_token_ids and is_first:
             choice.prompt_token_ids = result.plan.prompt.token_ids

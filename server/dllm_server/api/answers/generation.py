@@ -9,8 +9,10 @@ from contextlib import aclosing
 
 import structlog
 
-from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd, ChoiceEvent, DecodeTokens, run_choice
+from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd, ChoiceEvent, DecodeTokens
+from dllm_server.api.answers.choice_run import run_choice
 from dllm_server.api.answers.plan import ChoicePlan
+from dllm_server.api.answers.scored_prompt import PromptScored
 from dllm_server.api.schemas.errors import ApiError, internal_error, timed_out
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.telemetry.request_metrics import RequestMetrics
@@ -86,6 +88,8 @@ class Generation:
                     self._queue.put_nowait(event)
                     elapsed = time.monotonic() - self._began
                     match event:
+                        case PromptScored():
+                            pass
                         case ChoiceDelta():
                             if not has_block:
                                 self._metrics.first_block(elapsed, event.stats.queue_seconds)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dllm_server.api.answers.likelihood import LikelihoodPlan
 from dllm_server.api.schemas.errors import context_too_long, invalid_request, validation_error
 from dllm_server.api.schemas.requests import GenerationRequest
 from dllm_server.api.text.stop_strings import StopStrings
@@ -30,11 +31,22 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoringPlan:
+    """How the prompt is scored, and under which id in the engine."""
+
+    request_id: str
+    likelihood: LikelihoodPlan
+    top_logprobs: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChoicePlan:
-    """One choice of the answer and the engine request that makes it."""
+    """One choice of the answer and the engine request that makes it, None where nothing is generated.
+    ``scoring`` is there where the prompt is to be scored first."""
 
     index: int
-    generate: Generate
+    generate: Generate | None
+    scoring: ScoringPlan | None
     prompt: Prompt
     stops: StopStrings
     stop_token_ids: frozenset[int] = frozenset()  # the request's own, which are told as the reason
@@ -64,6 +76,7 @@ def plan_choices(
 ) -> list[ChoicePlan]:
     """``n`` choices for each prompt, in order; ``ApiError`` 400 names what is out of bounds."""
     diffusion = merge_diffusion(request.diffusion, limits)
+    settings = Diffusion.of(diffusion)
     seed = request.seed if request.seed is not None else secrets.randbits(_SEED_BITS)
     # The client chooses ``request_id`` and may choose one that is open: the engine's ids are drawn.
     engine_id = f"{request_id}-{secrets.token_hex(8)}"
@@ -81,6 +94,10 @@ def plan_choices(
             )
         for _ in range(request.n):
             index = len(plans)
+            scoring = None
+            if request.scores_prompt:
+                likelihood = LikelihoodPlan.of(len(prompt.token_ids), diffusion, request.seed)
+                scoring = ScoringPlan(f"{engine_id}-{index}", likelihood, request.alternatives)
             sampling = Sampling(
                 temperature=request.temperature,
                 top_p=request.top_p,
@@ -92,7 +109,7 @@ def plan_choices(
                 prompt=prompt.token_ids,
                 max_tokens=length,
                 sampling=sampling,
-                diffusion=diffusion,
+                diffusion=settings,
                 stop_token_ids=stop_token_ids,
                 min_tokens=request.min_tokens,
                 top_logprobs=request.alternatives,
@@ -101,7 +118,8 @@ def plan_choices(
             plans.append(
                 ChoicePlan(
                     index=index,
-                    generate=generate,
+                    generate=generate if length else None,
+                    scoring=scoring,
                     prompt=prompt,
                     stops=stops,
                     stop_token_ids=frozenset(stop_token_ids) - eos,
@@ -140,7 +158,7 @@ def _stop_token_ids(request: GenerationRequest, eos: frozenset[int], limits: Lim
     return stop_token_ids
 
 
-def merge_diffusion(given: dict[str, Any], limits: Limits) -> Diffusion:
+def merge_diffusion(given: dict[str, Any], limits: Limits) -> DiffusionSettings:
     """The request's ``diffusion`` object over the server's settings, validated whole."""
     defaults = limits.diffusion.model_dump(mode="json")
     merged = defaults | given
@@ -163,7 +181,7 @@ def merge_diffusion(given: dict[str, Any], limits: Limits) -> Diffusion:
             f"{limits.model.retention_ratio:g}: lower it, or raise the server's --retention-ratio",
             param="diffusion.retention_ratio",
         )
-    return Diffusion.of(settings)
+    return settings
 
 
 def refuse_mask(token_ids: Sequence[int], limits: Limits, path: str) -> None:
@@ -187,7 +205,7 @@ def _completion_length(prompt: Prompt, limits: Limits, request: GenerationReques
             param=prompt_param,
         )
     left = limits.max_tokens - count
-    if left < 1:
+    if left < (0 if max_tokens == 0 else 1):
         raise context_too_long(
             f"{prompt_param} has {count} tokens, but prompt and completion together may have "
             f"{limits.max_tokens}: shorten it",

@@ -1,4 +1,4 @@
-"""One generated token and what is known of it."""
+"""One token of an answer and what is known of it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,9 @@ _LEAST_LOGPROB = -9999.0  # written for a token without any probability: JSON ha
 
 
 @dataclass(frozen=True, slots=True)
-class Alternative:
-    """A token that might stand at a position, by its own text."""
-
+class Token:
     id: int
     text: str
-    log_confidence: float
-
-    @property
-    def logprob(self) -> float:
-        return max(self.log_confidence, _LEAST_LOGPROB)
 
     @property
     def utf8(self) -> list[int]:
@@ -26,6 +19,17 @@ class Alternative:
     def name(self, *, as_id: bool) -> str:
         """How logprobs show it: by its text, which two tokens may share, or by its id."""
         return f"token_id:{self.id}" if as_id else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative(Token):
+    """A token that might stand at a position, by its own text."""
+
+    log_confidence: float
+
+    @property
+    def logprob(self) -> float:
+        return max(self.log_confidence, _LEAST_LOGPROB)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,12 @@ TokenLimit = Annotated[
 ]
 
 
+Size = Annotated[int, Strict(), Field(ge=0)]
+TokenLimitOrNone = Annotated[
+    Size | None, BeforeValidator(_unset_if_minus_one, json_schema_input_type=Size | Literal[-1] | None)
+]
+
+
 class _DiffusionSchema:
     """Shows ``DiffusionSettings`` in the OpenAPI page; the object is validated once merged over the server's
     defaults."""
@@ -133,6 +139,11 @@ class GenerationRequest(RequestModel):
         return self.max_tokens
 
     @property
+    def scores_prompt(self) -> bool:
+        """Whether the prompt's own likelihood is told."""
+        return False
+
+    @property
     def alternatives(self) -> int:
         """The likeliest tokens that are told for each position."""
         return 0
@@ -207,11 +218,16 @@ class CompletionRequest(GenerationRequest):
         PromptInput,
         PlainValidator(check_prompt, json_schema_input_type=Text | list[Text] | TokenIds | list[TokenIds]),
     ] = Field(description="Text, token ids, or a list of either; each is answered by n choices.")
-    max_tokens: TokenLimit = Field(
-        None, description="Most tokens to generate; 16, or what the context leaves, if absent or -1."
+    max_tokens: TokenLimitOrNone = Field(
+        None,
+        description="Most tokens to generate; 16, or what the context leaves, if absent or -1. 0 generates "
+        "none, for an echo.",
     )
     add_special_tokens: Flag = Field(True, description="Add the tokenizer's own special tokens to a text.")
-    echo: Flag = Field(False, description="Begin the text with the prompt.")
+    echo: Flag = Field(
+        False,
+        description="Begin the text with the prompt; with logprobs, score it: see docs/api.md, Scoring.",
+    )
     logprobs: Annotated[int, Strict(), Field(ge=0, le=5)] | None = Field(
         None,
         description="Add each token's log confidence when it was committed, and so many of the likeliest "
@@ -219,10 +235,24 @@ class CompletionRequest(GenerationRequest):
     )
 
     @model_validator(mode="after")
-    def _echo_has_no_logprobs(self) -> Self:
-        if self.echo and self.logprobs is not None:
-            raise ValueError("logprobs of an echoed prompt are not available: leave out echo or logprobs")
+    def _nothing_is_generated_but_for_an_echo(self) -> Self:
+        if self.max_tokens == 0 and not self.echo:
+            raise PydanticCustomError(
+                "needs_echo", "0 generates nothing: send echo: true as well", {"param": "max_tokens"}
+            )
         return self
+
+    @model_validator(mode="after")
+    def _a_prompt_is_scored_once(self) -> Self:
+        if self.n > 1 and (self.scores_prompt or self.max_tokens == 0):
+            raise PydanticCustomError(
+                "scored_once", "must be 1 where a prompt is scored or nothing generated", {"param": "n"}
+            )
+        return self
+
+    @property
+    def scores_prompt(self) -> bool:
+        return self.echo and self.logprobs is not None
 
     @property
     def alternatives(self) -> int:

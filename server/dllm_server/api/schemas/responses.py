@@ -128,8 +128,11 @@ class ChatChunk(Chunk):
 
 class CompletionLogprobs(BaseModel):
     tokens: list[str] = Field(description="Text that each token added.")
-    token_logprobs: list[float] = Field(description="Log confidence when it was committed.")
-    top_logprobs: list[dict[str, float]] = Field(
+    token_logprobs: list[float | None] = Field(
+        description="Log confidence when it was committed; of an echoed prompt's token its share of the "
+        "likelihood, null where it is given."
+    )
+    top_logprobs: list[dict[str, float] | None] = Field(
         description="The likeliest tokens there by their text (of two with the same, the likelier), and the "
         "chosen one."
     )

@@ -111,6 +111,13 @@ class RequestStats(msgspec.Struct, frozen=True):
     refresh_passes: int = 0
     queue_seconds: float = 0.0
 
+    def plus(self, other: RequestStats) -> RequestStats:
+        return RequestStats(
+            self.forward_passes + other.forward_passes,
+            self.refresh_passes + other.refresh_passes,
+            self.queue_seconds + other.queue_seconds,
+        )
+
 
 class BlockCommitted(msgspec.Struct, frozen=True, tag=True):
     """The next tokens of a request, in order; a block's tokens come together, cut before a stop token.
