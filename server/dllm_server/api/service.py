@@ -13,7 +13,7 @@ from dllm_server.api.guards.admission import Admission
 from dllm_server.api.guards.lifecycle import Lifecycle
 from dllm_server.api.guards.text_workers import TextWorkers
 from dllm_server.api.schemas.chat_template import TemplatedRequest
-from dllm_server.api.schemas.errors import context_too_long, invalid_request, unknown_model
+from dllm_server.api.schemas.errors import invalid_request, past_context, unknown_model
 from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import TextTooLongError, Tokenizer, TokenizerError
@@ -76,7 +76,8 @@ class Service:
         try:
             return await self.text_workers.run(size, work)
         except TextTooLongError as error:
-            raise context_too_long(f"{param}: {error}", param=param) from error
+            problem = f"the prompt is too long: {param}: {error}"
+            raise past_context(self.limits.max_tokens, problem, param=param) from error
         except TokenizerError as error:
             raise invalid_request(str(error), param=param) from error
 

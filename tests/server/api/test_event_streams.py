@@ -86,3 +86,17 @@ def test_a_bug_while_streaming_is_an_event_and_not_a_torn_connection() -> None:
         assert "internal_error" in response.text
         assert "broken on purpose" not in response.text
         eventually(lambda: not server.engine.open, "the engine request is released")
+
+
+def test_a_client_that_hangs_up_at_done_has_had_its_answer() -> None:
+    """Clients stop reading there (guidellm, openai's), often before the response has ended."""
+    with ScriptedServer() as server:
+        for _ in range(20):
+            with connect(server.url) as connection:
+                connection.sendall(request_bytes(body=STREAM))
+                read_until(connection, b"data: [DONE]\n\n")
+        eventually(lambda: server.service.admission.open_choices == 0, "all places are free")
+
+        lines = server.http.get("/metrics").text.splitlines()
+        assert 'dllm_requests_total{status="success"} 20.0' in lines
+        assert "dllm_requests_cancelled_total 0.0" in lines

@@ -80,6 +80,18 @@ def test_what_exceeds_the_context_is_refused() -> None:
     assert refusal([1] * 12, max_tokens=50, model={"max_request_tokens": 61}) == (400, "max_tokens", too_long)
 
 
+def test_clients_know_a_full_context_by_the_words_of_its_refusal() -> None:
+    """litellm and LangChain look for these, not for the code, to shorten a conversation and try again."""
+    with pytest.raises(ApiError) as prompt_too_long:
+        plan([1] * 512)
+    with pytest.raises(ApiError) as too_much_asked:
+        plan([1] * 12, max_tokens=501)
+
+    for refused in (prompt_too_long, too_much_asked):
+        assert "This model's maximum context length is 512 tokens" in refused.value.body.error.message
+    assert "prompt is too long" in prompt_too_long.value.body.error.message
+
+
 def test_an_empty_prompt_and_an_unknown_token_are_refused() -> None:
     assert refusal([1], model={"vocab_size": 1})[:2] == (400, "prompt")
 

@@ -146,6 +146,8 @@ def test_text_that_cannot_fit_never_reaches_the_tokenizer(entry: Callable[[str],
         assert response.status_code == 400
         error = response.json()["error"]
         assert error["code"] == "context_length_exceeded"
+        assert "maximum context length" in error["message"]
+        assert "prompt is too long" in error["message"]
         assert error["param"] in ("messages", "prompt")
         assert "characters are more than 512 tokens of this model" in error["message"]
 

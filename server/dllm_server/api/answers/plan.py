@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dllm_server.api.answers.likelihood import LikelihoodPlan
-from dllm_server.api.schemas.errors import context_too_long, invalid_request, validation_error
+from dllm_server.api.schemas.errors import invalid_request, past_context, validation_error
 from dllm_server.api.schemas.requests import GenerationRequest
 from dllm_server.api.text.stop_strings import StopStrings
 from dllm_server.engine.requests.messages import MOST_STOP_TOKENS, Diffusion, Generate, ModelInfo, Sampling
@@ -205,18 +205,15 @@ def _completion_length(prompt: Prompt, limits: Limits, request: GenerationReques
             param=prompt_param,
         )
     left = limits.max_tokens - count
-    if left < (0 if max_tokens == 0 else 1):
-        raise context_too_long(
-            f"{prompt_param} has {count} tokens, but prompt and completion together may have "
-            f"{limits.max_tokens}: shorten it",
-            param=prompt_param,
-        )
+    needed = 0 if max_tokens == 0 else 1
+    if left < needed:
+        remedy = f"shorten it to {limits.max_tokens - needed}"
+        problem = f"the prompt is too long: {prompt_param} has {count} tokens: {remedy}"
+        raise past_context(limits.max_tokens, problem, param=prompt_param)
     if max_tokens is None:
         return min(request.default_max_tokens, left)
     if max_tokens > left:
-        raise context_too_long(
-            f"{prompt_param} has {count} tokens and max_tokens is {max_tokens}, but together they may have "
-            f"{limits.max_tokens}: lower max_tokens to {left} or shorten the prompt",
-            param="max_tokens",
-        )
+        remedy = f"lower max_tokens to {left} or shorten the prompt"
+        problem = f"{prompt_param} has {count} and max_tokens is {max_tokens}: {remedy}"
+        raise past_context(limits.max_tokens, problem, param="max_tokens")
     return max_tokens

@@ -106,6 +106,13 @@ def unsupported_parameter(path: str, value: Any, remedy: str) -> ApiError:
     return invalid_request(message, param=path, code="unsupported_parameter")
 
 
+def past_context(limit_tokens: int, problem: str, *, param: str) -> ApiError:
+    """``context_too_long`` in the words by which clients know it: litellm and LangChain read the message,
+    not the code, before they shorten a conversation and try again."""
+    message = f"This model's maximum context length is {limit_tokens} tokens: {problem}"
+    return context_too_long(message, param=param)
+
+
 def wrong_key() -> ApiError:
     return ApiError(
         401,
