@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COMPAT_VENV := .venv-compat
 ARGS ?=
 REGISTRY ?= localhost
 TAG ?= dev
@@ -9,11 +10,12 @@ BUILD ?= docker build
 DEVICE ?= cpu
 TORCH_INDEX_URL ?=
 
-.PHONY: help serve test lint format bench evaluate images install install-test clean
+.PHONY: help serve test lint format bench evaluate images install install-test install-compat clean
 
 help:
 	@grep -E '^# make' $(MAKEFILE_LIST) | sed 's/^# //'
 	@echo 'make lint: formatting, lint, types and import rules.   make bench: the CPU benchmark.   make evaluate: score the model.'
+	@echo 'make install-compat: third-party clients, for the tests that run them.'
 	@echo 'make images: REGISTRY/dllm-operator:TAG and REGISTRY/dllm-server:TAG. DEVICE=cuda for GPUs; BUILD is the builder.'
 
 $(VENV)/.server: pyproject.toml constraints.txt
@@ -26,9 +28,18 @@ $(VENV)/.test: $(VENV)/.server
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
+# Third-party clients pin other versions of the libraries that the server uses, hence an environment of their own.
+$(COMPAT_VENV)/.installed: pyproject.toml tests/compat/constraints.txt
+	$(PYTHON) -m venv $(COMPAT_VENV)
+	$(COMPAT_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(COMPAT_VENV)/bin/python -m pip install --quiet --constraint tests/compat/constraints.txt --editable '.[compat]'
+	@touch $@
+
 install: $(VENV)/.server
 
 install-test: $(VENV)/.test
+
+install-compat: $(COMPAT_VENV)/.installed
 
 serve: $(VENV)/.server
 	$(BIN)/dllm serve $(ARGS)
@@ -59,4 +70,4 @@ images:
 		--build-arg DEVICE=$(DEVICE) --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) $(COMPAT_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -15,7 +15,8 @@ from typing import Any, Self
 import httpx
 import openai
 import psutil
-from scripted_engine import FIXTURE
+
+from tests.server.api.scripted_engine import FIXTURE
 
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
