@@ -58,10 +58,16 @@ def test_without_a_seed_two_requests_differ() -> None:
     assert plan()[0].generate.sampling.seed != plan()[0].generate.sampling.seed
 
 
-@pytest.mark.parametrize("seed", [-(2**63), -1, 0, 2**63 - 1])
+def test_no_two_seeds_from_zero_on_are_the_same() -> None:
+    seeds = [0, 1, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1]
+
+    assert len({choice_seed(seed, 0) for seed in seeds}) == len(seeds)
+
+
+@pytest.mark.parametrize("seed", [-(2**63), -1, 0, 2**63 - 1, 2**64 - 1])
 @pytest.mark.parametrize("index", [0, 1])
 def test_seeds_fit_63_bits(seed: int, index: int) -> None:
-    assert 0 <= choice_seed(seed, index) < 2**63
+    assert 0 <= choice_seed(seed, index) < 2**64
 
 
 @pytest.mark.parametrize(("prompt_tokens", "length"), [(2, 16), (500, 12), (511, 1)])

@@ -18,7 +18,7 @@ from dllm_server.api.text.stop_strings import StopStrings
 from dllm_server.engine.requests.messages import MOST_STOP_TOKENS, Diffusion, Generate, ModelInfo, Sampling
 from dllm_server.settings import DiffusionSettings
 
-_SEED_BITS = 63
+_SEED_BITS = 64
 _SEED_MASK = (1 << _SEED_BITS) - 1
 
 
@@ -131,8 +131,8 @@ def plan_choices(
 
 
 def choice_seed(seed: int, index: int) -> int:
-    """A seed for each choice, in [0, 2^63): the low bits of the request's own for the first, unrelated ones
-    for the others."""
+    """A seed for each choice, in [0, 2^64): the request's own bits for the first, unrelated ones for the
+    others."""
     if index == 0:
         return seed & _SEED_MASK
     digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
