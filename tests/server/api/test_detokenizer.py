@@ -121,8 +121,14 @@ def test_bytes_between_special_tokens_are_put_together(tokens: list[int]) -> Non
     assert "".join(pushed(decode, tokens)) == decode(tokens)
 
 
+# A replacement character of the text's own cannot be told from a byte that is not (yet) UTF-8.
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters=[REPLACEMENT]), min_size=1, max_size=3
+)
+
+
 @settings(deadline=None)
-@given(runs=st.lists(st.tuples(st.text(min_size=1, max_size=3), st.integers(1, 40)), max_size=8))
+@given(runs=st.lists(st.tuples(TEXT, st.integers(1, 40)), max_size=8))
 def test_long_runs_of_byte_fallback_give_the_text_of_all(runs: list[tuple[str, int]]) -> None:
     words = [f"<0x{byte:02X}>" for byte in range(256)]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, words[0]))

@@ -16,8 +16,9 @@ _LONGEST_WINDOW = 128
 class Detokenizer:
     """Turns a growing list of tokens into a growing text, one token at a time, so that no cut can matter.
 
-    All pushes and the final ``flush`` together give ``decode`` of all tokens, if that is valid text; with a
-    decoder that gives each byte for itself (byte-level BPE), whatever it is. The last replacement characters
+    All pushes and the final ``flush`` together give ``decode`` of all tokens, if that is valid text without
+    replacement characters of its own; with a decoder that gives each byte for itself (byte-level BPE),
+    whatever it is. The last replacement characters
     wait, since the next tokens may complete them. Only a window of recent tokens is decoded again: it moves
     on when a shorter one gives the same end of the text, and at ``_LONGEST_WINDOW`` tokens in any case, so
     that the work a token costs is bounded.
