@@ -35,12 +35,14 @@ def test_the_first_of_several_stop_tokens_ends_the_request_and_is_named() -> Non
     first, later = free.tokens[10], free.tokens[17]
     stops = [later, 1 if 1 not in free.tokens else 2, first]
 
-    outcome = run_alone(engine(), make_request(max_tokens=24, stop_token_ids=stops))
+    outcome = run_alone(engine(), make_request(max_tokens=24, stop_token_ids=stops, top_logprobs=2))
 
     cut = min(free.tokens.index(first), free.tokens.index(later))
     assert outcome.tokens == free.tokens[:cut]
     assert isinstance(outcome.end, Finished)
-    assert (outcome.end.reason, outcome.end.stop_token_id) == (FinishReason.STOP, free.tokens[cut])
+    assert (outcome.end.reason, outcome.end.stop.token_id) == (FinishReason.STOP, free.tokens[cut])
+    assert outcome.end.stop.logprob == pytest.approx(free.logprobs[cut], abs=1e-4)
+    assert outcome.end.stop.top_logprobs[0] == (free.tokens[cut], pytest.approx(free.logprobs[cut], abs=1e-4))
     assert used_pages(engine()) == 0
 
 
@@ -48,7 +50,7 @@ def test_a_request_that_fills_its_canvas_names_no_stop_token() -> None:
     outcome = run_alone(engine(), make_request(max_tokens=8))
 
     assert isinstance(outcome.end, Finished)
-    assert (outcome.end.reason, outcome.end.stop_token_id) == (FinishReason.LENGTH, None)
+    assert (outcome.end.reason, outcome.end.stop) == (FinishReason.LENGTH, None)
 
 
 def test_as_many_stop_tokens_as_allowed_are_all_heeded() -> None:

@@ -27,7 +27,7 @@ from dllm_server.engine.requests.messages import (
     Generate,
     Score,
 )
-from dllm_server.engine.requests.publish import block_committed, canvas_update
+from dllm_server.engine.requests.publish import block_committed, canvas_update, stop_token
 from dllm_server.engine.requests.request import Phase, Request
 from dllm_server.engine.requests.slots import SlotTable
 from dllm_server.engine.schedule.batch import build_batch, step_kind
@@ -313,7 +313,7 @@ class Engine:
 
     def _finish(self, request: Request, start: int, end: int, reason: FinishReason) -> list[FromEngine]:
         published = block_committed(self.table, request, start, end)
-        stop = int(self.table.token_ids[request.slot, end]) if reason is FinishReason.STOP else None
+        stop = stop_token(self.table, request, end) if reason is FinishReason.STOP else None
         self._release(request)
         self.soundness.note_finished()
         finished = Finished(request.request_id, reason, request.stats(), stop)

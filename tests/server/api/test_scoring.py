@@ -10,9 +10,17 @@ from typing import Any
 import httpx
 import pytest
 from dllm_server.api.answers.prompt_scoring import MOST_PASSES_AT_ONCE
-from dllm_server.engine.requests.messages import Failed, FailureReason, Finished, FinishReason, RequestStats
+from dllm_server.engine.requests.messages import (
+    Failed,
+    FailureReason,
+    Finished,
+    FinishReason,
+    Generate,
+    RequestStats,
+    StopToken,
+)
 from real_server import RealServer
-from scripted_engine import ScoreScript, hang_scoring, score_by_place
+from scripted_engine import ScoreScript, Step, hang_scoring, score_by_place
 from scripted_server import ScriptedServer, eventually
 
 LOGLIKELIHOOD = {"echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0}
@@ -70,6 +78,37 @@ def test_a_scored_prompt_can_be_continued(server: ScriptedServer) -> None:
     assert logprobs["text_offset"] == sorted(logprobs["text_offset"])
     assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
     assert body["dllm_stats"]["forward_passes"] == 2 + 5
+
+
+def end_at_once(request: Generate) -> list[Step]:
+    stop = StopToken(0, -0.25, [(0, -0.25)])
+    return [Finished(request.request_id, FinishReason.STOP, RequestStats(1, 1), stop)]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_token_is_the_last_of_a_scored_prompts_logprobs(stream: bool) -> None:
+    """lm-eval sends max_tokens 1 and takes the last for the token generated, also when that is EOS."""
+    with ScriptedServer(end_at_once) as server:
+        asked = {"prompt": [1, 2, 3], "max_tokens": 1, "logprobs": 1, "stream": stream}
+
+        scored = choices_of(server, asked | {"echo": True})
+        plain = choices_of(server, asked)
+
+    told = [choice["logprobs"] for choice in scored if choice["logprobs"] is not None]
+    assert [logprob for part in told for logprob in part["token_logprobs"]] == [None, -0.1, -0.2, -0.25]
+    assert list(told[-1]["top_logprobs"][-1].values()) == [-0.25]
+    assert told[-1]["text_offset"][-1] == sum(len(choice["text"]) for choice in scored)
+    assert not any(choice["logprobs"] and choice["logprobs"]["tokens"] for choice in plain)
+    assert scored[-1]["finish_reason"] == "stop"
+
+
+def choices_of(server: ScriptedServer, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """The one choice of an answer, or its parts in the chunks of a stream."""
+    response = server.http.post("/v1/completions", json=asked)
+    if not asked["stream"]:
+        return list(response.json()["choices"])
+    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: {")]
+    return [choice for line in lines for choice in json.loads(line)["choices"]]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ class ChoiceResult:
     prompt: PromptScored | None = None
     finish_reason: FinishName = "length"
     stop_reason: str | int | None = None
+    stop_token: GeneratedToken | None = None
     stats: RequestStats = field(default_factory=RequestStats)
 
     @property
@@ -45,6 +46,7 @@ class ChoiceResult:
                 self.tokens += event.tokens
             case ChoiceEnd():
                 self.finish_reason, self.stop_reason = event.finish_reason, event.stop_reason
+                self.stop_token = event.stop_token
 
 
 @dataclass(frozen=True, slots=True)

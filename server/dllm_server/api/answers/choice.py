@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -63,6 +63,7 @@ class ChoiceEnd:
     finish_reason: FinishName
     stop_reason: str | int | None  # the stop string, or the request's own stop token, that ended it
     stats: RequestStats
+    stop_token: GeneratedToken | None = None  # EOS, or the request's own stop token, by its own text
 
 
 ChoiceEvent = ChoiceDelta | ChoiceCanvas | ChoiceEnd
@@ -104,8 +105,14 @@ async def run_generation(
                         piece = text.flush()
                         is_stop = piece.stop is not None or event.reason is FinishReason.STOP
                         reason: FinishName = "stop" if is_stop else "length"
-                        own = event.stop_token_id if event.stop_token_id in plan.stop_token_ids else None
-                        yield ChoiceEnd(plan.index, piece.text, reason, piece.stop or own, event.stats)
+                        yield ChoiceEnd(
+                            plan.index,
+                            piece.text,
+                            reason,
+                            piece.stop or _own_stop(event, plan),
+                            event.stats,
+                            _stop_token(event, decode_tokens),
+                        )
                         return
                     case Failed():
                         raise engine_failure(event)
@@ -116,20 +123,41 @@ async def run_generation(
 
 def _tokens(event: BlockCommitted, texts: Sequence[str], decode_tokens: DecodeTokens) -> list[GeneratedToken]:
     """The block's tokens up to the last one that has a text."""
-
-    def likeliest(place: int, chosen: Alternative) -> Iterator[Alternative]:
-        for token_id, log_confidence in event.top_logprobs[place] if event.top_logprobs else ():
-            if token_id == chosen.id:
-                yield chosen  # to the last digit and letter, so that readers find it again
-            else:
-                text = decode_tokens([token_id], skip_special_tokens=False)
-                yield Alternative(token_id, text, log_confidence)
-
     tokens = []
     for place, text in enumerate(texts):
         chosen = Alternative(event.token_ids[place], text, event.logprobs[place])
-        tokens.append(GeneratedToken(chosen.id, text, chosen.log_confidence, tuple(likeliest(place, chosen))))
+        likeliest = event.top_logprobs[place] if event.top_logprobs else ()
+        tokens.append(_generated(chosen, likeliest, decode_tokens))
     return tokens
+
+
+def _own_stop(event: Finished, plan: ChoicePlan) -> int | None:
+    """The request's own stop token that ended it; EOS is nobody's own."""
+    return (
+        event.stop.token_id if event.stop is not None and event.stop.token_id in plan.stop_token_ids else None
+    )
+
+
+def _stop_token(event: Finished, decode_tokens: DecodeTokens) -> GeneratedToken | None:
+    if event.stop is None:
+        return None
+    text = decode_tokens([event.stop.token_id], skip_special_tokens=False)
+    chosen = Alternative(event.stop.token_id, text, event.stop.logprob)
+    return _generated(chosen, event.stop.top_logprobs, decode_tokens)
+
+
+def _generated(
+    chosen: Alternative, likeliest: Sequence[tuple[int, float]], decode_tokens: DecodeTokens
+) -> GeneratedToken:
+    """``chosen`` with the tokens that were ``likeliest`` at its place; among them it is the same to the last
+    digit and letter, so that readers find it again."""
+    alternatives = (
+        chosen
+        if token_id == chosen.id
+        else Alternative(token_id, decode_tokens([token_id], skip_special_tokens=False), log_confidence)
+        for token_id, log_confidence in likeliest
+    )
+    return GeneratedToken(chosen.id, chosen.text, chosen.log_confidence, tuple(alternatives))
 
 
 def _canvas(update: CanvasUpdate, index: int, decode: Decode) -> ChoiceCanvas:

@@ -27,10 +27,11 @@ class CompletionFormat(AnswerFormat[CompletionRequest, CompletionChoice, Complet
     def _choice(self, result: ChoiceResult) -> CompletionChoice:
         prompt = [] if result.prompt is None else [*result.prompt.given, *result.prompt.scored]
         begins_at = len(self._echo(result)) - _length(prompt)
+        last = self._last(result.stop_token)
         return CompletionChoice(
             index=result.plan.index,
             text=self._echo(result) + result.text,
-            logprobs=self._logprobs([*prompt, *result.tokens], begins_at),
+            logprobs=self._logprobs([*prompt, *result.tokens, *last], begins_at),
         )
 
     def _part(
@@ -43,11 +44,18 @@ class CompletionFormat(AnswerFormat[CompletionRequest, CompletionChoice, Complet
                 logprobs = self._logprobs(prompt, len(echo) - _length(prompt))
             case ChoiceDelta():
                 logprobs = self._logprobs(event.tokens, len(echo) + _length(result.tokens))
+            case ChoiceEnd() if last := self._last(event.stop_token):
+                logprobs = self._logprobs(last, len(echo) + _length(result.tokens))
         text = echo + event.text if is_first else event.text
         return CompletionChoice(index=event.index, text=text, logprobs=logprobs)
 
     def _echo(self, result: ChoiceResult) -> str:
         return result.plan.prompt.text if self.asked.echo else ""
+
+    def _last(self, stop_token: GeneratedToken | None) -> list[GeneratedToken]:
+        """The stop token, where the prompt is scored: who sends ``max_tokens`` 1 to have a prompt scored, as
+        lm-eval does, takes the last of ``logprobs`` for what was generated, whatever it is."""
+        return [stop_token] if self.asked.echo and stop_token is not None else []
 
     def _logprobs(self, tokens: Sequence[Token], begins_at: int) -> CompletionLogprobs | None:
         """Special tokens that the tokenizer put before the text begin where it does."""

@@ -142,11 +142,19 @@ class CanvasUpdate(msgspec.Struct, frozen=True, tag=True):
     forward_passes: int
 
 
+class StopToken(msgspec.Struct, frozen=True):
+    """The stop token that ended a request, said as ``BlockCommitted`` says tokens."""
+
+    token_id: int
+    logprob: float
+    top_logprobs: list[tuple[int, float]] = []
+
+
 class Finished(msgspec.Struct, frozen=True, tag=True):
     request_id: str
     reason: FinishReason
     stats: RequestStats
-    stop_token_id: int | None = None  # which of the request's ended it
+    stop: StopToken | None = None  # with reason STOP
 
 
 class Scored(msgspec.Struct, frozen=True, tag=True):

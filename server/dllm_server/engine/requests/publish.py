@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dllm_server.engine.requests.messages import BlockCommitted, CanvasUpdate
+from dllm_server.engine.requests.messages import BlockCommitted, CanvasUpdate, StopToken
 from dllm_server.engine.requests.request import Request
 from dllm_server.engine.requests.slots import SlotTable
 
@@ -16,6 +16,12 @@ def block_committed(table: SlotTable, request: Request, start: int, end: int) ->
     positions = range(start, end) if request.message.top_logprobs else ()
     alternatives = [request.alternatives.pop(position) for position in positions]
     return BlockCommitted(request.request_id, tokens, logprobs, request.stats(), alternatives)
+
+
+def stop_token(table: SlotTable, request: Request, position: int) -> StopToken:
+    """The one at ``position``, which ends the request."""
+    token, logprob = table.token_ids[request.slot, position], table.logprobs[request.slot, position]
+    return StopToken(int(token), float(logprob), request.alternatives.pop(position, []))
 
 
 def canvas_update(table: SlotTable, request: Request, start: int, end: int) -> CanvasUpdate:
