@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator
 
 LEAST_BYTES = 1000
-LEAST_MEMORY_BYTES = 10**6
+LEAST_MEMORY_BYTES = 10**4
 
 _BYTE_UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", start=1):

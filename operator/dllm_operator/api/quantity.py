@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints, TypeAda
 _NUMBER = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)"
 QUANTITY_PATTERN = rf"^{_NUMBER}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
 _UNIT = r"([KkMmGgTt]([Ii][Bb]?|[Bb])|[Bb])"
-MEMORY_SIZE_PATTERN = rf"^\s*([0-9]{{7,}}(\.[0-9]+)?|[0-9]+(\.[0-9]+)?\s*{_UNIT})\s*$"
+MEMORY_SIZE_PATTERN = rf"^\s*([0-9]{{5,}}(\.[0-9]+)?|[0-9]+(\.[0-9]+)?\s*{_UNIT})\s*$"
 
 _MEMORY_SIZE: TypeAdapter[int] = TypeAdapter(MemorySize)
 

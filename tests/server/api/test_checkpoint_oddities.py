@@ -209,7 +209,7 @@ def test_a_context_longer_than_trained_is_cut_with_a_warning(tmp_path: Path) -> 
         refused = server.http.post("/v1/completions", json={"prompt": [3] * 2048, "max_tokens": 1})
 
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
-        assert "may have 2048" in refused.json()["error"]["message"]
+        assert "maximum context length is 2048 tokens" in refused.json()["error"]["message"]
         assert any("but this model was trained on 2048: 2048 are served" in line for line in server.log)
 
 
