@@ -331,7 +331,9 @@ def test_kubectl_scales_and_an_autoscaler_finds_the_pods(kubectl: Kubectl, resou
 
 def test_the_columns_show_the_model_and_its_state(kubectl: Kubectl, resources: Resources) -> None:
     body = resources.create({}, "shown", dry_run=False)
-    status = {"conditions": [make_condition("True")], "replicas": 2, "gpus": 4, "url": "http://shown:8000"}
+    settled = make_condition("False") | {"type": "Progressing", "reason": "Settled"}
+    conditions = [make_condition("True"), settled]
+    status = {"conditions": conditions, "replicas": 2, "gpus": 4, "url": "http://shown:8000"}
     try:
         resources.write_status(body, status, dry_run=False)
 
@@ -341,8 +343,8 @@ def test_the_columns_show_the_model_and_its_state(kubectl: Kubectl, resources: R
     finally:
         resources.delete("shown")
 
-    assert titles.split() == ["NAME", "MODEL", "READY", "REPLICAS", "GPUS", "TUNING", "AGE"]
-    assert rows[0].split()[:-1] == ["shown", "embedded", "True", "2", "4", "Off"]
+    assert titles.split() == ["NAME", "MODEL", "READY", "REPLICAS", "GPUS", "TUNING", "ROLLOUT", "AGE"]
+    assert rows[0].split()[:-1] == ["shown", "embedded", "True", "2", "4", "Off", "Settled"]
     assert wide_titles.split()[-4:] == ["REASON", "TUNED", "CONVERGED", "URL"]
     assert wide_rows[0].split()[-2:] == ["Serving", "http://shown:8000"]
     assert f"dllmdeployment.{GROUP}/shown" in of_category
