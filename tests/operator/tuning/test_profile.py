@@ -67,11 +67,11 @@ def test_a_known_key_starts_from_what_was_learned() -> None:
 
 
 def test_a_pool_that_holds_next_to_nothing_starts_with_a_size_that_the_server_takes() -> None:
-    tiny = profile(learned(replace(BEST, kv_pool_bytes=40_000)))
+    tiny = profile(learned(replace(BEST, kv_pool_bytes=4_000)))
 
     start = start_settings(first_tuning(KEY, START, tiny, 0))
 
-    assert EngineSettings.model_validate(start).kv_pool_bytes == 1_000_000
+    assert EngineSettings.model_validate(start).kv_pool_bytes == LEAST_MEMORY_BYTES
 
 
 def test_another_version_of_the_engine_is_trusted_less() -> None:

@@ -6,7 +6,7 @@ import re
 
 from dllm_server.api.schemas.errors import too_many_values
 
-MOST_CONTAINERS = 8_192  # objects and lists: a message is one, a list of text parts several
+MOST_CONTAINERS = 4_096  # objects and lists: a message is one, a list of text parts several
 MOST_STRINGS = 65_536  # names and texts
 MOST_VALUES = 524_288  # separated by commas: token ids, above all
 
