@@ -47,7 +47,9 @@ COARSE = {
     "a text of brackets": json.dumps({"prompt": "{[," * 500_000}).encode(),
     "a text of quotes": json.dumps({"prompt": 'print("x")\n' * 200_000}).encode(),
     "a text of backslashes": json.dumps({"prompt": "\\" * 500_000 + "[" * MOST_CONTAINERS}).encode(),
-    "many messages": json.dumps({"messages": [{"role": "user", "content": "[1]"}] * 8_000}).encode(),
+    "many messages": json.dumps(
+        {"messages": [{"role": "user", "content": "[1]"}] * (MOST_CONTAINERS - 2)}
+    ).encode(),
     "many token ids": json.dumps({"prompt": [1] * MOST_VALUES}).encode(),
 }
 
