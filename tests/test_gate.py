@@ -77,3 +77,4 @@ def test_a_part_that_fails_fails_the_whole(tmp_path: Path) -> None:
     )
 
     assert result.returncode == 1, result.stdout
+    assert "1 failed" in result.stdout.partition("Tests without a cluster\n")[2]
