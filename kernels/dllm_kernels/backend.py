@@ -5,7 +5,18 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
-from dllm_kernels import attention, commit, kv_select, linear, lm_head, rms_norm, rope, swiglu
+from dllm_kernels import (
+    attention,
+    commit,
+    experts,
+    kv_select,
+    linear,
+    lm_head,
+    rms_norm,
+    rope,
+    routing,
+    swiglu,
+)
 
 if TYPE_CHECKING:
     from dllm_kernels.gpu.configurations import ConfigurationTable
@@ -31,6 +42,9 @@ class Operations:
         self.gated_linear = linear.gated_linear
         self.add_linear = linear.add_linear
         self.silu_and_multiply = swiglu.silu_and_multiply
+        self.router_logits = routing.router_logits
+        self.route = routing.route
+        self.add_experts_mlp = experts.add_experts_mlp
         self.rope_to_pages = rope.rope_to_pages
         self.varlen_attention = attention.varlen_attention
         self.paged_attention = attention.paged_attention

@@ -9,12 +9,14 @@ from typing import Concatenate, ParamSpec, TypeVar
 from dllm_kernels.backend import Backend, Operations
 from dllm_kernels.gpu import (
     commit,
+    experts,
     kv_select,
     linear,
     lm_head,
     paged_attention,
     rms_norm,
     rope,
+    routing,
     swiglu,
     varlen_attention,
 )
@@ -37,6 +39,9 @@ class TritonOperations(Operations):
         self.gated_linear = _bind(linear.gated_linear, table)
         self.add_linear = _bind(linear.add_linear, table)
         self.silu_and_multiply = _bind(swiglu.silu_and_multiply, table)
+        self.router_logits = _bind(routing.router_logits, table)
+        self.route = _bind(routing.route, table)
+        self.add_experts_mlp = _bind(experts.add_experts_mlp, table)
         self.rope_to_pages = _bind(rope.rope_to_pages, table)
         self.varlen_attention = _bind(varlen_attention.varlen_attention, table)
         self.paged_attention = _bind(paged_attention.paged_attention, table)
