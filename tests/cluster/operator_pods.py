@@ -41,7 +41,8 @@ def kill(cluster: Cluster, pod: str) -> None:
 
 
 def writes_since(cluster: Cluster, moment: datetime) -> list[str]:
-    """`verb resource namespace/name` of every write of the operator but those of its Lease."""
+    """`verb resource namespace/name` of every write of the operator but those of its Lease; dry runs, which
+    change nothing but cost as much, among them."""
     return [
         f"{entry['verb']} {target['resource']} {target.get('namespace', '')}/{target.get('name', '')}"
         for entry, target in _requests(cluster)

@@ -119,7 +119,7 @@ UNLABELLED: Fields = {"metadata": {"labels": {"app.kubernetes.io/managed-by": No
 DAMAGES = [
     Damage("Deployment", "a-cpu", None),
     Damage("Service", "a", None),
-    Damage("ServiceAccount", "a", None),
+    Damage("ServiceAccount", "a-dllm", None),
     Damage("ConfigMap", "a-cpu-tuning", None),
     Damage("PodDisruptionBudget", "a", None),
     Damage("NetworkPolicy", "a", None),

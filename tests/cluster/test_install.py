@@ -28,7 +28,7 @@ EVERY_CHILD = [
     "NetworkPolicy/embedded",
     "PodDisruptionBudget/embedded",
     "Service/embedded",
-    "ServiceAccount/embedded",
+    "ServiceAccount/embedded-dllm",
 ]
 
 

@@ -218,7 +218,7 @@ def test_serving_pods_run_restricted_and_without_a_token(
     pod, *_ = cluster.wait_for("a pod of the resource", lambda: cluster.list("pods", namespace))
 
     spec = pod["spec"]
-    assert spec["serviceAccountName"] == "plain"
+    assert spec["serviceAccountName"] == "plain-dllm"
     assert spec["automountServiceAccountToken"] is False
     assert not [volume for volume in spec["volumes"] if "projected" in volume or "secret" in volume]
     (container,) = spec["containers"]

@@ -159,13 +159,15 @@ def only(manifests: tuple[Manifest, ...], kind: str) -> Manifest:
 
 
 class FakeKube:
-    """An API server in a dictionary that takes notes; ``refusals`` by (kind, name) answer any write.
+    """An API server in a dictionary that takes notes of writes in ``calls`` and of dry runs in ``tries``;
+    ``refusals`` by (kind, name) answer any of them.
 
     Of server-side apply it knows what a Deployment's replicas need: a field that nobody owns falls to 1.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, str]] = []
+        self.tries: list[tuple[str, str]] = []
         self.bodies: list[Manifest] = []
         self.objects: dict[tuple[str, str], Manifest] = {}
         self.refusals: dict[tuple[str, str], KubeError] = {}
@@ -191,8 +193,13 @@ class FakeKube:
         *,
         subresource: str | None = None,
         field_manager: str = FIELD_MANAGER,
+        is_dry_run: bool = False,
     ) -> Manifest:
         key = (kind.kind, manifest["metadata"]["name"])
+        if is_dry_run:
+            self.tries.append(key)
+            self._answer(*key)
+            return manifest
         self._note("apply" if field_manager == FIELD_MANAGER else f"apply as {field_manager}", *key)
         self.bodies.append(manifest)
         live = self.objects.get(key, {"metadata": {"uid": f"uid-{kind.kind}-{key[1]}"}})
@@ -203,9 +210,13 @@ class FakeKube:
         return self.store(stored)
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
-        self._note("create", kind.kind, manifest["metadata"]["name"])
+        kind_name, name = kind.kind, manifest["metadata"]["name"]
+        self._note("create", kind_name, name)
         self.bodies.append(manifest)
-        return manifest
+        if (kind_name, name) in self.objects:
+            raise KubeError(409, "AlreadyExists", f"{name} already exists")
+        identity = {"uid": f"uid-{kind_name}-{name}", "resourceVersion": self.next_version()}
+        return self.store(manifest | {"metadata": manifest["metadata"] | identity})
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str) -> None:
         self._note("delete", kind.kind, name)
@@ -213,6 +224,9 @@ class FakeKube:
 
     def _note(self, verb: str, kind: str, name: str) -> None:
         self.calls.append((verb, kind, name))
+        self._answer(kind, name)
+
+    def _answer(self, kind: str, name: str) -> None:
         if (kind, name) in self.refusals:
             raise self.refusals[kind, name]
 

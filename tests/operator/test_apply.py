@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from dllm_operator.cluster.cluster_view import ClusterView
 from dllm_operator.cluster.kinds import BY_KIND
-from dllm_operator.cluster.kube import KubeError
+from dllm_operator.cluster.kube import Kind, KubeError
+from dllm_operator.cluster.labels import account_name
 from dllm_operator.cluster.observe import Integration, Manifest
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.plan import plan
 from dllm_operator.render import render
 from dllm_operator.writing.apply import REPLICAS_MANAGER, Applier
+from dllm_operator.writing.refusal import is_about_the_spec
 
 from tests.operator.objects import (
     DEFAULTS,
@@ -19,6 +21,7 @@ from tests.operator.objects import (
     FakeKube,
     make_gpu,
     make_observed,
+    make_pod,
     make_resource,
     only,
     render_resource,
@@ -31,6 +34,7 @@ AUTOSCALING = {
     "prometheusAddress": "http://p:9090",
 }
 DENIED = KubeError(403, "Forbidden", "denied by a webhook")
+INVALID = KubeError(422, "Invalid", "limits: must be at least requests")
 
 
 class Place:
@@ -50,7 +54,9 @@ class Place:
         planned = plan(resource.name, resource.spec, observed)
         manifests = render(resource, resource.spec, planned, DEFAULTS)
         self.kube.calls.clear()
-        return list(asyncio.run(self.applier.sync(resource, manifests, planned.pools)).problems)
+        self.kube.tries.clear()
+        self.outcome = asyncio.run(self.applier.sync(resource, manifests, planned.pools))
+        return list(self.outcome.all_problems)
 
     def see(self, body: Manifest) -> None:
         """An object that exists and that the watches have shown."""
@@ -139,10 +145,66 @@ def test_somebody_elses_object_of_that_name_is_left_alone_and_named(is_seen: boo
     [problem] = place.sync(resource)
 
     assert problem.startswith(
-        "Service chat: exists and does not belong to this DLLMDeployment: delete or rename"
+        "Service chat exists and does not belong to this DLLMDeployment: delete or rename"
     )
-    assert place.kube.objects["Service", "chat"] is body
-    assert ("apply", "Deployment", "chat-l40s") in place.kube.calls
+    assert place.outcome.in_the_way == (problem,)
+    assert place.kube.objects == {("Service", "chat"): body}
+
+
+def test_an_account_of_that_name_that_comes_meanwhile_is_not_joined() -> None:
+    place, resource = Place(), make_resource()
+    metadata = {"name": "chat-dllm", "namespace": NAMESPACE, "uid": "x", "resourceVersion": "1"}
+    foreign = {"kind": "ServiceAccount", "metadata": metadata}
+
+    async def get(kind: Kind, namespace: str | None, name: str) -> None:
+        """Looks just before somebody makes it."""
+
+    place.kube.get = get  # type: ignore[assignment]
+    place.kube.store(foreign)
+
+    assert place.sync(resource) == ["ServiceAccount chat-dllm: chat-dllm already exists"]
+    assert place.kube.objects["ServiceAccount", "chat-dllm"] is foreign
+    assert ("Deployment", "chat-l40s") not in place.kube.objects
+
+
+def test_a_child_is_changed_by_its_uid_so_that_none_of_its_name_is_taken_over() -> None:
+    place = Place()
+    place.sync(make_resource())
+    place.kube.bodies.clear()
+
+    place.sync(make_resource(generation=2, image="example.local/other:1"))
+
+    [body] = place.kube.bodies
+    assert body["metadata"]["uid"] == "uid-Deployment-chat-l40s"
+
+
+def with_account(pod: Manifest, name: str, version: str) -> Manifest:
+    pod["spec"]["serviceAccountName"] = name
+    pod["metadata"]["resourceVersion"] = version
+    return pod
+
+
+def test_an_account_that_pods_still_use_goes_after_them() -> None:
+    place, resource = Place(), make_resource()
+    place.sync(resource)
+    former = only(render_resource(resource, _observed()), "ServiceAccount")
+    identity = {"name": "chat", "uid": "former", "resourceVersion": "1"}
+    place.see(former | {"metadata": former["metadata"] | identity})
+    place.view.pods.put(with_account(make_pod(), "chat", "1"))
+
+    place.sync(resource)
+    assert place.kube.calls == []
+
+    place.view.pods.put(with_account(make_pod(), "chat-dllm", "2"))
+    place.sync(resource)
+    assert place.kube.calls == [("delete", "ServiceAccount", "chat")]
+
+
+def test_accounts_of_two_resources_never_have_one_name() -> None:
+    names = ("a", "a-dllm", "a-dllm-dllm")
+
+    assert len({account_name(name) for name in names}) == len(names)
+    assert account_name("a" * 40).endswith("-dllm")
 
 
 def test_a_child_of_a_deleted_namesake_is_removed_and_made_later() -> None:
@@ -160,16 +222,79 @@ def test_a_child_of_a_deleted_namesake_is_removed_and_made_later() -> None:
     assert place.sync(make_resource(uid="new")) == []
 
 
-def test_a_refused_child_is_named_and_does_not_stop_the_others() -> None:
+def test_nothing_is_changed_where_the_api_server_would_refuse_a_child() -> None:
     place, resource = Place(), make_resource()
-    place.kube.refusals["Service", "chat"] = DENIED
+    place.kube.refusals["Deployment", "chat-l40s"] = INVALID
 
-    assert place.sync(resource) == ["Service chat: denied by a webhook"]
-    assert ("Deployment", "chat-l40s") in place.kube.objects
+    assert place.sync(resource) == ["Deployment chat-l40s: limits: must be at least requests"]
+    assert place.outcome.invalid == tuple(place.outcome.all_problems)
+    assert place.kube.calls == []
 
     place.kube.refusals.clear()
     assert place.sync(resource) == []
-    assert place.kube.calls == [("apply", "Service", "chat")]
+    assert ("apply", "Deployment", "chat-l40s") in place.kube.calls
+
+
+def test_one_write_alone_needs_no_dry_run_and_neither_does_none() -> None:
+    place = Place()
+    place.sync(make_resource())
+
+    place.sync(make_resource(generation=2, image="example.local/other:1"))
+    assert (len(place.kube.calls), place.kube.tries) == (1, [])
+    place.sync(make_resource(generation=2, image="example.local/other:1"))
+    assert (place.kube.calls, place.kube.tries) == ([], [])
+
+
+def test_a_refused_write_stops_what_would_follow_it() -> None:
+    place = Place()
+    place.sync(make_resource())
+    place.kube.refusals["Deployment", "chat-l40s"] = INVALID
+
+    edited = {"image": "example.local/other:1", "networking": {"networkPolicy": {"enabled": False}}}
+    assert place.sync(make_resource(generation=2, **edited)) == [
+        "Deployment chat-l40s: limits: must be at least requests"
+    ]
+    assert ("NetworkPolicy", "chat") in place.kube.objects
+
+
+def test_a_webhook_that_knows_no_dry_run_is_asked_by_the_write_itself() -> None:
+    place, resource = Place(), make_resource()
+    apply = place.kube.apply
+
+    async def without_dry_run(kind: Kind, manifest: Manifest, **options: Any) -> Manifest:
+        if options.get("is_dry_run") and kind.kind == "Service":
+            raise KubeError(400, "BadRequest", 'admission webhook "w.example" does not support dry run')
+        return await apply(kind, manifest, **options)
+
+    place.kube.apply = without_dry_run  # type: ignore[method-assign]
+
+    assert place.sync(resource) == []
+    assert ("Deployment", "chat-l40s") in place.kube.objects
+
+
+@pytest.mark.parametrize(
+    ("error", "is_about_it"),
+    [
+        (INVALID, True),
+        (KubeError(400, "BadRequest", "unknown field"), True),
+        (KubeError(500, "", "failed to create typed patch object (x): field not declared in schema"), True),
+        (KubeError(403, "Forbidden", 'admission webhook "w" denied the request: no'), True),
+        (
+            KubeError(422, "Invalid", "ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no"),
+            True,
+        ),
+        (KubeError(400, "BadRequest", 'admission webhook "w" does not support dry run'), False),
+        (KubeError(403, "Forbidden", 'services "chat" is forbidden: exceeded quota: q'), False),
+        (KubeError(403, "Forbidden", 'User "u" cannot patch resource "services"'), False),
+        (KubeError(404, "NotFound", "namespaces not found"), False),
+        (KubeError(409, "Conflict", "the object has been modified"), False),
+        (KubeError(429, "TooManyRequests", "try again"), False),
+        (KubeError(500, "InternalError", "etcdserver: request timed out"), False),
+        (KubeError(503, "", "unavailable"), False),
+    ],
+)
+def test_a_refusal_is_about_the_spec_or_about_the_moment(error: KubeError, is_about_it: bool) -> None:
+    assert is_about_the_spec(error) is is_about_it
 
 
 def test_what_is_no_refusal_ends_the_attempt() -> None:

@@ -147,6 +147,37 @@ def test_a_refused_child_is_in_the_status_and_asks_for_another_try() -> None:
     assert place.reason("Ready") == "PodsStarting"
 
 
+def test_what_the_api_server_finds_wrong_makes_the_spec_invalid_and_changes_nothing() -> None:
+    place = Place()
+    place.reconcile()
+    place.become_ready()
+    place.reconcile()
+    place.edit(2, image="example.local/other:1")
+    place.kube.refusals["Deployment", "chat-l40s"] = KubeError(422, "Invalid", "spec.image: is not good")
+
+    with pytest.raises(ReconcileError, match="is not good"):
+        place.reconcile()
+
+    assert (place.reason("SpecValid"), place.reason("Ready")) == ("InvalidSpec", "PodsReady")
+    assert place.events() == [("Warning", "InvalidSpec")]
+    place.kube.refusals.clear()
+    place.reconcile()
+    assert place.reason("SpecValid") == "Valid"
+
+
+def test_an_object_of_somebody_else_stops_the_resource_and_is_named() -> None:
+    place = Place()
+    metadata = {"name": "chat-dllm", "namespace": NAMESPACE, "uid": "x", "resourceVersion": "1"}
+    place.kube.store({"kind": "ServiceAccount", "metadata": metadata})
+
+    with pytest.raises(ReconcileError):
+        place.reconcile()
+
+    assert (place.reason("Ready"), place.reason("Progressing")) == ("NameConflict", "NameConflict")
+    assert ("Warning", "NameConflict") in place.events()
+    assert ("Deployment", "chat-l40s") not in place.kube.objects
+
+
 @pytest.mark.parametrize("status", [404, 409], ids=["deleted", "made anew"])
 def test_a_resource_that_went_meanwhile_is_no_error(status: int) -> None:
     place = Place()

@@ -104,7 +104,7 @@ def test_a_pod_meets_the_restricted_profile_and_has_no_token() -> None:
         "capabilities": {"drop": ["ALL"]},
         "readOnlyRootFilesystem": True,
     }
-    assert (pod["automountServiceAccountToken"], pod["serviceAccountName"]) == (False, "chat")
+    assert (pod["automountServiceAccountToken"], pod["serviceAccountName"]) == (False, "chat-dllm")
     assert pod["enableServiceLinks"] is False
 
 

@@ -24,7 +24,7 @@ class RewritingKube(FakeKube):
 
     async def apply(self, kind: Kind, manifest: Manifest, **options: Any) -> Manifest:
         stored = await super().apply(kind, manifest, **options)
-        if kind.kind != "Service":
+        if kind.kind != "Service" or options.get("is_dry_run"):
             return stored
         return self.store(stored | {"spec": stored["spec"] | {"type": "NodePort"}})
 

@@ -8,7 +8,14 @@ from dllm_operator.api.v1alpha1 import ConditionType, DLLMDeploymentStatus
 from dllm_operator.cluster.observe import ChildKey, Integration, Manifest
 from dllm_operator.planning.plan import plan
 from dllm_operator.reporting.conditions import merge_conditions
-from dllm_operator.reporting.status import Situation, conditions, situation, status_fields
+from dllm_operator.reporting.status import (
+    APPLY_FAILED,
+    Obstacle,
+    Situation,
+    conditions,
+    situation,
+    status_fields,
+)
 
 from tests.operator.objects import (
     make_container,
@@ -41,10 +48,13 @@ CRASHING = make_pod(
 )
 
 
+DENIED = Obstacle(APPLY_FAILED, "Service chat: denied")
+
+
 def make_situation(
     *pods: Manifest,
     live: Manifest | None = None,
-    error: str | None = None,
+    error: Obstacle | None = None,
     observed: dict[str, Any] | None = None,
     status: dict[str, Any] | None = None,
     **spec: Any,
@@ -94,15 +104,15 @@ READY = [
         id="invalid while the former pods serve",
     ),
     pytest.param(make_situation(observed={"gpu_types": ()}), "False", "NoGPUNodes", id="no GPU nodes"),
-    pytest.param(make_situation(error="Service chat: denied"), "False", "ApplyFailed", id="refused"),
+    pytest.param(make_situation(error=DENIED), "False", "ApplyFailed", id="refused"),
     pytest.param(
-        make_situation(READY_POD, live=make_deployment(), error="Service chat: denied"),
+        make_situation(READY_POD, live=make_deployment(), error=DENIED),
         "True",
         "PodsReady",
         id="refused while the pods serve",
     ),
     pytest.param(
-        make_situation(CRASHING, live=make_deployment(), error="Service chat: denied"),
+        make_situation(CRASHING, live=make_deployment(), error=DENIED),
         "False",
         "CrashLoop",
         id="a failure tells more than a refusal",
@@ -172,7 +182,7 @@ def test_ready_says_whether_every_wanted_pod_serves_or_else_why_not(
             id="a rollout that is stuck",
         ),
         pytest.param(
-            make_situation(READY_POD, live=make_deployment(), error="denied"),
+            make_situation(READY_POD, live=make_deployment(), error=DENIED),
             "False",
             "ApplyFailed",
             id="refused",

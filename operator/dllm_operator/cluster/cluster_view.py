@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from dllm_operator.cluster.kinds import CHILDREN, INTEGRATION_CHILDREN, definition_name
 from dllm_operator.cluster.labels import INSTANCE
 from dllm_operator.cluster.observe import ChildKey, Integration, Manifest, Observed, holds
+from dllm_operator.cluster.ownership import is_owned
 from dllm_operator.cluster.placement import PLACEMENT
 from dllm_operator.cluster.pod_setup import MOUNTS
 from dllm_operator.cluster.pools import GpuType, Node, gpu_types
@@ -151,6 +152,7 @@ class ClusterView:
                 ChildKey(kind, name): body
                 for kind, table in self.children.items()
                 for name, body in table.owned(owner).items()
+                if is_owned(body, resource)
             },
             pods=tuple(self.pods.owned(owner).values()),
             autoscaled=frozenset(
@@ -201,9 +203,10 @@ def _trim(body: Manifest) -> Manifest:
 
 
 def _trim_pod(body: Manifest) -> Manifest:
-    """Of its spec the node and which it may be, what it asks for, and the volumes that name other objects."""
+    """Of its spec the node and which it may be, what it asks for, its account, and the volumes that name
+    other objects."""
     spec = body.get("spec", {})
-    kept = {field: spec[field] for field in PLACEMENT if field in spec}
+    kept = {field: spec[field] for field in (*PLACEMENT, "serviceAccountName") if field in spec}
     kept["nodeName"] = spec.get("nodeName")
     kept["volumes"] = [v for v in spec.get("volumes", ()) if any(field in v for field, *_ in MOUNTS)]
     kept["containers"] = [

@@ -94,11 +94,13 @@ class Kube:
         *,
         subresource: str | None = None,
         field_manager: str = FIELD_MANAGER,
+        is_dry_run: bool = False,
     ) -> Manifest:
-        """Server-side apply; fields this manager applied before and no longer names are removed."""
+        """Server-side apply; fields this manager applied before and no longer names are removed. A dry run
+        changes nothing, and is refused as the change would be."""
         metadata = manifest["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"], subresource)
-        query = {"fieldManager": field_manager, "force": "true"}
+        query = {"fieldManager": field_manager, "force": "true"} | ({"dryRun": "All"} if is_dry_run else {})
         return await self._call("PATCH", path, query=query, body=manifest, content_type=_APPLY)
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:

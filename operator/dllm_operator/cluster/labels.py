@@ -34,6 +34,12 @@ def cache_claim_name(instance: str) -> str:
     return child_name(instance, "cache")
 
 
+def account_name(instance: str) -> str:
+    """The ServiceAccount of the pods. Its suffix keeps it apart from accounts that bear the name of what
+    they are for."""
+    return child_name(instance, "dllm")
+
+
 def child_name(*parts: str) -> str:
     """Parts joined by dashes; what exceeds a DNS label is cut and gets a hash of the whole."""
     name = "-".join(parts)

@@ -46,7 +46,7 @@ class ChildKey:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """``children`` are live manifests that carry the resource's labels; ``autoscaled`` names Deployments
+    """``children`` are live manifests that the resource owns; ``autoscaled`` names Deployments
     that an autoscaler targets; ``claims`` are the access modes of the author's claims that exist;
     ``pool_order`` is that of the last status, so that new pools come last. ``at`` is that moment; ``tunings``
     are the resource's by pool, ``profiles`` what all resources have taught; ``server_image`` is that of

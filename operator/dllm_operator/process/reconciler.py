@@ -18,10 +18,10 @@ from dllm_operator.planning.planner import Planner
 from dllm_operator.render import PodDefaults, render
 from dllm_operator.render.pod import tuning_name
 from dllm_operator.reporting.announce import announce
-from dllm_operator.reporting.conditions import merge_conditions, transitions
-from dllm_operator.reporting.status import conditions, situation, status_fields
+from dllm_operator.reporting.conditions import NAME_CONFLICT, merge_conditions, transitions
+from dllm_operator.reporting.status import APPLY_FAILED, Obstacle, conditions, situation, status_fields
 from dllm_operator.reporting.tuning_condition import tuning_events
-from dllm_operator.writing.apply import Applier
+from dllm_operator.writing.apply import Applier, Outcome
 
 STATUS_MANAGER = "dllm-operator-status"
 
@@ -63,18 +63,19 @@ class Reconciler:
         planned = self._planner.plan(resource, resource.spec) if resource.spec is not None else None
         if planned is not None and planned.problem is not None:
             resource, planned = resource.refused(planned.problem), None
-        problems: list[str] = []
+        obstacle, retry = None, ""
         if resource.spec is not None and planned is not None:
             manifests = render(resource, resource.spec, planned, self._defaults)
             outcome = await self._applier.sync(resource, manifests, planned.pools)
-            problems = list(outcome.problems)
+            obstacle, retry = _obstacle(outcome), "; ".join(outcome.all_problems)
             planned = self._with_edits(resource, planned, outcome.restored)
-        error = "; ".join(problems) or None
-        await self._report(resource, planned, error)
-        if error is not None:
-            raise ReconcileError(error)
+            if outcome.invalid:
+                resource, planned, obstacle = resource.refused("; ".join(outcome.invalid)), None, None
+        await self._report(resource, planned, obstacle)
+        if retry:
+            raise ReconcileError(retry)
 
-    async def _report(self, resource: Resource, planned: Plan | None, error: str | None) -> None:
+    async def _report(self, resource: Resource, planned: Plan | None, error: Obstacle | None) -> None:
         """Write the status if it says anything new, then announce what changed."""
         observed = replace(self._view.observe(resource), at=self._now())
         current = situation(resource, planned, observed, error)
@@ -116,3 +117,10 @@ class Reconciler:
                 self._planner.book.put(resource, pool.name, tuning)
             pools.append(replace(pool, tuning=tuning))
         return replace(planned, pools=tuple(pools))
+
+
+def _obstacle(outcome: Outcome) -> Obstacle | None:
+    """Why the children are not as planned; what else has been refused is told after it is out of the way."""
+    if outcome.in_the_way:
+        return Obstacle(NAME_CONFLICT, "; ".join(outcome.in_the_way))
+    return Obstacle(APPLY_FAILED, "; ".join(outcome.problems)) if outcome.problems else None

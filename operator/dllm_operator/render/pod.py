@@ -18,6 +18,7 @@ from dllm_operator.api.v1alpha1 import (
 from dllm_operator.cluster.labels import (
     ENGINE_TYPE,
     TUNING_RESTART,
+    account_name,
     cache_claim_name,
     child_labels,
     child_name,
@@ -58,7 +59,7 @@ def pod_template(
 ) -> Manifest:
     template = spec.pod_template
     pod: dict[str, Any] = {
-        "serviceAccountName": resource.name,
+        "serviceAccountName": account_name(resource.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": SETTLE_SECONDS

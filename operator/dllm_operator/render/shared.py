@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, ModelCache
-from dllm_operator.cluster.labels import cache_claim_name, pod_selector
+from dllm_operator.cluster.labels import account_name, cache_claim_name, pod_selector
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.render.metadata import manifest
@@ -23,7 +23,8 @@ def service(resource: Resource, spec: DLLMDeploymentSpec) -> Manifest:
 
 def service_account(resource: Resource) -> Manifest:
     """An identity of its own without a token: the pods never talk to the API server."""
-    return manifest("v1", "ServiceAccount", resource, resource.name, automountServiceAccountToken=False)
+    name = account_name(resource.name)
+    return manifest("v1", "ServiceAccount", resource, name, automountServiceAccountToken=False)
 
 
 def disruption_budget(resource: Resource) -> Manifest:

@@ -11,6 +11,7 @@ from dllm_operator.api.v1alpha1 import ConditionType
 
 MAX_MESSAGE = 1024
 ROLLOUT_BLOCKED = "RolloutBlocked"
+NAME_CONFLICT = "NameConflict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Transition:
 
 
 _EXPECTED = ("PodsStarting", "ScaledToZero")  # not ready, and nothing is wrong
+_ANNOUNCED_REASONS = (ROLLOUT_BLOCKED, NAME_CONFLICT)  # also of the other conditions
 _ANNOUNCED = (
     ConditionType.SPEC_VALID,
     ConditionType.POOLS_SCHEDULED,
@@ -73,7 +75,7 @@ def transitions(previous: Iterable[Mapping[str, Any]], current: Iterable[Conditi
     known = {condition["type"]: condition for condition in previous}
     changed = []
     for condition in current:
-        is_announced = condition.type in _ANNOUNCED or condition.reason == ROLLOUT_BLOCKED
+        is_announced = condition.type in _ANNOUNCED or condition.reason in _ANNOUNCED_REASONS
         if not is_announced or condition.status is None:
             continue
         before = known.get(condition.type)

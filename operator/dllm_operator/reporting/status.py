@@ -43,17 +43,24 @@ class PoolState:
 
 
 @dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why the children are not as planned."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
-    """All that the conditions are made of. ``error`` is what the API server refused in this reconcile,
-    ``blocked`` why a rollout cannot go on. ``promised`` pods have no node yet, and one that others make room
-    on."""
+    """All that the conditions are made of. ``error`` is what stopped this reconcile, ``blocked`` why a
+    rollout cannot go on. ``promised`` pods have no node yet, and one that others make room on."""
 
     resource: Resource
     plan: Plan | None
     pools: tuple[PoolState, ...]
     failure: Failure | None
     pods: tuple[Manifest, ...]
-    error: str | None = None
+    error: Obstacle | None = None
     blocked: str | None = None
     promised: frozenset[str] = frozenset()
 
@@ -70,7 +77,7 @@ class Situation:
         return bool(self.pools) and self.wanted == 0 and not self.pods
 
 
-def situation(resource: Resource, plan: Plan | None, observed: Observed, error: str | None) -> Situation:
+def situation(resource: Resource, plan: Plan | None, observed: Observed, error: Obstacle | None) -> Situation:
     """Without a plan (an invalid spec) the pools that exist are reported."""
     deployments = observed.deployments()
     serving = Counter(pod["metadata"]["labels"].get(POOL) for pod in observed.pods if is_serving(pod))
@@ -128,7 +135,7 @@ def _ready(now: Situation) -> Condition:
     if now.failure is not None:
         reason, message = str(now.failure.reason), f"{counts}; {now.failure}"
     elif now.error is not None:
-        reason, message = "ApplyFailed", now.error
+        reason, message = now.error.reason, now.error.message
     elif now.resource.spec is None and not now.pools:
         reason, message = "InvalidSpec", "nothing was started"
     elif not now.pools:
@@ -144,7 +151,7 @@ def _ready(now: Situation) -> Condition:
 def _progressing(now: Situation) -> Condition:
     unsettled = [pool for pool in now.pools if not pool.is_settled]
     if now.error is not None:
-        return Condition(ConditionType.PROGRESSING, False, "ApplyFailed", now.error)
+        return Condition(ConditionType.PROGRESSING, False, now.error.reason, now.error.message)
     if not unsettled:
         return Condition(ConditionType.PROGRESSING, False, "Settled", "every pool is as specified")
     if now.blocked is not None:
@@ -204,6 +211,7 @@ def _integrations_ready(now: Situation) -> Condition:
     return Condition(kind, True, "Created", ", ".join(sorted(now.plan.integrations)))
 
 
+APPLY_FAILED = "ApplyFailed"
 SCALED_TO_ZERO = "ScaledToZero"
 NO_PODS = "no pods are wanted"
 NO_GPU_NODES = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -13,9 +13,11 @@ from dllm_operator.cluster.kinds import BY_KIND
 from dllm_operator.cluster.kube import FIELD_MANAGER, Kind, Kube, KubeError
 from dllm_operator.cluster.labels import SPEC_HASH
 from dllm_operator.cluster.observe import ChildKey, Manifest
+from dllm_operator.cluster.ownership import Owner, is_owned, owner
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.plan import PoolPlan
 from dllm_operator.writing.drift import has_drifted, with_hash
+from dllm_operator.writing.refusal import is_about_the_spec, is_without_dry_run
 
 log = structlog.get_logger(__name__)
 
@@ -23,18 +25,52 @@ REPLICAS_MANAGER = (
     "dllm-operator-replicas"  # holds spec.replicas of autoscaled Deployments, and never changes it
 )
 LATE_KINDS = ("Deployment", "ScaledObject")
-
-
-class ChildConflictError(Exception):
-    """A child's name is taken by an object that is not this resource's."""
+ACCOUNT = "ServiceAccount"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``restored`` are children that someone else had edited."""
+    """``in_the_way`` are objects of others that have the names of children, ``invalid`` is what the API
+    server finds wrong with children; ``problems`` are its other refusals. ``restored`` are children that
+    someone else had edited."""
 
     problems: tuple[str, ...] = ()
     restored: tuple[ChildKey, ...] = ()
+    in_the_way: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+
+    @property
+    def all_problems(self) -> tuple[str, ...]:
+        """Whatever another try may find gone."""
+        return self.in_the_way + self.invalid + self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """``live`` is None where there is none yet."""
+
+    kind: Kind
+    manifest: Manifest  # with its hash
+    live: Manifest | None
+
+    @property
+    def key(self) -> ChildKey:
+        return ChildKey(self.kind.kind, self.manifest["metadata"]["name"])
+
+    @property
+    def digest(self) -> str:
+        return str(self.manifest["metadata"]["annotations"][SPEC_HASH])
+
+    @property
+    def is_late(self) -> bool:
+        return self.kind.kind in LATE_KINDS
+
+    @property
+    def patch(self) -> Manifest:
+        """What to apply: to this very object, not to another one that has taken its name meanwhile."""
+        if self.live is None:
+            return self.manifest
+        return self.manifest | {"metadata": self.manifest["metadata"] | {"uid": self.live["metadata"]["uid"]}}
 
 
 class Applier:
@@ -48,32 +84,40 @@ class Applier:
     async def sync(
         self, resource: Resource, manifests: Iterable[Manifest], pools: Iterable[PoolPlan]
     ) -> Outcome:
-        """Apply and prune; what the API server refused comes back as messages, the rest is done."""
+        """Apply and prune, once every name is known to be the resource's and every change to be accepted.
+        Until then nothing is changed."""
+        children = await self._look_at_all(resource, manifests)
+        stopped = await self._look_for_others(resource, children)
+        if stopped is not None:
+            return stopped
+        drifted = [child for child in children if self._is_drifted(child)]
+        refused = await self._rehearse(drifted)
+        if refused:
+            return _refused(refused)
         initial = {pool.deployment: pool.initial_replicas for pool in pools}
-        wanted = [
-            (ChildKey(manifest["kind"], manifest["metadata"]["name"]), manifest) for manifest in manifests
-        ]
-        problems: list[str] = []
         restored: list[ChildKey] = []
         # Pods need what the others hold, and a pod refused for want of it is retried late.
         for is_late in (False, True):
-            stage = [(key, manifest) for key, manifest in wanted if (key.kind in LATE_KINDS) is is_late]
-            outcomes = await asyncio.gather(
-                *(self._ensure(resource, manifest, initial.get(key.name, 1)) for key, manifest in stage),
-                return_exceptions=True,
-            )
-            for (key, _), outcome in zip(stage, outcomes, strict=True):
-                if isinstance(outcome, KubeError | ChildConflictError):
-                    problems.append(f"{key.kind} {key.name}: {outcome}")
-                elif isinstance(outcome, BaseException):
-                    raise outcome
-                elif outcome:
-                    restored.append(key)
-        problems += await self._prune(resource, {key for key, _ in wanted})
+            stage = [child for child in drifted if child.is_late is is_late]
+            writes = [self._write(child, initial.get(child.key.name, 1)) for child in stage]
+            refused = await _refusals(stage, writes)
+            restored += [child.key for child in stage if child.key not in refused and _was_edited(child)]
+            if refused:
+                return _refused(refused, restored)
+        problems = await self._prune(resource, {child.key for child in children})
         return Outcome(tuple(problems), tuple(restored))
 
-    async def _ensure(self, resource: Resource, manifest: Manifest, initial_replicas: int) -> bool:
-        """Whether someone else's edit was undone."""
+    async def _look_at_all(self, resource: Resource, manifests: Iterable[Manifest]) -> list[_Child]:
+        """The first error is raised once all have ended."""
+        looks = (self._look(resource, manifest) for manifest in manifests)
+        children = []
+        for found in await asyncio.gather(*looks, return_exceptions=True):
+            if isinstance(found, BaseException):
+                raise found
+            children.append(found)
+        return children
+
+    async def _look(self, resource: Resource, manifest: Manifest) -> _Child:
         kind, name = BY_KIND[manifest["kind"]], manifest["metadata"]["name"]
         table = self._view.children[kind.kind]
         live = table.objects.get((resource.namespace, name))
@@ -81,27 +125,65 @@ class Applier:
             found = await self._kube.get(kind, resource.namespace, name)
             if found is not None:
                 live = table.trim(found)
-                if _is_owned(live, resource):  # no event tells of the end of another one
+                if is_owned(live, resource):  # no event tells of the end of another one
                     table.put(found)
-        if live is not None and not _is_owned(live, resource):
-            await self._refuse(kind, resource, live)
-        wanted = with_hash(manifest)
-        digest = wanted["metadata"]["annotations"][SPEC_HASH]
-        if live is not None:
-            if self._settled.get(live["metadata"]["uid"]) == (live["metadata"]["resourceVersion"], digest):
-                return False
-            if not has_drifted(wanted, live):
-                return False
-        is_autoscaled = kind.kind == "Deployment" and "replicas" not in manifest["spec"]
+        return _Child(kind, with_hash(manifest), live)
+
+    async def _look_for_others(self, resource: Resource, children: Iterable[_Child]) -> Outcome | None:
+        """What to say where a name is not the resource's; None where all are."""
+        in_the_way, going = [], []
+        for child in children:
+            if child.live is None:
+                continue
+            what = f"{child.key.kind} {child.key.name}"
+            match owner(child.live, resource):
+                case Owner.OTHER:
+                    in_the_way.append(
+                        f"{what} exists and does not belong to this DLLMDeployment: delete or rename it, or "
+                        "rename the resource"
+                    )
+                case Owner.NAMESAKE:
+                    uid = child.live["metadata"]["uid"]
+                    await self._kube.delete(child.kind, resource.namespace, child.key.name, uid=uid)
+                    going.append(
+                        f"{what} belongs to a deleted resource of this name; waiting until it is gone"
+                    )
+        if in_the_way or going:
+            return Outcome(problems=tuple(going), in_the_way=tuple(in_the_way))
+        return None
+
+    def _is_drifted(self, child: _Child) -> bool:
+        if child.live is None:
+            return True
+        metadata = child.live["metadata"]
+        if self._settled.get(metadata["uid"]) == (metadata["resourceVersion"], child.digest):
+            return False
+        return has_drifted(child.manifest, child.live)
+
+    async def _rehearse(self, children: Sequence[_Child]) -> dict[ChildKey, KubeError]:
+        """What the API server would refuse. One write alone needs no dry run: it changes all or nothing."""
+        if len(children) < 2:
+            return {}
+        tries = [self._kube.apply(child.kind, child.patch, is_dry_run=True) for child in children]
+        refused = await _refusals(children, tries)
+        return {key: error for key, error in refused.items() if not is_without_dry_run(error)}
+
+    async def _write(self, child: _Child, initial_replicas: int) -> None:
+        kind, live = child.kind, child.live
+        is_autoscaled = kind.kind == "Deployment" and "replicas" not in child.manifest["spec"]
         if is_autoscaled and live is not None and FIELD_MANAGER in live.get(REPLICA_OWNERS, ()):
             await self._hold_replicas(kind, live, live["spec"]["replicas"])
-        applied = await self._kube.apply(kind, wanted)
-        log.info("applied", kind=kind.kind, namespace=resource.namespace, name=name, is_new=live is None)
+        if live is None and kind.kind == ACCOUNT:  # never joins one that somebody makes meanwhile
+            written = await self._kube.create(kind, child.manifest)
+        else:
+            written = await self._kube.apply(kind, child.patch)
+        namespace, name = child.manifest["metadata"]["namespace"], child.key.name
+        log.info("applied", kind=kind.kind, namespace=namespace, name=name, is_new=live is None)
         if is_autoscaled and live is None and initial_replicas != 1:
-            applied = await self._hold_replicas(kind, applied, initial_replicas)
-        table.put(applied)
-        self._settled[applied["metadata"]["uid"]] = (applied["metadata"]["resourceVersion"], digest)
-        return live is not None and live["metadata"].get("annotations", {}).get(SPEC_HASH) == digest
+            written = await self._hold_replicas(kind, written, initial_replicas)
+        self._view.children[kind.kind].put(written)
+        metadata = written["metadata"]
+        self._settled[metadata["uid"]] = (metadata["resourceVersion"], child.digest)
 
     async def _hold_replicas(self, kind: Kind, live: Manifest, replicas: int) -> Manifest:
         """Another manager takes the field before the main one lets go of it: an unowned one would fall to
@@ -116,26 +198,17 @@ class Applier:
         }
         return await self._kube.apply(kind, manifest, field_manager=REPLICAS_MANAGER)
 
-    async def _refuse(self, kind: Kind, resource: Resource, live: Manifest) -> None:
-        metadata = live["metadata"]
-        references = metadata.get("ownerReferences", ())
-        if any(
-            r["kind"] == resource.owner_reference["kind"] and r["name"] == resource.name for r in references
-        ):
-            # Of a former resource of this name: the garbage collector is about to delete it.
-            await self._kube.delete(kind, resource.namespace, metadata["name"], uid=metadata["uid"])
-            raise ChildConflictError("belongs to a deleted resource of this name; waiting until it is gone")
-        raise ChildConflictError(
-            "exists and does not belong to this DLLMDeployment: delete or rename it, or rename the resource"
-        )
-
     async def _prune(self, resource: Resource, wanted: set[ChildKey]) -> list[str]:
         """Messages of what could not be deleted."""
         owner, problems = (resource.namespace, resource.name), []
+        accounts = self._accounts_in_use(resource)
         for kind_name, table in self._view.children.items():
             for name, live in list(table.owned(owner).items()):
                 is_going = "deletionTimestamp" in live["metadata"]
-                if ChildKey(kind_name, name) in wanted or is_going or not _is_owned(live, resource):
+                is_in_use = kind_name == ACCOUNT and name in accounts
+                if ChildKey(kind_name, name) in wanted or is_going or is_in_use:
+                    continue
+                if not is_owned(live, resource):
                     continue
                 uid = live["metadata"]["uid"]
                 try:
@@ -147,7 +220,41 @@ class Applier:
                 log.info("deleted", kind=kind_name, namespace=resource.namespace, name=name)
         return problems
 
+    def _accounts_in_use(self, resource: Resource) -> set[str]:
+        """Accounts of pods that there are, and of those that a Deployment may make."""
+        owner = (resource.namespace, resource.name)
+        specs = [pod.get("spec", {}) for pod in self._view.pods.owned(owner).values()]
+        deployments = self._view.children["Deployment"].owned(owner).values()
+        specs += [body["spec"].get("template", {}).get("spec", {}) for body in deployments]
+        return {spec["serviceAccountName"] for spec in specs if "serviceAccountName" in spec}
 
-def _is_owned(live: Manifest, resource: Resource) -> bool:
-    references = live["metadata"].get("ownerReferences", ())
-    return any(reference["uid"] == resource.uid for reference in references)
+
+async def _refusals(
+    children: Sequence[_Child], calls: Sequence[Awaitable[object]]
+) -> dict[ChildKey, KubeError]:
+    """Those that the API server refused; what is no refusal is raised once all have ended."""
+    errors = await asyncio.gather(*calls, return_exceptions=True)
+    refused = {}
+    for child, error in zip(children, errors, strict=True):
+        if isinstance(error, KubeError):
+            refused[child.key] = error
+        elif isinstance(error, BaseException):
+            raise error
+    return refused
+
+
+def _refused(refusals: Mapping[ChildKey, KubeError], restored: Iterable[ChildKey] = ()) -> Outcome:
+    invalid: list[str] = []
+    problems: list[str] = []
+    for key, error in refusals.items():
+        found = invalid if is_about_the_spec(error) else problems
+        found.append(f"{key.kind} {key.name}: {error}")
+    return Outcome(tuple(problems), tuple(restored), invalid=tuple(invalid))
+
+
+def _was_edited(child: _Child) -> bool:
+    """Whether someone else had changed it: it drifted from what it was last made."""
+    if child.live is None:
+        return False
+    annotations = child.live["metadata"].get("annotations", {})
+    return bool(annotations.get(SPEC_HASH) == child.digest)
