@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import NoDecode
 
 from dllm_server.byte_size import ByteSize
@@ -35,7 +35,18 @@ class ApiSettings(BaseModel):
 
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104 - a server in a pod listens on all
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    api_keys_file: Path | None = Field(None, description="One bearer key a line; reloaded when it changes.")
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Port of /metrics alone, which asks for no key; 0 picks a free one. The API's port has "
+        "them, behind its keys, if unset.",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="One bearer key a line, asked for by everything but /health and /ready; reloaded "
+        "when it changes. Not ready while it holds none.",
+    )
     max_queued_requests: int = Field(256, ge=1, description="Requests waiting for admission before 429.")
     max_body_bytes: ByteSize = Field(4 * 1024**2, description="Largest request body.")
     unknown_parameters: UnknownParameters = Field(
@@ -85,3 +96,11 @@ class ApiSettings(BaseModel):
     shutdown_grace_seconds: float = Field(
         60.0, ge=0, description="After SIGTERM and the delay, time for running requests to finish."
     )
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.metrics_port == self.port and self.port != 0:
+            raise ValueError(
+                f"metrics_port {self.metrics_port} is the API's port: choose another, or unset it"
+            )
+        return self

@@ -120,7 +120,7 @@ def file(serving: Serving, pool: str = "cpu") -> Fields:
 def engine_metrics(cluster: Cluster, pod: Manifest) -> dict[str, float]:
     """Live settings and the applied generation, as the engine itself says them."""
     metadata = pod["metadata"]
-    path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:8000/proxy/metrics"
+    path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}:9464/proxy/metrics"
     samples = [s for f in text_string_to_metric_families(cluster.raw(path)) for s in f.samples]
     live = {s.labels["setting"]: s.value for s in samples if s.name == "dllm_live_setting"}
     return live | {s.name: s.value for s in samples if s.name == "dllm_tuning_generation"}

@@ -120,8 +120,8 @@ def test_probes_wait_for_the_model_and_never_kill_a_loading_pod() -> None:
     startup, readiness, liveness = (
         container[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")
     )
-    assert startup["httpGet"] == readiness["httpGet"] == {"path": "/ready", "port": "http"}
-    assert liveness["httpGet"] == {"path": "/health", "port": "http"}
+    assert readiness["httpGet"] == {"path": "/ready", "port": "http"}
+    assert startup["httpGet"] == liveness["httpGet"] == {"path": "/health", "port": "http"}
     assert startup["failureThreshold"] * startup["periodSeconds"] >= 901
     deployment = make_deployment(podTemplate={"startupTimeoutSeconds": 901})
     assert deployment["spec"]["progressDeadlineSeconds"] > 901
@@ -172,6 +172,7 @@ def test_the_environment_tells_the_server_what_the_resource_says_in_a_fixed_orde
         "DLLM_MODEL": "org/name",
         "DLLM_DEVICE": "cuda",
         "DLLM_PORT": "9000",
+        "DLLM_METRICS_PORT": "9464",
         "DLLM_TUNING_FILE": "/etc/dllm/tuning/tuning.json",
         "DLLM_REQUEST_TIMEOUT_SECONDS": "600",
         "DLLM_SHUTDOWN_DELAY_SECONDS": "5",

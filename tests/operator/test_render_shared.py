@@ -84,20 +84,70 @@ def test_the_disruption_budget_lets_one_pod_go_at_a_time() -> None:
     assert (budget["maxUnavailable"], budget["selector"]) == (1, {"matchLabels": PODS})
 
 
-@pytest.mark.parametrize(
-    "peers", [[], [{"podSelector": {"matchLabels": {"app": "web"}}}]], ids=["all", "one"]
-)
-def test_the_network_policy_opens_the_port_alone_to_those_named_and_the_operator(
-    peers: list[dict[str, Any]],
-) -> None:
-    policy = only(make_children(networking={"port": 9000, "networkPolicy": {"from": peers}}), "NetworkPolicy")
+WEB = {"podSelector": {"matchLabels": {"app": "web"}}}
+PROMETHEUS = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+EVERY_POD: dict[str, Any] = {"namespaceSelector": {}}
+OPERATOR = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "dllm-system"}},
+    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "dllm-operator"}},
+}
 
-    assert policy["spec"]["podSelector"] == {"matchLabels": PODS}
-    assert policy["spec"]["policyTypes"] == ["Ingress"]
-    [rule] = policy["spec"]["ingress"]
-    assert rule["ports"] == [{"port": 9000, "protocol": "TCP"}]
-    operator = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "dllm-system"}}}
-    assert rule.get("from") == ([*peers, operator] if peers else None)
+
+def opened(policy: dict[str, Any], **spec: Any) -> list[Any]:
+    """The peers of the API's port and of the metrics' port; None is everybody."""
+    networking = {"port": 9000, "networkPolicy": policy} | spec.pop("networking", {})
+    body = only(make_children(networking=networking, **spec), "NetworkPolicy")["spec"]
+    assert (body["podSelector"], body["policyTypes"]) == ({"matchLabels": PODS}, ["Ingress"])
+    assert [rule["ports"] for rule in body["ingress"]] == [
+        [{"port": port, "protocol": "TCP"}] for port in (9000, 9464)
+    ]
+    return [rule.get("from") for rule in body["ingress"]]
+
+
+def test_a_network_policy_without_peers_opens_two_ports_to_everybody() -> None:
+    assert opened({}) == [None, None]
+
+
+def test_those_named_may_call_and_read_and_so_may_the_operators_pods() -> None:
+    assert opened({"from": [WEB]}) == [[WEB, OPERATOR], [WEB, OPERATOR]]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"monitoring": {"podMonitor": True}},
+        {"autoscaling": AUTOSCALING},
+        {"networking": {"inferencePool": {"endpointPicker": {"name": "epp"}}}},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_what_the_spec_has_somebody_read_is_shut_out_by_no_peer(asked: dict[str, Any]) -> None:
+    assert opened({"from": [WEB]}, **asked) == [[WEB, OPERATOR], [WEB, EVERY_POD, OPERATOR]]
+
+
+def test_readers_of_the_metrics_can_be_named() -> None:
+    named = {"from": [WEB], "metricsFrom": [PROMETHEUS]}
+
+    assert opened(named, monitoring={"podMonitor": True}) == [[WEB, OPERATOR], [PROMETHEUS, OPERATOR]]
+    assert opened({"metricsFrom": [PROMETHEUS]}) == [None, [PROMETHEUS, OPERATOR]]
+
+
+def test_the_operator_alone_reads_metrics_that_are_open_to_nobody() -> None:
+    assert opened({"metricsFrom": []}, monitoring={"podMonitor": True}) == [None, [OPERATOR]]
+
+
+@pytest.mark.parametrize(("port", "metrics"), [(8000, 9464), (9464, 9465), (9465, 9464)])
+def test_metrics_have_a_port_that_is_never_the_apis(port: int, metrics: int) -> None:
+    children = make_children(networking={"port": port})
+
+    [container] = by_kind(children, "Deployment")[0]["spec"]["template"]["spec"]["containers"]
+    assert {each["name"]: each["containerPort"] for each in container["ports"]} == {
+        "http": port,
+        "metrics": metrics,
+    }
+    assert {"name": "DLLM_METRICS_PORT", "value": str(metrics)} in container["env"]
+    rules = only(children, "NetworkPolicy")["spec"]["ingress"]
+    assert [rule["ports"][0]["port"] for rule in rules] == [port, metrics]
 
 
 def test_without_a_network_policy_none_is_made() -> None:
@@ -173,12 +223,12 @@ def test_a_large_target_keeps_all_of_its_digits() -> None:
     assert float(scaled[0]["spec"]["triggers"][0]["metadata"]["threshold"]) == 123456.5
 
 
-def test_a_pod_monitor_scrapes_the_serving_port_of_all_pods() -> None:
+def test_a_pod_monitor_scrapes_the_metrics_port_of_all_pods() -> None:
     monitor = only(make_children(monitoring={"podMonitor": True}), "PodMonitor")
 
     assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
     assert monitor["spec"]["selector"] == {"matchLabels": PODS}
-    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "http", "path": "/metrics"}]
+    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "path": "/metrics"}]
 
 
 def test_an_inference_pool_names_its_picker_and_the_serving_port() -> None:

@@ -8,7 +8,7 @@ import pytest
 from dllm_operator.cluster.cluster_view import ClusterView
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.reporting.failures import FailureReason, classify
-from dllm_operator.reporting.stages import starting
+from dllm_operator.reporting.stages import has_lapsed, starting
 
 from tests.operator.objects import make_container, make_pod
 
@@ -54,6 +54,42 @@ def test_a_pod_that_starts_says_what_it_is_at(pod: Manifest, says: str) -> None:
 )
 def test_a_pod_that_does_not_start_is_at_nothing(pod: Manifest) -> None:
     assert starting((pod,)) == ""
+
+
+def make_unready(since: str, *, keys: str | None = None, **container: Any) -> Manifest:
+    """Its container runs since 10:00:00 and has started; ``keys`` is the Secret of its API keys."""
+    up = {"running": {"startedAt": "2026-01-01T10:00:00Z"}}
+    pod = make_pod(make_container(up, **({"started": True} | container)))
+    pod["status"]["conditions"] = [{"type": "Ready", "status": "False", "lastTransitionTime": since}]
+    if keys is not None:
+        items = [{"key": "bearer", "path": "keys"}]
+        pod["spec"]["volumes"] = [{"name": "auth", "secret": {"secretName": keys, "items": items}}]
+    return pod
+
+
+def test_a_pod_that_runs_and_is_not_ready_names_the_secret_of_its_keys() -> None:
+    said = starting((make_unready("2026-01-01T10:05:00Z", keys="chat-keys"),))
+
+    assert "runs but is not ready" in said
+    assert "Secret chat-keys may hold no API key under 'bearer'" in said
+
+
+def test_a_pod_that_runs_and_is_not_ready_without_keys_says_where_the_reason_is() -> None:
+    assert "runs but is not ready: its log says why" in starting((make_unready("2026-01-01T10:05:00Z"),))
+
+
+@pytest.mark.parametrize(
+    ("pod", "lapsed"),
+    [
+        pytest.param(make_unready("2026-01-01T10:05:00Z"), True, id="it was ready"),
+        pytest.param(make_unready("2026-01-01T09:59:00Z"), False, id="it has never been"),
+        pytest.param(make_unready("2026-01-01T10:05:00Z", started=False), False, id="it begins anew"),
+        pytest.param(make_unready("2026-01-01T10:05:00Z") | {"metadata": GOING}, False, id="it goes"),
+        pytest.param(make_pod(is_ready=True), False, id="it serves"),
+    ],
+)
+def test_a_pod_that_was_ready_is_told_from_one_that_begins(pod: Manifest, lapsed: bool) -> None:
+    assert has_lapsed((pod,)) is lapsed
 
 
 def make_ended(code: int, over: str = HALF_AN_HOUR_LATER, *, has_started: bool = False) -> Manifest:

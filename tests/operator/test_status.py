@@ -305,3 +305,14 @@ def test_a_status_is_what_the_api_allows_and_the_same_when_computed_again(now: S
 
     assert merge_conditions(first, conditions(now), 3, moments[1]) == first
     assert DLLMDeploymentStatus.model_validate(status).manifest() == status
+
+
+def test_pods_that_were_ready_and_are_not_any_more_do_not_start() -> None:
+    up = make_container({"running": {"startedAt": "2026-01-01T10:00:00Z"}}, started=True)
+    lapsed = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T10:05:00Z"}
+    pod = make_pod(up, conditions=[{"type": "PodScheduled", "status": "True"}, lapsed])
+
+    ready = conditions(make_situation(pod, live=make_deployment()))[0]
+
+    assert (ready.status, ready.reason) == (False, "PodsNotReady")
+    assert ready.message.startswith("0 of 1 pods are ready; pod chat-l40s-1 runs but is not ready")

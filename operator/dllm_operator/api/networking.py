@@ -27,14 +27,24 @@ class NetworkPolicySpec(ApiModel):
     """The NetworkPolicy of the pods."""
 
     enabled: bool = Field(
-        True, description="Whether to make a NetworkPolicy that lets nothing but the API's port in."
+        True,
+        description="Whether to make a NetworkPolicy that lets nothing in but to the ports of the API and of "
+        "the metrics.",
     )
     peers: tuple[FreeForm, ...] = Field(
         default_factory=tuple,
         alias="from",
         max_length=64,
-        description="NetworkPolicyPeers (podSelector, namespaceSelector, ipBlock) that may reach the port; "
-        "everybody if unset.",
+        description="NetworkPolicyPeers (podSelector, namespaceSelector, ipBlock) that may reach the API's "
+        "port; everybody if unset.",
+    )
+    metrics_peers: tuple[FreeForm, ...] | None = Field(
+        None,
+        alias="metricsFrom",
+        max_length=64,
+        description="NetworkPolicyPeers that may reach the metrics' port (9464; 9465 where that is the "
+        "API's), besides the operator; nobody else if empty. If unset those of from, and every pod of the "
+        "cluster where podMonitor, autoscaling or inferencePool has somebody read it.",
     )
 
 

@@ -24,6 +24,7 @@ from dllm_operator.api.kubernetes_types import (
 RESERVED_ENVIRONMENT = (
     "DLLM_API_KEYS_FILE",
     "DLLM_DEVICE",
+    "DLLM_METRICS_PORT",
     "DLLM_MODEL",
     "DLLM_PORT",
     "DLLM_REVISION",

@@ -203,14 +203,14 @@ def _trim(body: Manifest) -> Manifest:
 
 
 def _trim_pod(body: Manifest) -> Manifest:
-    """Of its spec the node and which it may be, what it asks for, its account, and the volumes that name
-    other objects."""
+    """Of its spec the node and which it may be, what it asks for, its account, its ports, and the volumes
+    that name other objects."""
     spec = body.get("spec", {})
     kept = {field: spec[field] for field in (*PLACEMENT, "serviceAccountName") if field in spec}
     kept["nodeName"] = spec.get("nodeName")
     kept["volumes"] = [v for v in spec.get("volumes", ()) if any(field in v for field, *_ in MOUNTS)]
     kept["containers"] = [
-        {field: each[field] for field in ("resources", "startupProbe") if field in each}
+        {field: each[field] for field in ("ports", "resources", "startupProbe") if field in each}
         for each in spec.get("containers", ())
     ]
     return _trim(body) | {"spec": kept}

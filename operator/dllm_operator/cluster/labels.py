@@ -13,6 +13,10 @@ SPEC_HASH = "serving.dllm.dev/spec-hash"
 TUNING_RESTART = "serving.dllm.dev/tuning-restart"  # generation of the settings that pods restarted for
 ENGINE_TYPE = "llm-d.ai/engine-type"  # endpoint pickers read vLLM's metric names where they see it
 
+API_PORT_NAME, METRICS_PORT_NAME = "http", "metrics"  # of a serving pod
+KEYS_VOLUME = "auth"  # of a serving pod that asks for keys
+OPERATOR_LABELS = {NAME: MANAGER}  # of the operator's own pods, whatever its release
+
 MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 MAX_NAME = 63
 

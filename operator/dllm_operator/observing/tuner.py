@@ -15,7 +15,7 @@ from dllm_server.settings import Device
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, TuningMode
 from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
-from dllm_operator.cluster.labels import POOL
+from dllm_operator.cluster.labels import API_PORT_NAME, METRICS_PORT_NAME, POOL
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.cluster.placement import free_places
 from dllm_operator.cluster.profile_store import ProfileStore
@@ -150,7 +150,7 @@ class Tuner:
         watched, now = self._watched[key], self._clock()
         interval = float(spec.tuning.interval_seconds)
         watched.scrape_at = now + min(interval, MOST_BETWEEN_SCRAPES)
-        silent = await self._read(session, key, spec.networking.port, watched)
+        silent = await self._read(session, key, watched)
         if now < watched.decide_at:
             return
         watched.decide_at = now + interval
@@ -163,15 +163,16 @@ class Tuner:
             await self._decide(key, resource, resource.spec, watched, silent)
 
     async def _read(
-        self, session: aiohttp.ClientSession, key: ResourceKey, port: int, watched: _Watched
+        self, session: aiohttp.ClientSession, key: ResourceKey, watched: _Watched
     ) -> Mapping[str, str]:
         """Pods that said nothing, and why; what the others said is kept with what they said before."""
         pods = {
             pod["metadata"]["name"]: pod for pod in self._view.pods.owned(key).values() if is_serving(pod)
         }
         if self._prometheus_url is None:
-            urls = {name: _metrics_url(pod, port) for name, pod in pods.items()}
+            urls = {name: url for name, pod in pods.items() if (url := _metrics_url(pod)) is not None}
             found = await scrape(session, urls)
+            found.silent.update(dict.fromkeys(pods.keys() - urls.keys(), "it has no port for metrics"))
         elif pods:
             found = await query(session, self._prometheus_url, key[0], pods.keys())
         else:
@@ -292,10 +293,14 @@ class Tuner:
             )
 
 
-def _metrics_url(pod: Manifest, port: int) -> str:
+def _metrics_url(pod: Manifest) -> str | None:
+    """On the port of that name; pods of an older version have them on their only one, the API's."""
+    ports = [port for each in pod["spec"].get("containers", ()) for port in each.get("ports", ())]
+    named = {port.get("name"): port["containerPort"] for port in ports}
+    port = named.get(METRICS_PORT_NAME) or named.get(API_PORT_NAME)
     address = pod["status"].get("podIP", "")
     host = f"[{address}]" if ":" in address else address
-    return f"http://{host}:{port}/metrics"
+    return f"http://{host}:{port}/metrics" if port is not None else None
 
 
 def _count(ends: Iterable[MemoryEnd], *, is_host: bool) -> int:

@@ -20,6 +20,8 @@ from dllm_operator.api.v1alpha1 import (
 from dllm_operator.planning.plan import PoolPlan
 
 LEAVE_SECONDS = 5
+METRICS_PORTS = (9464, 9465)
+"""The second where the API has the first."""
 CACHE = PurePosixPath("/var/cache/dllm")
 MODELS = PurePosixPath("/models")
 TUNING_FILE = PurePosixPath("/etc/dllm/tuning/tuning.json")
@@ -33,6 +35,7 @@ def engine_env(spec: DLLMDeploymentSpec, pool: PoolPlan) -> list[dict[str, Any]]
         "DLLM_MODEL": model_argument(spec.model.source),
         "DLLM_DEVICE": spec.device,
         "DLLM_PORT": networking.port,
+        "DLLM_METRICS_PORT": metrics_port(spec),
         "DLLM_TUNING_FILE": TUNING_FILE,
         "DLLM_REQUEST_TIMEOUT_SECONDS": networking.request_timeout_seconds,
         # Clients of open connections move on before requests are refused.
@@ -58,6 +61,12 @@ def engine_env(spec: DLLMDeploymentSpec, pool: PoolPlan) -> list[dict[str, Any]]
     own = [variable.manifest() for variable in spec.pod_template.env]
     overridden = {variable["name"] for variable in own}
     return [variable for variable in env if variable["name"] not in overridden] + own
+
+
+def metrics_port(spec: DLLMDeploymentSpec) -> int:
+    """Where pods tell their metrics, whoever may ask for them: never the API's port."""
+    first, second = METRICS_PORTS
+    return first if spec.networking.port != first else second
 
 
 def api_keys_secret(spec: DLLMDeploymentSpec) -> ApiKeysSecret | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import AutoscalingSpec, InferencePoolSpec, MetricName
-from dllm_operator.cluster.labels import pod_selector
+from dllm_operator.cluster.labels import METRICS_PORT_NAME, pod_selector
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.plan import PoolPlan
@@ -45,7 +45,7 @@ def scaled_object(resource: Resource, autoscaling: AutoscalingSpec, pool: PoolPl
 def pod_monitor(resource: Resource) -> Manifest:
     body = {
         "selector": {"matchLabels": pod_selector(resource.name)},
-        "podMetricsEndpoints": [{"port": "http", "path": "/metrics"}],
+        "podMetricsEndpoints": [{"port": METRICS_PORT_NAME, "path": "/metrics"}],
     }
     return manifest("monitoring.coreos.com/v1", "PodMonitor", resource, resource.name, spec=body)
 

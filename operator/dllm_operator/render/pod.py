@@ -16,7 +16,10 @@ from dllm_operator.api.v1alpha1 import (
     PvcSource,
 )
 from dllm_operator.cluster.labels import (
+    API_PORT_NAME,
     ENGINE_TYPE,
+    KEYS_VOLUME,
+    METRICS_PORT_NAME,
     TUNING_RESTART,
     account_name,
     cache_claim_name,
@@ -35,6 +38,7 @@ from dllm_operator.render.engine_env import (
     TUNING_FILE,
     api_keys_secret,
     engine_env,
+    metrics_port,
 )
 
 CONTAINER = "engine"
@@ -131,11 +135,14 @@ def _container(spec: DLLMDeploymentSpec, pool: PoolPlan, defaults: PodDefaults) 
         "imagePullPolicy": template.image_pull_policy or defaults.image_pull_policy,
         "args": ["serve"],
         "env": engine_env(spec, pool),
-        "ports": [{"name": "http", "containerPort": spec.networking.port, "protocol": "TCP"}],
+        "ports": [
+            {"name": API_PORT_NAME, "containerPort": spec.networking.port, "protocol": "TCP"},
+            {"name": METRICS_PORT_NAME, "containerPort": metrics_port(spec), "protocol": "TCP"},
+        ],
         "resources": resources,
         # Nothing listens before the model is loaded, so loading fails this probe and no other one runs.
         "startupProbe": _probe(
-            "/ready",
+            "/health",
             failureThreshold=math.ceil(template.startup_timeout_seconds / PROBE_SECONDS),
             terminationGracePeriodSeconds=EXIT_SECONDS,  # it has no request to finish
         ),
@@ -154,7 +161,7 @@ def _container(spec: DLLMDeploymentSpec, pool: PoolPlan, defaults: PodDefaults) 
 
 def _probe(path: str, **thresholds: int) -> Manifest:
     return {
-        "httpGet": {"path": path, "port": "http"},
+        "httpGet": {"path": path, "port": API_PORT_NAME},
         "periodSeconds": PROBE_SECONDS,
         "timeoutSeconds": PROBE_SECONDS,
         **thresholds,
@@ -174,7 +181,7 @@ def _volumes(resource: Resource, spec: DLLMDeploymentSpec, pool: PoolPlan) -> li
     keys = api_keys_secret(spec)
     if keys is not None:
         items = [{"key": keys.key, "path": KEYS_FILE.name}]
-        volumes.append({"name": "auth", "secret": {"secretName": keys.name, "items": items}})
+        volumes.append({"name": KEYS_VOLUME, "secret": {"secretName": keys.name, "items": items}})
     return volumes
 
 
@@ -197,7 +204,7 @@ def _mounts(spec: DLLMDeploymentSpec) -> list[Manifest]:
         case EmbeddedSource() | HubSource():
             pass
     if api_keys_secret(spec) is not None:
-        mounts.append({"name": "auth", "mountPath": str(KEYS_FILE.parent), "readOnly": True})
+        mounts.append({"name": KEYS_VOLUME, "mountPath": str(KEYS_FILE.parent), "readOnly": True})
     return mounts
 
 

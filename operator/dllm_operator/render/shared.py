@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, ModelCache
-from dllm_operator.cluster.labels import account_name, cache_claim_name, pod_selector
+from dllm_operator.cluster.labels import (
+    API_PORT_NAME,
+    OPERATOR_LABELS,
+    account_name,
+    cache_claim_name,
+    pod_selector,
+)
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.cluster.resource import Resource
+from dllm_operator.render.engine_env import metrics_port
 from dllm_operator.render.metadata import manifest
+
+EVERY_POD: Manifest = {"namespaceSelector": {}}
 
 
 def service(resource: Resource, spec: DLLMDeploymentSpec) -> Manifest:
-    port = {"name": "http", "port": spec.networking.port, "targetPort": "http", "protocol": "TCP"}
+    port = {"name": "http", "port": spec.networking.port, "targetPort": API_PORT_NAME, "protocol": "TCP"}
     body = {
         "type": "ClusterIP",
         "selector": pod_selector(resource.name),
@@ -37,20 +47,43 @@ def disruption_budget(resource: Resource) -> Manifest:
 
 
 def network_policy(resource: Resource, spec: DLLMDeploymentSpec, operator_namespace: str) -> Manifest:
-    """Only the serving port is open; to everyone, or to the peers named and the operator, which reads
-    metrics.
-    """
-    rule: dict[str, Any] = {"ports": [{"port": spec.networking.port, "protocol": "TCP"}]}
-    peers = list(spec.networking.network_policy.peers)
-    if peers:
-        labels = {"kubernetes.io/metadata.name": operator_namespace}
-        rule["from"] = [*peers, {"namespaceSelector": {"matchLabels": labels}}]
+    """The API's port is open to the peers named, the metrics' to their readers; to the operator both, since
+    pods of an older version tell their metrics on the API's."""
+    policy = spec.networking.network_policy
+    operator = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": operator_namespace}},
+        "podSelector": {"matchLabels": OPERATOR_LABELS},
+    }
     body = {
         "podSelector": {"matchLabels": pod_selector(resource.name)},
         "policyTypes": ["Ingress"],
-        "ingress": [rule],
+        "ingress": [
+            _opened(spec.networking.port, policy.peers or None, operator),
+            _opened(metrics_port(spec), _metrics_readers(spec), operator),
+        ],
     }
     return manifest("networking.k8s.io/v1", "NetworkPolicy", resource, resource.name, spec=body)
+
+
+def _metrics_readers(spec: DLLMDeploymentSpec) -> Sequence[Mapping[str, Any]] | None:
+    """Who may read them beside the operator; None is everybody. Somebody must where the spec asks for it."""
+    policy = spec.networking.network_policy
+    if policy.metrics_peers is not None:
+        return policy.metrics_peers
+    if not policy.peers:
+        return None
+    are_read = (
+        spec.monitoring.pod_monitor
+        or spec.autoscaling is not None
+        or spec.networking.inference_pool is not None
+    )
+    return [*policy.peers, *([EVERY_POD] if are_read else ())]
+
+
+def _opened(port: int, peers: Sequence[Mapping[str, Any]] | None, operator: Manifest) -> Manifest:
+    """An ingress rule; without peers for everybody."""
+    rule: Manifest = {"ports": [{"port": port, "protocol": "TCP"}]}
+    return rule if peers is None else rule | {"from": [*peers, operator]}
 
 
 def cache_claim(resource: Resource, cache: ModelCache) -> Manifest:

@@ -17,7 +17,7 @@ from dllm_operator.planning.rollout import awaiting_room
 from dllm_operator.reporting.conditions import ROLLOUT_BLOCKED, Condition
 from dllm_operator.reporting.failures import Failure, FailureReason, is_serving, worst_failure
 from dllm_operator.reporting.rollout import rollout_blocked
-from dllm_operator.reporting.stages import starting
+from dllm_operator.reporting.stages import has_lapsed, starting
 from dllm_operator.reporting.tuning_condition import tuned_budgets, tuning_converged
 
 
@@ -144,7 +144,8 @@ def _ready(now: Situation) -> Condition:
         reason, message = SCALED_TO_ZERO, NO_PODS
     else:
         stage = starting(now.pods)
-        reason, message = "PodsStarting", f"{counts}; {stage}" if stage else counts
+        reason = "PodsNotReady" if has_lapsed(now.pods) else "PodsStarting"
+        message = f"{counts}; {stage}" if stage else counts
     return Condition(ConditionType.READY, False, reason, message)
 
 

@@ -18,7 +18,8 @@ from dllm_server.api.guards.leaving import Leaving
 from dllm_server.api.guards.lifecycle import Lifecycle
 from dllm_server.api.routes.chat import chat_router
 from dllm_server.api.routes.completions import completions_router
-from dllm_server.api.routes.health import health_router, package_version
+from dllm_server.api.routes.health import health_router, package_version, version_router
+from dllm_server.api.routes.metrics import metrics_router
 from dllm_server.api.routes.models import models_router
 from dllm_server.api.routes.tokens import tokens_router
 from dllm_server.api.schemas.errors import ErrorResponse, install_error_handlers
@@ -64,7 +65,7 @@ def create_service(
 
 
 def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
-    """The application over a service; with ``keys``, guarded paths ask for one of them."""
+    """The application over a service; with ``keys``, all but the probes ask for one of them."""
     app = FastAPI(
         title="dLLM-Serve",
         version=package_version(),
@@ -76,7 +77,10 @@ def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
     guard = [Depends(bearer)] if keys is not None else []
     for router in (chat_router, completions_router, models_router, tokens_router):
         app.include_router(router(service), dependencies=guard, responses=_ERRORS)
-    app.include_router(health_router(service), responses={"5XX": _ERRORS["5XX"]})
+    app.include_router(health_router(service, keys), responses={"5XX": _ERRORS["5XX"]})
+    app.include_router(version_router(), dependencies=guard)
+    if service.settings.metrics_port is None:
+        app.include_router(metrics_router(service), dependencies=guard)
     install_error_handlers(app)
     # Layers, innermost first: a request is named and logged, then must show a key, then may send its body.
     app.add_middleware(CancelOnDisconnect)

@@ -9,7 +9,7 @@ import math
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 import uvicorn
 import uvloop
+from starlette.applications import Starlette
 from uvicorn.server import ServerState
 
 from dllm_server.api.app import create_app, create_service
@@ -24,6 +25,7 @@ from dllm_server.api.guards.auth import KeyFile, open_keys
 from dllm_server.api.guards.connection import ConnectionLimits, guarded_protocol
 from dllm_server.api.guards.heap import tame_heap
 from dllm_server.api.guards.lifecycle import ServingState
+from dllm_server.api.routes.metrics import create_metrics_app
 from dllm_server.api.schemas.errors import engine_dead, shutting_down
 from dllm_server.api.service import Service
 from dllm_server.engine.process.client import EngineStartError
@@ -31,7 +33,7 @@ from dllm_server.engine.process.worker import ProcessEngineClient, start_engine
 from dllm_server.log_settings import LogSettings
 from dllm_server.logs import configure_logging
 from dllm_server.models.tokenizer import load_tokenizer
-from dllm_server.settings import EngineSettings, ServeSettings
+from dllm_server.settings import ApiSettings, EngineSettings, ServeSettings
 from dllm_server.termination import FORCED_EXIT_CODE, Termination, TerminationReason, termination_log
 
 log = structlog.get_logger(__name__)
@@ -66,9 +68,13 @@ async def _serve(settings: ServeSettings, start: StartEngine) -> int:
     stop = _listen_for_signals()
     # Before the engine takes its minutes: a missing file or a busy port is known at once.
     keys = open_keys(settings.api_keys_file)
-    allow_open_files(settings.max_connections)
-    listener = bind(settings.host, settings.port)
-    try:
+    allow_open_files(settings.max_connections * (1 if settings.metrics_port is None else 2))
+    with contextlib.ExitStack() as open_listeners:
+        listener = open_listeners.enter_context(bind(settings.host, settings.port))
+        metrics_listener = None
+        if settings.metrics_port is not None:
+            metrics_listener = bind(settings.host, settings.metrics_port, flag="--metrics-port")
+            open_listeners.enter_context(metrics_listener)
         log.info("starting engine", model=settings.model)
         starting = asyncio.ensure_future(start(settings.engine(), settings.logs()))
         told_to_stop = asyncio.ensure_future(stop.wait())
@@ -90,17 +96,20 @@ async def _serve(settings: ServeSettings, start: StartEngine) -> int:
             service = create_service(settings.api(), engine, tokenizer, diffusion)
             _tidy_start()
             try:
-                return await Server(service, listener, stop, keys, termination_log()).run()
+                server = Server(service, listener, stop, keys, termination_log(), metrics_listener)
+                return await server.run()
             finally:
                 service.text_workers.close()
         finally:
             await engine.close()
-    finally:
-        listener.close()
 
 
 class Server:
-    """Runs uvicorn on a bound socket until a signal or the engine's end, then lets it finish."""
+    """Runs uvicorn on a bound socket until a signal or the engine's end, then lets it finish.
+
+    Metrics on a socket of their own have connections of their own, under the same limits, and answer to the
+    end.
+    """
 
     def __init__(
         self,
@@ -109,23 +118,15 @@ class Server:
         stop: asyncio.Event,
         keys: KeyFile | None,
         termination_file: Path | None = None,
+        metrics_listener: socket.socket | None = None,
     ) -> None:
         self._service = service
         self._listener = listener
+        self._metrics_listener = metrics_listener
         self._stop = stop
         self._termination_file = termination_file
-        config = uvicorn.Config(
-            create_app(service, keys),
-            http=guarded_protocol(ConnectionLimits.of(service.settings)),
-            ws="none",
-            timeout_keep_alive=math.ceil(service.settings.keep_alive_timeout_seconds),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=math.ceil(_LAST_ANSWERS_SECONDS),
-            server_header=False,
-        )
-        self._http = _SignalFreeServer(config)
+        self._http = _SignalFreeServer(_config(create_app(service, keys), service.settings))
+        self._metrics = _SignalFreeServer(_config(create_metrics_app(service), service.settings))
 
     @property
     def http_state(self) -> ServerState:
@@ -133,16 +134,37 @@ class Server:
         return self._http.server_state
 
     async def run(self) -> int:
+        async with self._serving_metrics() as metrics:
+            return await self._run(metrics)
+
+    @contextlib.asynccontextmanager
+    async def _serving_metrics(self) -> AsyncIterator[asyncio.Future[Any] | None]:
+        """The task that serves them on their own socket, if they have one."""
+        if self._metrics_listener is None:
+            yield None
+            return
+        self._metrics_listener.listen()
+        serving = asyncio.ensure_future(self._metrics.serve(sockets=[self._metrics_listener]))
+        log.info("metrics", url=_url(self._metrics_listener))
+        try:
+            yield serving
+        finally:
+            self._metrics.should_exit = True
+            await serving
+
+    async def _run(self, metrics: asyncio.Future[Any] | None) -> int:
         self._listener.listen()
         serving = asyncio.ensure_future(self._http.serve(sockets=[self._listener]))
         dying = asyncio.ensure_future(self._service.engine.wait_until_dead())
         stopping = asyncio.ensure_future(self._stop.wait())
         log.info("listening", url=_url(self._listener), model=self._service.model_name)
         try:
-            await asyncio.wait({serving, dying, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if serving.done():
-                serving.result()
-                raise OSError("the HTTP server ended by itself")
+            servers = {serving, *([metrics] if metrics is not None else ())}
+            await asyncio.wait({*servers, dying, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            for ended in servers:
+                if ended.done():
+                    ended.result()
+                    raise OSError("the HTTP server ended by itself")
             code = await (self._drain(dying) if not dying.done() else self._give_up(dying.result()))
             self._http.should_exit = True
             await serving
@@ -151,6 +173,8 @@ class Server:
         finally:
             for task in (dying, stopping):
                 task.cancel()
+            self._http.should_exit = True
+            await asyncio.gather(serving, return_exceptions=True)
 
     async def _drain(self, dying: asyncio.Future[Any]) -> int:
         """Let clients move on, then refuse new requests and finish open ones within the grace period."""
@@ -207,6 +231,20 @@ class Server:
         return end.exit_code
 
 
+def _config(app: Starlette, settings: ApiSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=guarded_protocol(ConnectionLimits.of(settings)),
+        ws="none",
+        timeout_keep_alive=math.ceil(settings.keep_alive_timeout_seconds),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=math.ceil(_LAST_ANSWERS_SECONDS),
+        server_header=False,
+    )
+
+
 def _tidy_start() -> None:
     """What the start has left stays for good: keep it out of later collections, which hold up the loop."""
     tame_heap()
@@ -241,8 +279,8 @@ def allow_open_files(connections: int) -> None:
         log.warning("fewer open files than connections", limit=allowed, max_connections=connections)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket; ``OSError`` names the address and the reason."""
+def bind(host: str, port: int, *, flag: str = "--port") -> socket.socket:
+    """A bound socket; ``OSError`` names the address, the reason and the flag to change."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -255,7 +293,7 @@ def bind(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        remedy = ": stop what listens there, or choose another --port" if error.errno == EADDRINUSE else ""
+        remedy = f": stop what listens there, or choose another {flag}" if error.errno == EADDRINUSE else ""
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}{remedy}") from error
     return listener
 

@@ -52,8 +52,9 @@ class Place:
     """One CPU pod whose engine answers ``text`` on a real port, an API server that takes notes, a clock."""
 
     def __init__(self, port: int, tuning: dict[str, Any] = TUNING, **spec: Any) -> None:
+        self.port = port
         self.kube, self.view, self.seconds, self.text = FakeKube(), ClusterView(), 0.0, ""
-        spec = {"networking": {"port": port}, "engine": ENGINE, "tuning": tuning} | spec
+        spec = {"engine": ENGINE, "tuning": tuning} | spec
         body = make_body(**({"device": "cpu"} | spec)) | {"status": {}}
         body["metadata"]["resourceVersion"] = self.kube.next_version()
         self.view.resources.put(self.kube.store(body))
@@ -81,8 +82,16 @@ class Place:
             clock=lambda: self.seconds,
         )
 
-    def show_pod(self, *containers: Manifest, is_ready: bool = True) -> None:
+    def show_pod(
+        self,
+        *containers: Manifest,
+        is_ready: bool = True,
+        port_name: str = "metrics",
+        resources: Manifest | None = None,
+    ) -> None:
         pod = make_pod(*containers, name="chat-cpu-1", pool="cpu", is_ready=is_ready, podIP="127.0.0.1")
+        ports = [{"name": port_name, "containerPort": self.port}]
+        pod["spec"]["containers"] = [{"ports": ports, "resources": resources or {}}]
         pod["metadata"]["resourceVersion"] = self.kube.next_version()
         self.view.pods.put(pod)
 
@@ -178,6 +187,22 @@ def test_a_peak_above_target_reaches_the_engines_without_a_restart() -> None:
     assert place.counts.changes == ["PeakAboveTarget"]
     [event] = [e for e in place.kube.bodies if e["kind"] == "Event" and e["reason"] == "PeakAboveTarget"]
     assert event["type"] == "Normal"
+
+
+def test_a_pod_of_an_older_version_is_read_on_the_apis_port() -> None:
+    async def story(place: Place) -> None:
+        place.show_pod(port_name="http")
+        await cut(place)
+
+    assert drive(story).counts.changes == ["PeakAboveTarget"]
+
+
+def test_a_pod_without_a_known_port_is_silent_and_stops_nobody() -> None:
+    async def story(place: Place) -> None:
+        place.show_pod(port_name="other")
+        await place.look()
+
+    assert drive(story).counts.looks == ["NoReadings"]
 
 
 @pytest.mark.parametrize("mode", ["Off", "Observe"])
@@ -402,10 +427,7 @@ def settle(place: Place) -> None:
     place.view.children["Deployment"].put(
         place.kube.store(live | {"status": counts, "metadata": live["metadata"] | version})
     )
-    pod = make_pod(name="chat-cpu-1", pool="cpu", is_ready=True, podIP="127.0.0.1")
-    pod["spec"]["containers"] = [{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]
-    pod["metadata"]["resourceVersion"] = place.kube.next_version()
-    place.view.pods.put(pod)
+    place.show_pod(resources={"limits": {"nvidia.com/gpu": "1"}})
 
 
 def test_a_pool_without_room_for_a_new_pod_is_not_restarted_until_there_is_some() -> None:

@@ -52,6 +52,7 @@ class ScriptedServer:
         self.engine: ScriptedEngine
         self.service: Service
         self.url: str
+        self.metrics_url: str
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -92,7 +93,12 @@ class ScriptedServer:
         listener = bind("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.listener_address: tuple[str, int] = listener.getsockname()
-        self.server = Server(self.service, listener, self._stop, open_keys(self._settings.api_keys_file))
+        self.metrics_listener = None
+        if self._settings.metrics_port is not None:
+            self.metrics_listener = bind("127.0.0.1", self._settings.metrics_port)
+            self.metrics_url = f"http://127.0.0.1:{self.metrics_listener.getsockname()[1]}/metrics"
+        keys = open_keys(self._settings.api_keys_file)
+        self.server = Server(self.service, listener, self._stop, keys, metrics_listener=self.metrics_listener)
         serving = asyncio.ensure_future(self.server.run())
         await asyncio.sleep(0)  # the socket listens from here on
         self._is_up.set()
@@ -100,4 +106,6 @@ class ScriptedServer:
             self.exit_code = await serving
         finally:
             listener.close()
+            if self.metrics_listener is not None:
+                self.metrics_listener.close()
             self.service.text_workers.close()

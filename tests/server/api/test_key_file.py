@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import structlog
 from dllm_server.api.guards.auth import KeyFile
 from scripted_server import ScriptedServer
 
@@ -66,31 +67,70 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "is_guarded"),
+    "path",
     [
-        ("/v1/models", True),
-        ("/v1/completions", True),
-        ("/v1/nope", True),
-        ("/tokenize", True),
-        ("/detokenize", True),
-        ("/health", False),
-        ("/ready", False),
-        ("/metrics", False),
-        ("/version", False),
-        ("/docs", False),
-        ("/openapi.json", False),
+        "/",
+        "/v1/models",
+        "/v1/completions",
+        "/v1/nope",
+        "/tokenize",
+        "/detokenize",
+        "/metrics",
+        "/version",
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/redoc",
+        "/openapi.json",
+        "/health/",
+        "//ready",
     ],
 )
-def test_a_key_is_asked_for_where_tokens_are_served(tmp_path: Path, path: str, is_guarded: bool) -> None:
+def test_a_key_is_asked_for(tmp_path: Path, path: str) -> None:
     with ScriptedServer(api_keys_file=write(tmp_path / "keys", "right")) as server:
-        statuses = [
-            server.http.get(path, headers=headers).status_code
+        url = f"{server.url}{path}"
+        refused = [
+            server.http.get(url, headers=headers).status_code
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic right"})
         ]
-        with_key = server.http.get(path, headers={"Authorization": "bearer right"}).status_code
+        with_key = server.http.get(url, headers={"Authorization": "bearer right"}).status_code
 
-        assert statuses == ([401] * 3 if is_guarded else [200] * 3)
+        assert refused == [401] * 3
         assert with_key != 401
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_probes_need_no_key(tmp_path: Path, path: str) -> None:
+    with ScriptedServer(api_keys_file=write(tmp_path / "keys", "right")) as server:
+        assert server.http.get(path).status_code == 200
+
+
+def test_while_the_file_holds_no_key_the_server_is_not_ready_and_lets_nobody_in(tmp_path: Path) -> None:
+    path = write(tmp_path / "keys", "right")
+    key = {"Authorization": "Bearer right"}
+    with ScriptedServer(api_keys_file=path) as server:
+        write(path, "")
+        emptied = server.http.get("/ready")
+        refused = server.http.get("/v1/models", headers=key)
+        alive = server.http.get("/health")
+        write(path, "right")
+
+        assert (emptied.status_code, emptied.json()["error"]["code"]) == (503, "no_api_keys")
+        assert refused.status_code == 401
+        assert alive.status_code == 200
+        assert server.http.get("/ready").status_code == 200
+        assert server.http.get("/v1/models", headers=key).status_code == 200
+
+
+def test_a_file_that_loses_its_keys_is_said_once_in_the_log(tmp_path: Path) -> None:
+    path = write(tmp_path / "keys", "one")
+    keys = KeyFile(path)
+
+    with structlog.testing.capture_logs() as entries:
+        write(path, "# nobody")
+        assert [keys.is_empty, keys.is_empty] == [True, True]
+
+    assert [entry["log_level"] for entry in entries] == ["error"]
+    assert "no key" in entries[0]["event"]
 
 
 def test_a_refused_key_is_not_shown_in_the_answer(tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ log = structlog.get_logger(__name__)
 
 _RECENT_SECONDS = 2.0  # a file changed this recently may change again within the clock's resolution
 
-GUARDED_PATHS = frozenset({"/tokenize", "/detokenize"})
-GUARDED_PREFIX = "/v1/"
+OPEN_PATHS = frozenset({"/health", "/ready"})  # what probes ask
 
 
 class KeyFile:
@@ -33,8 +32,15 @@ class KeyFile:
         try:
             self._version = self._stat()
             self._digests = self._read()
+            self._tell_if_empty()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"api_keys_file {path}: {_reason(error)}") from error
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the file holds no key, so that nobody gets in."""
+        self._reload_if_changed()
+        return not self._digests
 
     def accepts(self, key: str) -> bool:
         """Whether ``key`` is one of the file's, in a time that does not depend on which or how nearly."""
@@ -48,14 +54,22 @@ class KeyFile:
             version = self._stat()
             if version == self._version and not self._changed_recently():
                 return
-            self._digests = self._read()
+            before, self._digests = self._digests, self._read()
             self._version = version
+            if self._digests != before:
+                self._tell_if_empty()
         except (OSError, UnicodeDecodeError) as error:
             log.error("api keys not reloaded", path=str(self._path), reason=_reason(error))
 
     def _stat(self) -> tuple[int, int, int, int]:
         stat = self._path.stat()
         return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+    def _tell_if_empty(self) -> None:
+        if not self._digests:
+            log.error(
+                "api keys file holds no key: not ready, and every request is refused", path=str(self._path)
+            )
 
     def _changed_recently(self) -> bool:
         return abs(time.time() - self._version[3] / 1e9) < _RECENT_SECONDS
@@ -71,23 +85,19 @@ def open_keys(path: Path | None) -> KeyFile | None:
 
 
 class BearerAuth:
-    """ASGI middleware: 401 on guarded paths without a key of the file, before the body is read."""
+    """ASGI middleware: 401 without a key of the file, before the body is read; only probes need none."""
 
     def __init__(self, app: ASGIApp, keys: KeyFile) -> None:
         self._app = app
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and is_guarded(scope["path"]):
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not self._keys.accepts(key.strip()):
                 await wrong_key().response()(scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-
-def is_guarded(path: str) -> bool:
-    return path.startswith(GUARDED_PREFIX) or path in GUARDED_PATHS
 
 
 def _digest(key: str) -> bytes:

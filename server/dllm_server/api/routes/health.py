@@ -1,19 +1,19 @@
-"""Probes, metrics and the version; open to everyone and touching nothing but memory of this process."""
+"""Probes, open to everyone, and the version; they touch nothing but memory of this process."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi import APIRouter
 
+from dllm_server.api.guards.auth import KeyFile
 from dllm_server.api.guards.lifecycle import ServingState
-from dllm_server.api.schemas.errors import engine_dead, not_finite, shutting_down
+from dllm_server.api.schemas.errors import engine_dead, no_keys, not_finite, shutting_down
 from dllm_server.api.schemas.responses import Health, Version
 from dllm_server.api.service import Service
 
 
-def health_router(service: Service) -> APIRouter:
+def health_router(service: Service, keys: KeyFile | None) -> APIRouter:
     router = APIRouter(tags=["Operation"])
 
     @router.get("/health", summary="Whether the engine process is alive")
@@ -29,12 +29,15 @@ def health_router(service: Service) -> APIRouter:
             raise shutting_down()
         if service.engine.snapshot is not None and not service.engine.snapshot.is_sound:
             raise not_finite()
+        if keys is not None and keys.is_empty:
+            raise no_keys()
         return Health(status="ready")
 
-    @router.get("/metrics", response_class=Response, summary="Prometheus metrics")
-    async def metrics(request: Request) -> Response:
-        content, content_type = service.metrics.render(request.headers.get("accept", ""))
-        return Response(content, headers={"Content-Type": content_type})
+    return router
+
+
+def version_router() -> APIRouter:
+    router = APIRouter(tags=["Operation"])
 
     @router.get("/version", summary="Version of the server")
     async def server_version() -> Version:

@@ -181,6 +181,13 @@ def not_finite() -> ApiError:
     return ApiError(503, message, error_type="server_error", code="not_finite", headers={"Retry-After": "5"})
 
 
+def no_keys() -> ApiError:
+    message = (
+        "The key file holds no key (api_keys_file), so that every request would be answered 401: put one in."
+    )
+    return ApiError(503, message, error_type="server_error", code="no_api_keys", headers={"Retry-After": "5"})
+
+
 def timed_out(limit_seconds: float) -> ApiError:
     message = f"The request was not finished within {limit_seconds:g} seconds (request_timeout_seconds)."
     return ApiError(504, message, error_type="timeout_error", code="timeout")
