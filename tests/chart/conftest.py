@@ -45,6 +45,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         },
         "networkPolicy": {"enabled": True, "ingressFrom": [{"namespaceSelector": {}}]},
+        "policies": {
+            "allowedImages": ["docker.io/dllmserve/"],
+            "allowedModelSources": ["embedded", "GSAI-ML/", "pvc://models"],
+            "maxGpusPerNamespace": 8,
+        },
     },
     "minimal": {
         "operator": {"replicas": 1},

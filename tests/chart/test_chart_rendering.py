@@ -225,6 +225,70 @@ def test_the_test_uses_a_namespace_that_the_operator_watches(
     assert role["metadata"]["namespace"] == namespace
 
 
+POLICY = "ValidatingAdmissionPolicy"
+LIMITS = {
+    "images": {"allowedImages": ["docker.io/dllmserve/"]},
+    "model-sources": {"allowedModelSources": ["embedded"]},
+    "gpus": {"maxGpusPerNamespace": 0},
+}
+
+
+def test_nothing_is_limited_unless_values_say_so(tools: Tools) -> None:
+    assert {one["kind"] for one in tools.render({})} & {POLICY, f"{POLICY}Binding", "ResourceQuota"} == set()
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_limit_is_a_policy_that_fails_closed_and_its_binding(tools: Tools, limit: str) -> None:
+    manifests = tools.render({"policies": LIMITS[limit]})
+
+    policies, bindings = of_kind(manifests, POLICY), of_kind(manifests, f"{POLICY}Binding")
+    names = [
+        f"dllm-system.dllm-operator.{name}" for name in ((limit, "scale") if limit == "gpus" else (limit,))
+    ]
+    assert sorted(one["metadata"]["name"] for one in policies) == names
+    assert [one["spec"]["failurePolicy"] for one in policies] == ["Fail"] * len(names)
+    assert sorted(one["spec"]["policyName"] for one in bindings) == names
+    assert [one["spec"] for one in bindings if one["spec"]["validationActions"] != ["Deny"]] == []
+    assert [one["spec"].get("matchResources") for one in bindings] == [None] * len(names)
+
+
+def test_limits_hold_in_the_watched_namespaces_and_their_gpus_are_a_quota(tools: Tools) -> None:
+    manifests = tools.render({"watchNamespaces": ["red", "blue"], "policies": {"maxGpusPerNamespace": 8}})
+
+    for binding in of_kind(manifests, f"{POLICY}Binding"):
+        [where] = binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"]
+        assert (where["key"], where["operator"]) == ("kubernetes.io/metadata.name", "In")
+        assert where["values"] == ["red", "blue"]
+    quotas = {
+        one["metadata"]["namespace"]: one["spec"]["hard"] for one in of_kind(manifests, "ResourceQuota")
+    }
+    assert quotas == {namespace: {"requests.nvidia.com/gpu": "8"} for namespace in ("red", "blue")}
+
+
+@pytest.mark.parametrize(
+    ("image", "prefix", "is_allowed"),
+    [
+        ("a.example/team/server:1", "a.example/team/", True),
+        ("a.example/team/server:1", "a.example/team/server", True),
+        ("a.example/team/server@sha256:0f", "a.example/team/server", True),
+        ("a.example/team/server:1", "a.example/team/server:1", True),
+        ("a.example/team/server:1", "a.example/team", False),
+        ("a.example/team-evil/server:1", "a.example/team/", False),
+        ("a.example/team/server-evil:1", "a.example/team/server", False),
+        ("a.example:5000/server", "a.example", False),
+    ],
+)
+def test_the_default_image_must_be_among_the_allowed(
+    tools: Tools, image: str, prefix: str, is_allowed: bool
+) -> None:
+    values = {"server": {"image": image}, "policies": {"allowedImages": ["b.example/", prefix]}}
+
+    done = tools.run("helm", "template", "dllm", str(CHART), "--values", "-", stdin=yaml.safe_dump(values))
+
+    assert (done.returncode == 0) is is_allowed, done.stderr
+    assert is_allowed or f"server.image {image} is not among policies.allowedImages" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [
@@ -233,6 +297,12 @@ def test_the_test_uses_a_namespace_that_the_operator_watches(
         ({"operator": {"image": {"repository": "a", "tag": "b"}}}, "operator/image"),
         ({"operator": {"logLevel": "verbose"}}, "operator/logLevel"),
         ({"watchNamespaces": "default"}, "watchNamespaces"),
+        ({"policies": {"allowedImages": ["a b"]}}, "policies/allowedImages"),
+        ({"policies": {"allowedImages": [""]}}, "policies/allowedImages"),
+        ({"policies": {"allowedModelSources": ["GSAI-ML"]}}, "policies/allowedModelSources"),
+        ({"policies": {"allowedModelSources": ["pvc:/models"]}}, "policies/allowedModelSources"),
+        ({"policies": {"maxGpusPerNamespace": -1}}, "policies/maxGpusPerNamespace"),
+        ({"policies": {"maxGpusPerNamespace": "8"}}, "policies/maxGpusPerNamespace"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(tools: Tools, values: dict[str, Any], named: str) -> None:
