@@ -38,8 +38,23 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 SERVER_SIDE_APPLY = "application/apply-patch+yaml"
 SECRET = Kind("v1", "Secret", "secrets")
 REPLICA_SET = Kind("apps/v1", "ReplicaSet", "replicasets")
+QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")
+LIMIT_RANGE = Kind("v1", "LimitRange", "limitranges")
 VOLUME = Kind("v1", "PersistentVolume", "persistentvolumes", is_namespaced=False)
-_OTHERS = (VOLUME, RESOURCE, NODE, POD, EVENT, LEASE, AUTOSCALER, DEFINITION, SECRET, REPLICA_SET)
+_OTHERS = (
+    VOLUME,
+    RESOURCE,
+    NODE,
+    POD,
+    EVENT,
+    LEASE,
+    AUTOSCALER,
+    DEFINITION,
+    SECRET,
+    REPLICA_SET,
+    QUOTA,
+    LIMIT_RANGE,
+)
 KINDS: Mapping[str, Kind] = BY_KIND | {kind.kind: kind for kind in _OTHERS}
 
 

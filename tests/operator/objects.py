@@ -149,6 +149,12 @@ def make_deployment(
     }
 
 
+def make_refused(live: Manifest, message: str, status: str = "True") -> Manifest:
+    """A Deployment whose controller says that the API server refuses its pods."""
+    condition = {"type": "ReplicaFailure", "status": status, "reason": "FailedCreate", "message": message}
+    return live | {"status": live["status"] | {"conditions": [condition]}}
+
+
 def by_kind(manifests: tuple[Manifest, ...], kind: str) -> list[Manifest]:
     return [manifest for manifest in manifests if manifest["kind"] == kind]
 

@@ -165,7 +165,7 @@ def test_a_pod_that_does_not_serve_says_why(pod: Manifest, reason: FailureReason
     failure = classify(pod)
 
     assert failure is not None
-    assert (failure.reason, failure.pod) == (reason, "chat-l40s-1")
+    assert (failure.reason, failure.name) == (reason, "chat-l40s-1")
     assert message in failure.message
     assert len(failure.message) <= MAX_MESSAGE
 
@@ -222,7 +222,7 @@ def test_of_two_pods_of_one_class_the_first_by_name_is_reported() -> None:
     failure = worst_failure(pods)
 
     assert failure is not None
-    assert failure.pod == "chat-l40s-1"
+    assert failure.name == "chat-l40s-1"
 
 
 def test_a_pod_on_a_lost_node_says_so_unless_it_is_known_to_have_another_trouble() -> None:

@@ -35,6 +35,7 @@ def test_reasons_are_spelled_as_users_match_them_in_the_order_they_are_looked_fo
         "CrashLoop",
         "Evicted",
         "PodFailed",
+        "PodsRefused",
         "Unschedulable",
         "NodeLost",
         "VolumesNotMounted",

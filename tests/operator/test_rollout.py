@@ -20,7 +20,7 @@ from dllm_operator.planning.rollout import (
     restart_hindrance,
 )
 
-from tests.operator.objects import make_deployment, make_pod
+from tests.operator.objects import make_deployment, make_pod, make_refused
 
 ASKS = {"limits": {GPU: "1", "cpu": "4"}}
 NODE = Node("node-a", {"zone": "a"}, {GPU: "1"})
@@ -118,6 +118,16 @@ def live(strategy: Strategy, **counts: int) -> Manifest:
     return body
 
 
+def over_quota(asks: dict[str, Any] = ASKS, said: str = "exceeded quota: gpus", **counts: int) -> Manifest:
+    """A Deployment whose new pods the API server refuses."""
+    body = make_refused(live(BESIDE, **({"updatedReplicas": 0} | counts)), said)
+    body["spec"]["template"] = {"spec": {"containers": [{"resources": asks}]}}
+    return body
+
+
+MORE = {"limits": {GPU: "2", "cpu": "4"}}
+
+
 @pytest.mark.parametrize(
     ("rolling", "deployment", "pods", "chosen"),
     [
@@ -128,6 +138,12 @@ def live(strategy: Strategy, **counts: int) -> Manifest:
         pytest.param({}, live(IN_PLACE, updatedReplicas=0), [LEAVING, NEW], IN_PLACE, id="under way"),
         pytest.param({}, live(IN_PLACE, availableReplicas=0), [OLD], IN_PLACE, id="not yet available"),
         pytest.param({}, live(IN_PLACE), [OLD], BESIDE, id="over"),
+        pytest.param({}, over_quota(), [OLD], IN_PLACE, id="a quota lets no pod come beside"),
+        pytest.param({}, over_quota(MORE), [OLD], BESIDE, id="nor in the place of one"),
+        pytest.param({}, over_quota(), [LEAVING], BESIDE, id="an old one goes already"),
+        pytest.param({}, over_quota(said="violates PodSecurity"), [OLD], BESIDE, id="refused anyway"),
+        pytest.param({}, over_quota(updatedReplicas=1), [OLD], BESIDE, id="one more is refused"),
+        pytest.param({"maxSurge": 1}, over_quota(), [OLD], Strategy(1, 0, True), id="a quota, fixed"),
         pytest.param({"mode": "Auto"}, live(BESIDE), [OLD, NEW], IN_PLACE, id="said to be automatic"),
         pytest.param({"mode": "Fixed"}, live(BESIDE), [OLD, NEW], Strategy(1, 0, True), id="fixed"),
         pytest.param({"maxSurge": 2}, None, [OLD, NEW], Strategy(2, 0, True), id="a number fixes"),

@@ -23,6 +23,7 @@ from tests.operator.objects import (
     make_gpu,
     make_observed,
     make_pod,
+    make_refused,
     make_resource,
 )
 
@@ -46,6 +47,8 @@ CRASHING = make_pod(
     make_container({}, {"terminated": {"exitCode": 1, "message": "boom"}}, restartCount=2),
     name="chat-l40s-2",
 )
+
+FORBIDDEN = 'pods "chat-l40s-7d-" is forbidden: exceeded quota: gpus'
 
 
 DENIED = Obstacle(APPLY_FAILED, "Service chat: denied")
@@ -316,3 +319,36 @@ def test_pods_that_were_ready_and_are_not_any_more_do_not_start() -> None:
 
     assert (ready.status, ready.reason) == (False, "PodsNotReady")
     assert ready.message.startswith("0 of 1 pods are ready; pod chat-l40s-1 runs but is not ready")
+
+
+REFUSED = make_situation(live=make_refused(make_deployment(pods=0), FORBIDDEN))
+REFUSED_BESIDE = make_situation(READY_POD, live=make_refused(make_deployment(pods=1, updated=0), FORBIDDEN))
+
+
+@pytest.mark.parametrize(
+    ("now", "kind", "status"),
+    [
+        pytest.param(REFUSED, ConditionType.READY, "False", id="no pod"),
+        pytest.param(REFUSED, ConditionType.PROGRESSING, "False", id="no pod, no progress"),
+        pytest.param(REFUSED, ConditionType.POOLS_SCHEDULED, "False", id="no pod, no node"),
+        pytest.param(REFUSED_BESIDE, ConditionType.PROGRESSING, "False", id="beside an old pod"),
+    ],
+)
+def test_pods_that_the_api_server_refuses_are_told_in_its_words(
+    now: Situation, kind: ConditionType, status: str
+) -> None:
+    [condition] = [condition for condition in conditions(now) if condition.type is kind]
+
+    assert (condition.status_text, condition.reason) == (status, "PodsRefused")
+    assert condition.message.endswith(f"pool l40s: {FORBIDDEN}")
+
+
+def test_an_old_pod_serves_while_new_ones_are_refused() -> None:
+    assert said(REFUSED_BESIDE, ConditionType.READY) == ("True", "PodsReady")
+
+
+def test_a_refusal_that_is_over_is_not_told() -> None:
+    now = make_situation(live=make_refused(make_deployment(pods=0), FORBIDDEN, "False"))
+
+    assert said(now, ConditionType.READY) == ("False", "PodsStarting")
+    assert said(now, ConditionType.PROGRESSING) == ("True", "RollingOut")

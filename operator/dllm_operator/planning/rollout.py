@@ -11,11 +11,19 @@ from dataclasses import dataclass
 
 from dllm_operator.api.pod_template import RollingUpdate
 from dllm_operator.cluster.labels import TUNING_RESTART
-from dllm_operator.cluster.observe import Manifest
-from dllm_operator.cluster.placement import could_replace, has_place, is_leaving, node_of, why_unplaced
+from dllm_operator.cluster.observe import Manifest, condition_of
+from dllm_operator.cluster.placement import (
+    could_replace,
+    has_place,
+    is_leaving,
+    node_of,
+    requests_of,
+    why_unplaced,
+)
 from dllm_operator.cluster.pools import Node
 
 TEMPLATE = "pod-template-hash"  # label of the Deployment's controller
+_QUOTA = "exceeded quota"  # of the refusals, the one that the end of an old pod helps
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +90,18 @@ def choose(
     now = blocked(pods, nodes)
     if now is not None and now.could_replace:
         return IN_PLACE
+    if live is not None and _is_over_quota(live, pods):
+        return IN_PLACE
     # What a rollout has begun with it ends with: a change of mind between two pods would add a third.
     return IN_PLACE if live is not None and _is_in_place(live) and not is_complete(live) else BESIDE
+
+
+def refusal(live: Manifest) -> str | None:
+    """Why the API server lets no pod of a Deployment come into being, in its words; None where it does."""
+    condition = condition_of(live.get("status", {}), "ReplicaFailure")
+    if condition is None or condition["status"] != "True":
+        return None
+    return condition.get("message") or condition.get("reason") or "refused"
 
 
 def is_complete(live: Manifest) -> bool:
@@ -114,6 +132,16 @@ def restart_hindrance(strategy: Strategy, wanted: int, free: int | None) -> str 
     if strategy.is_fixed:
         return None if strategy.makes_room else "room for a new pod, which rollingUpdate wants beside the old"
     return None if wanted > 1 else "room for a new pod: the pool's only one would have to go first"
+
+
+def _is_over_quota(live: Manifest, pods: Sequence[Manifest]) -> bool:
+    """Whether a quota refuses the new pods of a rollout, and the end of an old one would leave enough."""
+    status = live.get("status", {})
+    if _QUOTA not in (refusal(live) or "") or status.get("updatedReplicas", 0) >= status.get("replicas", 0):
+        return False
+    wanted = requests_of(live["spec"].get("template", {})).items()
+    placed = [requests_of(pod) for pod in pods if not is_leaving(pod) and has_place(pod)]
+    return any(all(amount <= left.get(name, 0) for name, amount in wanted) for left in placed)
 
 
 def _is_in_place(live: Manifest) -> bool:

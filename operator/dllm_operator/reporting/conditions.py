@@ -12,6 +12,7 @@ from dllm_operator.api.v1alpha1 import ConditionType
 MAX_MESSAGE = 1024
 ROLLOUT_BLOCKED = "RolloutBlocked"
 NAME_CONFLICT = "NameConflict"
+PODS_REFUSED = "PodsRefused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ _ANNOUNCED = (
     ConditionType.INTEGRATIONS_READY,
     ConditionType.READY,
 )
+_ANNOUNCED_REASONS = (ROLLOUT_BLOCKED, PODS_REFUSED)  # of Progressing
 
 
 def merge_conditions(

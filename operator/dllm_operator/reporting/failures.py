@@ -1,7 +1,8 @@
-"""Why a pod does not serve: one failure a pod, from an ordered list of classes. Pure.
+"""Why a pod does not serve, or why there is none: one failure a pod, from an ordered list of classes. Pure.
 
 Order: what the kernel or the device says first, then what kept the container from starting, then crashes,
-then where the pod stands. Only pods that are not ready have a failure, so recovery clears it.
+then pods that may not be made, then where the pod stands. Only pods that are not ready have a failure, so
+recovery clears it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE, Termination,
 from dllm_operator.cluster.labels import POOL
 from dllm_operator.cluster.observe import Manifest, condition_of, holds
 from dllm_operator.cluster.pod_setup import is_late, mounts
+from dllm_operator.planning.rollout import refusal
+from dllm_operator.reporting.conditions import PODS_REFUSED
 
 MAX_MESSAGE = 512
 PROBE_SLACK_SECONDS = 5  # the first probe comes before its period is over
@@ -33,6 +36,7 @@ class FailureReason(StrEnum):
     CRASH_LOOP = "CrashLoop"
     EVICTED = "Evicted"
     POD_FAILED = "PodFailed"
+    PODS_REFUSED = PODS_REFUSED
     UNSCHEDULABLE = "Unschedulable"
     NODE_LOST = "NodeLost"
     VOLUMES_NOT_MOUNTED = "VolumesNotMounted"
@@ -40,16 +44,19 @@ class FailureReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
+    """Of the pod or the pool ``name``."""
+
     reason: FailureReason
     message: str
-    pod: str
+    name: str
+    kind: str = "pod"
 
     @property
     def rank(self) -> int:
         return list(FailureReason).index(self.reason)
 
     def __str__(self) -> str:
-        return f"pod {self.pod}: {self.message}"
+        return f"{self.kind} {self.name}: {self.message}"
 
 
 _PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
@@ -64,7 +71,21 @@ def worst_failure(
     known = tuple(pods)
     current = [pod for pod in known if not _is_replaced(pod, known)]
     failures = [failure for pod in current if (failure := classify(pod, lost_nodes, at)) is not None]
-    return min(failures, key=lambda failure: (failure.rank, failure.pod), default=None)
+    return worst(failures)
+
+
+def worst(failures: Iterable[Failure]) -> Failure | None:
+    """The first in the order; of several, always the same one."""
+    return min(failures, key=lambda failure: (failure.rank, failure.name), default=None)
+
+
+def pods_refused(live: Manifest) -> Failure | None:
+    """Of a Deployment whose pods the API server does not let come into being, in the API server's words."""
+    words = refusal(live)
+    if words is None:
+        return None
+    pool = live["metadata"].get("labels", {}).get(POOL, live["metadata"]["name"])
+    return Failure(FailureReason.PODS_REFUSED, shorten(words), pool, "pool")
 
 
 def classify(

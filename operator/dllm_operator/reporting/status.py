@@ -15,7 +15,14 @@ from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.plan import Plan, PoolPlan
 from dllm_operator.planning.rollout import awaiting_room
 from dllm_operator.reporting.conditions import ROLLOUT_BLOCKED, Condition
-from dllm_operator.reporting.failures import Failure, FailureReason, is_serving, worst_failure
+from dllm_operator.reporting.failures import (
+    Failure,
+    FailureReason,
+    is_serving,
+    pods_refused,
+    worst,
+    worst_failure,
+)
 from dllm_operator.reporting.rollout import rollout_blocked
 from dllm_operator.reporting.stages import has_lapsed, starting
 from dllm_operator.reporting.tuning_condition import tuned_budgets, tuning_converged
@@ -90,7 +97,9 @@ def situation(resource: Resource, plan: Plan | None, observed: Observed, error: 
         pools = tuple(_existing_pool(body, serving, written) for _, body in sorted(deployments.items()))
     promised = _promised(observed)
     pods = tuple(pod for pod in observed.pods if pod["metadata"]["name"] not in promised)
-    failure = worst_failure(pods, observed.lost_nodes, observed.at)
+    of_pods = worst_failure(pods, observed.lost_nodes, observed.at)
+    refused = [pods_refused(live) for live in deployments.values()]
+    failure = worst(each for each in (of_pods, *refused) if each is not None)
     blocked = rollout_blocked(plan.pools, observed) if plan is not None else None
     return Situation(resource, plan, pools, failure, observed.pods, error, blocked, promised)
 
@@ -187,6 +196,8 @@ def _pools_scheduled(now: Situation) -> Condition:
             return Condition(kind, False, "Unschedulable", f"pool {', '.join(pools)}: {failure}")
         return Condition(kind, None, "PodsPending", f"{len(pending)} pods wait for a node")
     if any(pool.pods < pool.wanted for pool in now.pools):
+        if now.failure is not None and now.failure.reason is FailureReason.PODS_REFUSED:
+            return Condition(kind, False, str(now.failure.reason), str(now.failure))
         return Condition(kind, None, "PodsPending", "pods are being created")
     if now.is_scaled_to_zero:
         return Condition(kind, True, SCALED_TO_ZERO, NO_PODS)
