@@ -16,6 +16,7 @@ from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.book import TuningBook
 from dllm_operator.planning.plan import plan
 from dllm_operator.planning.planner import Planner
+from dllm_operator.process.rollouts import Rollouts
 from dllm_operator.render import PodDefaults, render
 
 NAME, NAMESPACE, UID = "chat", "team-a", "0f9a"
@@ -250,6 +251,11 @@ class FakeKube:
             for owner in sorted(owners)
         ]
         self.lowest_replicas[key[1]] = min(replicas, self.lowest_replicas.get(key[1], replicas))
+
+
+def make_rollouts(view: ClusterView, limit: int = 100) -> Rollouts:
+    """That wake nobody."""
+    return Rollouts(view, limit, "release-1", lambda _: None)
 
 
 def make_planner(kube: FakeKube, view: ClusterView) -> Planner:

@@ -19,6 +19,7 @@ from tests.operator.objects import (
     make_node_body,
     make_planner,
     make_pod,
+    make_rollouts,
 )
 
 KEY = (NAMESPACE, "chat")
@@ -33,7 +34,9 @@ class Place:
         self.view.put_node(make_node_body(product="NVIDIA-L40S"))
         self.edit(1, **spec)
         self.planner = make_planner(self.kube, self.view)
-        self.reconciler = Reconciler(self.kube, self.view, self.planner, DEFAULTS, "operator-0", lambda: NOW)  # type: ignore[arg-type]
+        self.reconciler = Reconciler(
+            self.kube, self.view, self.planner, DEFAULTS, "operator-0", make_rollouts(self.view), lambda: NOW
+        )  # type: ignore[arg-type]
 
     def edit(self, generation: int, **spec: Any) -> None:
         status = self.status() if ("DLLMDeployment", "chat") in self.kube.objects else {}

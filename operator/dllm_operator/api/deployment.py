@@ -16,6 +16,7 @@ from dllm_operator.api.kubernetes_types import list_map
 from dllm_operator.api.model import ModelSpec
 from dllm_operator.api.networking import AuthSpec, MonitoringSpec, NetworkingSpec
 from dllm_operator.api.pod_template import PodTemplate
+from dllm_operator.api.rollout import RolloutSpec
 from dllm_operator.api.tuning import TuningSpec
 
 
@@ -103,4 +104,8 @@ class DLLMDeploymentSpec(ApiModel):
     monitoring: MonitoringSpec = Field(default_factory=MonitoringSpec, description="What scrapes the pods.")
     pod_template: PodTemplate = Field(
         default_factory=PodTemplate, description="What the engine's pods look like beyond the model."
+    )
+    rollout: RolloutSpec = Field(
+        default_factory=RolloutSpec,
+        description="When changes of the pods' template are made, and when one has failed.",
     )

@@ -26,6 +26,7 @@ from dllm_operator.api.networking import (
     NetworkPolicySpec,
 )
 from dllm_operator.api.pod_template import EnvVar, PodTemplate, RollingUpdate, RollingUpdateMode
+from dllm_operator.api.rollout import RolloutSpec
 from dllm_operator.api.source import EmbeddedSource, HubSource, ModelSource, PvcSource
 from dllm_operator.api.status import (
     Condition,
@@ -97,6 +98,7 @@ __all__ = [
     "ResourceRequirements",
     "RollingUpdate",
     "RollingUpdateMode",
+    "RolloutSpec",
     "ShareBounds",
     "TaintEffect",
     "TokenSecret",

@@ -78,6 +78,14 @@ class Kube:
                 return None
             raise
 
+    async def list(
+        self, kind: Kind, namespace: str | None, label_selector: str | None = None
+    ) -> tuple[Manifest, ...]:
+        """Those that the selector matches."""
+        query = {} if label_selector is None else {"labelSelector": label_selector}
+        answer = await self._call("GET", kind.path(namespace), query=query)
+        return tuple(answer["items"] or ())
+
     async def versions(
         self, kind: Kind, namespace: str | None, label_selector: str | None = None
     ) -> dict[str, int]:

@@ -10,6 +10,7 @@ INSTANCE = "app.kubernetes.io/instance"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 POOL = "serving.dllm.dev/pool"
 SPEC_HASH = "serving.dllm.dev/spec-hash"
+ROLLOUT = "serving.dllm.dev/rollout"  # what a Deployment remembers of its rollouts
 TUNING_RESTART = "serving.dllm.dev/tuning-restart"  # generation of the settings that pods restarted for
 ENGINE_TYPE = "llm-d.ai/engine-type"  # endpoint pickers read vLLM's metric names where they see it
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 import aiohttp
 import structlog
@@ -24,7 +25,8 @@ from dllm_operator.observing.prometheus import query
 from dllm_operator.observing.scrape import Scrape, scrape
 from dllm_operator.planning.plan import PoolPlan
 from dllm_operator.planning.planner import Planner
-from dllm_operator.planning.rollout import is_restarting, restart_hindrance
+from dllm_operator.planning.rollout import is_restarting, refusal, restart_hindrance
+from dllm_operator.planning.turns import Verdict
 from dllm_operator.reporting.failures import MemoryEnd, classify, is_serving, memory_ends
 from dllm_operator.reporting.status import situation
 from dllm_operator.tuning.decision import Decision
@@ -38,6 +40,22 @@ log = structlog.get_logger(__name__)
 TICK_SECONDS = 1.0
 MOST_BETWEEN_SCRAPES = 60.0  # engines show their last windows only
 AT_ONCE = 8  # resources
+_HELD_BY = {
+    Verdict.PAUSED: "the end of spec.rollout.pause",
+    Verdict.STOPPED: "a release with which no pool has failed",
+    Verdict.FOLLOW: "another pool's rollout",
+    Verdict.QUEUED: "its turn to roll out",
+}
+
+
+class Turns(Protocol):
+    """Who may roll out, as the reconcile decides it."""
+
+    def restart_hindrance(self, spec: DLLMDeploymentSpec) -> str | None:
+        """What has to come before another restart."""
+
+    def verdict(self, key: ResourceKey, deployment: str) -> Verdict | None:
+        """The last one about that pool of the resource."""
 
 
 class TuningObserver:
@@ -65,6 +83,7 @@ class _Place:
     pods: Sequence[Manifest]
     live: Manifest | None
     restart_waits_for: str | None
+    verdict: Verdict | None
 
 
 @dataclass(slots=True)
@@ -86,6 +105,7 @@ class Tuner:
         planner: Planner,
         profiles: ProfileStore,
         wake: Callable[[ResourceKey], None],
+        turns: Turns,
         *,
         now: Callable[[], datetime],
         prometheus_url: str | None = None,
@@ -94,7 +114,7 @@ class Tuner:
     ) -> None:
         self._view, self._planner, self._profiles = view, planner, profiles
         self._book = planner.book
-        self._wake, self._now, self._clock = wake, now, clock
+        self._wake, self._now, self._clock, self._turns = wake, now, clock, turns
         self._prometheus_url = prometheus_url
         self._observe = observe or TuningObserver()
         self._watched: dict[ResourceKey, _Watched] = {}
@@ -209,16 +229,18 @@ class Tuner:
             names = {pod["metadata"]["name"] for pod in pods}
             its_silent = {pod: reason for pod, reason in silent.items() if pod in names}
             held = watched.pools.setdefault(pool.name, _PoolReadings())
-            hindrance = restart_hindrance(pool.strategy, state.wanted, self._free_places(pool))
-            place = _Place(
-                pods, deployments.get(pool.deployment), hindrance if is_settled else "a rollout to end"
-            )
+            hindrance = "a rollout to end" if not is_settled else self._turns.restart_hindrance(spec)
+            if hindrance is None:
+                hindrance = restart_hindrance(pool.strategy, state.wanted, self._free_places(pool))
+            verdict = self._turns.verdict(key, pool.deployment)
+            place = _Place(pods, deployments.get(pool.deployment), hindrance, verdict)
+            before = self._book.of(resource).get(pool.name)
             outcome = await self._look(resource, spec, pool, held, its_silent, place)
             if outcome is None:
                 continue
             is_changed = True
-            tuned = outcome.tuning.state
-            if outcome.change is not None and tuned.restart_generation == tuned.generation:
+            restart = outcome.tuning.state.restart_generation
+            if before is not None and before.state.restart_generation != restart:
                 is_settled = False
         if is_changed:
             self._wake(key)
@@ -256,7 +278,9 @@ class Tuner:
             start_share=start_share(pool.engine),
             restart_waits_for=place.restart_waits_for,
             is_restarting=is_new,
-            is_failing=any(classify(pod) is not None for pod in place.pods),
+            is_failing=any(classify(pod) is not None for pod in place.pods) or _is_refused(place.live),
+            restart_held_by=_HELD_BY.get(place.verdict) if place.verdict is not None else None,
+            is_undone=is_new and place.verdict in (Verdict.BACK, Verdict.UNDONE),
             last_end=max((end.finished_at for end in ends), default=""),
         )
         outcome = look(tuning, seen, answering, around, self._now())
@@ -291,6 +315,10 @@ class Tuner:
                 reason=change.reason,
                 message=change.message,
             )
+
+
+def _is_refused(live: Manifest | None) -> bool:
+    return live is not None and refusal(live) is not None
 
 
 def _metrics_url(pod: Manifest) -> str | None:

@@ -14,6 +14,7 @@ from dllm_operator.cluster.observe import Integration, Observed
 from dllm_operator.cluster.pools import GPU, PRODUCT, GpuType, find_type, normalise_product, pool_name
 from dllm_operator.planning.claims import Mounted, Reach, claim_problem, narrowest
 from dllm_operator.planning.rollout import BESIDE, Strategy, choose
+from dllm_operator.planning.turns import Step
 from dllm_operator.tuning.pool_start import lasting_settings, pool_tuning, start_settings
 from dllm_operator.tuning.profile import ProfileKey
 from dllm_operator.tuning.record import PoolTuning
@@ -26,7 +27,8 @@ GPU_TOLERATION: dict[str, Any] = {"key": GPU, "operator": "Exists", "effect": "N
 class PoolPlan:
     """One Deployment to be. ``replicas`` is None where an autoscaler owns the number, which it then has from
     ``initial_replicas``, what a Deployment is made with. ``tuning`` is what is known of the pool; engines are
-    told of it only with ``is_tuned``. ``is_on_one_node``: all pods mount a volume that one node holds."""
+    told of it only with ``is_tuned``. ``is_on_one_node``: all pods mount a volume that one node holds.
+    ``step`` is what becomes of the pods' template, once that is rendered."""
 
     name: str
     deployment: str
@@ -45,6 +47,7 @@ class PoolPlan:
     is_tuned: bool = False
     strategy: Strategy = BESIDE
     is_on_one_node: bool = False
+    step: Step | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from dllm_operator.api.pod_template import RollingUpdate
 from dllm_operator.cluster.labels import TUNING_RESTART
@@ -23,6 +24,7 @@ from dllm_operator.cluster.placement import (
 from dllm_operator.cluster.pools import Node
 
 TEMPLATE = "pod-template-hash"  # label of the Deployment's controller
+REVISION = "deployment.kubernetes.io/revision"  # annotation of the Deployment's controller
 _QUOTA = "exceeded quota"  # of the refusals, the one that the end of an old pod helps
 
 
@@ -102,6 +104,26 @@ def refusal(live: Manifest) -> str | None:
     if condition is None or condition["status"] != "True":
         return None
     return condition.get("message") or condition.get("reason") or "refused"
+
+
+class Progress(StrEnum):
+    """Of a Deployment's newest template."""
+
+    ROLLING = "Rolling"
+    LATE = "Late"  # its deadline is over
+    SETTLED = "Settled"  # came to its end; pods may have failed since
+
+
+def progress(live: Manifest) -> Progress:
+    """As the Deployment's controller says."""
+    status = live.get("status", {})
+    reason = (condition_of(status, "Progressing") or {}).get("reason")
+    if _is_observed(live) and reason == "ProgressDeadlineExceeded":
+        return Progress.LATE
+    is_updated = status.get("updatedReplicas", 0) == status.get("replicas", 0)
+    if _is_observed(live) and is_updated and reason == "NewReplicaSetAvailable":
+        return Progress.SETTLED
+    return Progress.ROLLING
 
 
 def is_complete(live: Manifest) -> bool:

@@ -1,4 +1,4 @@
-"""Wanted and ready pods of every pool, as series of the operator that leads."""
+"""Wanted and ready pods of every pool, and whether it went back, as series of the operator that leads."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from dllm_operator.cluster.cluster_view import ClusterView, owner_of
 from dllm_operator.cluster.labels import POOL
+from dllm_operator.planning.rollout_record import record_of
 from dllm_operator.reporting.failures import is_serving
 
 LABELS = ("namespace", "name", "pool")
@@ -28,6 +29,11 @@ class FleetCollector(Collector):
         ready = GaugeMetricFamily(
             "dllm_operator_pool_ready_pods", "Pods of a pool that serve.", labels=LABELS
         )
+        back = GaugeMetricFamily(
+            "dllm_operator_pool_rolled_back",
+            "Whether a pool went back from a rollout that nobody asked for.",
+            labels=LABELS,
+        )
         serving = Counter(
             (owner_of(pod), pod["metadata"]["labels"].get(POOL))
             for pod in list(self._view.pods.objects.values())
@@ -40,5 +46,8 @@ class FleetCollector(Collector):
             labels = (*owner, pool)
             wanted.add_metric(labels, live["spec"].get("replicas", 1))
             ready.add_metric(labels, serving[owner, pool])
+            record = record_of(live)
+            back.add_metric(labels, record is not None and record.undone is not None)
         yield wanted
         yield ready
+        yield back

@@ -21,6 +21,7 @@ from dllm_operator.process.election import LeadershipLostError, lead
 from dllm_operator.process.fleet import FleetCollector
 from dllm_operator.process.health import Health, serve_health
 from dllm_operator.process.reconciler import Reconciler, utc_now
+from dllm_operator.process.rollouts import Rollouts, release_name
 from dllm_operator.process.settings import OperatorSettings
 from dllm_operator.process.telemetry import OperatorMetrics
 from dllm_operator.render import PodDefaults
@@ -61,13 +62,17 @@ class Operator:
         book = TuningBook()
         self._profiles = ProfileStore(kube, settings.lease_namespace, settings.profiles_name)
         planner = Planner(self._view, book, self._profiles, settings.server_image)
-        reconciler = Reconciler(kube, self._view, planner, defaults, settings.identity)
+        rollouts = Rollouts(
+            self._view, settings.max_rolling_pools, release_name(settings.server_image), self._wake
+        )
+        reconciler = Reconciler(kube, self._view, planner, defaults, settings.identity, rollouts)
         self._queue: WorkQueue[ResourceKey] = WorkQueue(reconciler.reconcile, self._metrics)
         self._tuner = Tuner(
             self._view,
             planner,
             self._profiles,
             self._queue.add,
+            rollouts,
             now=utc_now,
             prometheus_url=settings.prometheus_url,
             observe=self._metrics,
@@ -96,6 +101,9 @@ class Operator:
                 for task in (leading, stopping):
                     task.cancel()
                 await asyncio.gather(leading, stopping, return_exceptions=True)
+
+    def _wake(self, key: ResourceKey) -> None:
+        self._queue.add(key)
 
     async def _work(self) -> None:
         self._health.is_leading, self._health.led_since = True, time.monotonic()

@@ -7,14 +7,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dllm_operator.api.v1alpha1 import API_VERSION, KIND
+import structlog
+
+from dllm_operator.api.v1alpha1 import API_VERSION, KIND, DLLMDeploymentSpec
 from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
-from dllm_operator.cluster.kinds import RESOURCE
+from dllm_operator.cluster.kinds import DEPLOYMENT, RESOURCE
 from dllm_operator.cluster.kube import Kube, KubeError
-from dllm_operator.cluster.observe import ChildKey
+from dllm_operator.cluster.observe import ChildKey, Manifest
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.plan import Plan
 from dllm_operator.planning.planner import Planner
+from dllm_operator.planning.rollout_record import record_of, with_record
+from dllm_operator.planning.turns import Step, Verdict
+from dllm_operator.process.rollouts import Rollouts
 from dllm_operator.render import PodDefaults, render
 from dllm_operator.render.pod import tuning_name
 from dllm_operator.reporting.announce import announce
@@ -22,6 +27,9 @@ from dllm_operator.reporting.conditions import NAME_CONFLICT, merge_conditions, 
 from dllm_operator.reporting.status import APPLY_FAILED, Obstacle, conditions, situation, status_fields
 from dllm_operator.reporting.tuning_condition import tuning_events
 from dllm_operator.writing.apply import Applier, Outcome
+from dllm_operator.writing.former import former_template, with_template
+
+log = structlog.get_logger(__name__)
 
 STATUS_MANAGER = "dllm-operator-status"
 
@@ -44,6 +52,7 @@ class Reconciler:
         planner: Planner,
         defaults: PodDefaults,
         instance: str,
+        rollouts: Rollouts,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._kube = kube
@@ -51,13 +60,21 @@ class Reconciler:
         self._planner = planner
         self._defaults = defaults
         self._instance = instance
+        self._rollouts = rollouts
         self._now = now
         self._applier = Applier(kube, view)
 
     async def reconcile(self, key: ResourceKey) -> None:
         """``ReconcileError`` and ``KubeError`` ask for another try later."""
+        try:
+            await self._reconcile(key)
+        finally:
+            self._rollouts.wake_next()  # a turn may be free, of a resource that is gone as well
+
+    async def _reconcile(self, key: ResourceKey) -> None:
         body = self._view.resources.objects.get(key)
         if body is None or "deletionTimestamp" in body["metadata"]:
+            self._rollouts.forget(key)
             return
         resource = Resource.parse(body)
         planned = self._planner.plan(resource, resource.spec) if resource.spec is not None else None
@@ -65,15 +82,50 @@ class Reconciler:
             resource, planned = resource.refused(planned.problem), None
         obstacle, retry = None, ""
         if resource.spec is not None and planned is not None:
-            manifests = render(resource, resource.spec, planned, self._defaults)
-            outcome = await self._applier.sync(resource, manifests, planned.pools)
+            planned, outcome = await self._write(resource, resource.spec, planned)
             obstacle, retry = _obstacle(outcome), "; ".join(outcome.all_problems)
-            planned = self._with_edits(resource, planned, outcome.restored)
             if outcome.invalid:
                 resource, planned, obstacle = resource.refused("; ".join(outcome.invalid)), None, None
+        else:
+            self._rollouts.forget(key)
         await self._report(resource, planned, obstacle)
         if retry:
             raise ReconcileError(retry)
+
+    async def _write(
+        self, resource: Resource, spec: DLLMDeploymentSpec, planned: Plan
+    ) -> tuple[Plan, Outcome]:
+        """Children as far as it is their turn; the plan with what became of that."""
+        manifests = render(resource, spec, planned, self._defaults)
+        steps = self._rollouts.decide(resource, spec, planned.pools, manifests)
+        try:
+            kept = [await self._with_step(manifest, steps) for manifest in manifests]
+            is_settled = self._rollouts.is_settled(resource, steps)
+            outcome = await self._applier.sync(resource, kept, planned.pools, is_settled=is_settled)
+        finally:
+            self._rollouts.written(resource.namespace, steps)
+        pools = tuple(replace(pool, step=steps[pool.deployment]) for pool in planned.pools)
+        return self._with_edits(resource, replace(planned, pools=pools), outcome.restored), outcome
+
+    async def _with_step(self, manifest: Manifest, steps: dict[str, Step]) -> Manifest:
+        """A Deployment with the template that it may have now, and with its record."""
+        name = manifest["metadata"]["name"]
+        if manifest["kind"] != DEPLOYMENT.kind:
+            return manifest
+        live = self._view.children[DEPLOYMENT.kind].objects.get((manifest["metadata"]["namespace"], name))
+        step = steps[name]
+        if live is not None and step.verdict.is_held:
+            manifest = with_template(manifest, live["spec"]["template"])
+        elif live is not None and step.verdict is Verdict.BACK:
+            record = record_of(live)
+            former = await former_template(self._kube, live, record.good_revision) if record else None
+            if former is None:
+                log.warning("no former template to go back to", name=name)
+                step = steps[name] = Step(Verdict.APPLY, record)
+            else:
+                manifest = with_template(manifest, former)
+                log.warning("rolling back", name=name, undone=step.record.undone if step.record else None)
+        return manifest if step.record is None else with_record(manifest, step.record)
 
     async def _report(self, resource: Resource, planned: Plan | None, error: Obstacle | None) -> None:
         """Write the status if it says anything new, then announce what changed."""

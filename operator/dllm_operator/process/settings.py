@@ -53,6 +53,13 @@ class OperatorSettings(BaseSettings, LogSettings):
     audit_seconds: float = Field(
         30.0, ge=1, description="Time between two comparisons of the watches with the API server."
     )
+    max_rolling_pools: int = Field(
+        2,
+        ge=1,
+        le=10_000,
+        description="Pools that roll out at once though nobody edited their resource: for another default "
+        "image, another version, a restart by the tuner.",
+    )
     workers: int = Field(8, ge=1, le=64, description="Resources reconciled at once.")
 
     @field_validator("namespaces", mode="before")

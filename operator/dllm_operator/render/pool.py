@@ -26,7 +26,8 @@ def deployment(
     body: dict[str, Any] = {
         "selector": {"matchLabels": pod_selector(resource.name, pool.name)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
-        "progressDeadlineSeconds": spec.pod_template.startup_timeout_seconds + PROGRESS_MARGIN_SECONDS,
+        "progressDeadlineSeconds": spec.rollout.progress_deadline_seconds
+        or spec.pod_template.startup_timeout_seconds + PROGRESS_MARGIN_SECONDS,
         "revisionHistoryLimit": 3,
         "template": pod_template(resource, spec, pool, defaults),
     }

@@ -13,6 +13,11 @@ MAX_MESSAGE = 1024
 ROLLOUT_BLOCKED = "RolloutBlocked"
 NAME_CONFLICT = "NameConflict"
 PODS_REFUSED = "PodsRefused"
+ROLLED_BACK = "RolledBack"
+ROLLOUT_STOPPED = "RolloutStopped"
+ROLLOUT_QUEUED = "RolloutQueued"
+DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+PAUSED = "Paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +44,22 @@ class Transition:
     is_warning: bool
 
 
-_EXPECTED = ("PodsStarting", "ScaledToZero")  # not ready, and nothing is wrong
-_ANNOUNCED_REASONS = (ROLLOUT_BLOCKED, NAME_CONFLICT)  # also of the other conditions
+_EXPECTED = ("PodsStarting", "ScaledToZero", PAUSED)  # and nothing is wrong
 _ANNOUNCED = (
     ConditionType.SPEC_VALID,
     ConditionType.POOLS_SCHEDULED,
     ConditionType.INTEGRATIONS_READY,
     ConditionType.READY,
 )
-_ANNOUNCED_REASONS = (ROLLOUT_BLOCKED, PODS_REFUSED)  # of Progressing
+_ANNOUNCED_REASONS = (  # also of the other conditions
+    ROLLOUT_BLOCKED,
+    NAME_CONFLICT,
+    PODS_REFUSED,
+    ROLLED_BACK,
+    ROLLOUT_STOPPED,
+    DEADLINE_EXCEEDED,
+    PAUSED,
+)
 
 
 def merge_conditions(

@@ -13,8 +13,16 @@ from dllm_operator.cluster.observe import Manifest, Observed
 from dllm_operator.cluster.placement import why_unplaced
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.plan import Plan, PoolPlan
-from dllm_operator.planning.rollout import awaiting_room
-from dllm_operator.reporting.conditions import ROLLOUT_BLOCKED, Condition
+from dllm_operator.planning.rollout import Progress, awaiting_room, progress
+from dllm_operator.reporting.conditions import (
+    DEADLINE_EXCEEDED,
+    PAUSED,
+    ROLLED_BACK,
+    ROLLOUT_BLOCKED,
+    ROLLOUT_QUEUED,
+    ROLLOUT_STOPPED,
+    Condition,
+)
 from dllm_operator.reporting.failures import (
     Failure,
     FailureReason,
@@ -23,7 +31,14 @@ from dllm_operator.reporting.failures import (
     worst,
     worst_failure,
 )
-from dllm_operator.reporting.rollout import rollout_blocked
+from dllm_operator.reporting.rollout import (
+    followers,
+    paused,
+    queued,
+    rolled_back,
+    rollout_blocked,
+    stopped,
+)
 from dllm_operator.reporting.stages import has_lapsed, starting
 from dllm_operator.reporting.tuning_condition import tuned_budgets, tuning_converged
 
@@ -39,6 +54,7 @@ class PoolState:
     ready: int
     updated: int
     is_observed: bool
+    deadline_seconds: int | None = None  # that is over
     product: str | None = None
     memory_mib: int | None = None
     gpus_per_replica: int = 0
@@ -159,20 +175,37 @@ def _ready(now: Situation) -> Condition:
 
 
 def _progressing(now: Situation) -> Condition:
-    unsettled = [pool for pool in now.pools if not pool.is_settled]
+    kind, unsettled = ConditionType.PROGRESSING, [pool for pool in now.pools if not pool.is_settled]
+    planned = now.plan.pools if now.plan is not None else ()
     if now.error is not None:
-        return Condition(ConditionType.PROGRESSING, False, now.error.reason, now.error.message)
-    if not unsettled:
-        return Condition(ConditionType.PROGRESSING, False, "Settled", "every pool is as specified")
-    if now.blocked is not None:
-        return Condition(ConditionType.PROGRESSING, False, ROLLOUT_BLOCKED, now.blocked)
-    if now.failure is not None:
-        return Condition(ConditionType.PROGRESSING, False, str(now.failure.reason), str(now.failure))
-    message = "; ".join(
-        f"pool {pool.name}: {pool.updated} of {pool.wanted} pods updated, {pool.ready} ready"
-        for pool in unsettled
-    )
-    return Condition(ConditionType.PROGRESSING, True, "RollingOut", message)
+        return Condition(kind, False, now.error.reason, now.error.message)
+    back = rolled_back(planned)
+    if back is not None:
+        return Condition(kind, False, ROLLED_BACK, back)
+    late = next((pool for pool in now.pools if pool.deadline_seconds is not None), None)
+    if unsettled and now.blocked is not None:
+        return Condition(kind, False, ROLLOUT_BLOCKED, now.blocked)
+    if unsettled and late is not None:
+        why = f": {now.failure}" if now.failure is not None else ""
+        message = f"pool {late.name}: new pods did not become ready within {late.deadline_seconds} s{why}"
+        return Condition(kind, False, DEADLINE_EXCEEDED, message + followers(planned))
+    if unsettled and now.failure is not None:
+        return Condition(kind, False, str(now.failure.reason), str(now.failure) + followers(planned))
+    if unsettled:
+        message = "; ".join(
+            f"pool {pool.name}: {pool.updated} of {pool.wanted} pods updated, {pool.ready} ready"
+            for pool in unsettled
+        )
+        return Condition(kind, True, "RollingOut", message + followers(planned))
+    halt = stopped(planned, now.resource.namespace)
+    if halt is not None:
+        return Condition(kind, False, ROLLOUT_STOPPED, halt)
+    waiting = queued(planned)
+    if waiting is not None:
+        return Condition(kind, True, ROLLOUT_QUEUED, waiting)
+    if now.resource.spec is not None and now.resource.spec.rollout.pause:
+        return Condition(kind, False, PAUSED, paused(planned))
+    return Condition(kind, False, "Settled", "every pool is as specified")
 
 
 def _spec_valid(now: Situation) -> Condition:
@@ -244,6 +277,7 @@ def _planned_pool(pool: PoolPlan, live: Manifest | None, serving: int) -> PoolSt
         serving,
         updated,
         is_observed,
+        _missed_deadline(live),
         pool.product,
         pool.memory_mib,
         pool.gpus_per_replica,
@@ -257,7 +291,18 @@ def _existing_pool(
     name = live["metadata"]["labels"].get(POOL, live["metadata"]["name"])
     pods, updated, is_observed = _counts(live)
     wanted = int(live["spec"].get("replicas", 1))
-    return PoolState(name, wanted, pods, serving.get(name, 0), updated, is_observed, tuning=written.get(name))
+    late = _missed_deadline(live)
+    return PoolState(
+        name, wanted, pods, serving.get(name, 0), updated, is_observed, late, tuning=written.get(name)
+    )
+
+
+def _missed_deadline(live: Manifest | None) -> int | None:
+    """Seconds within which no new pod became ready; None where it is not over."""
+    if live is None or progress(live) is not Progress.LATE:
+        return None
+    seconds: int = live["spec"].get("progressDeadlineSeconds", 600)  # Kubernetes' own
+    return seconds
 
 
 def _counts(live: Manifest | None) -> tuple[int, int, bool]:

@@ -45,9 +45,9 @@ def tuning_converged(mode: TuningMode, pools: Sequence[PoolPlan]) -> Condition:
 
 
 def tuned_budgets(pools: Iterable[PoolPlan]) -> str:
-    """``a10g=3072 l40s=8192``, of the pools whose engines are told."""
+    """``a10g=3072 l40s=8192``, as they run, of the pools whose engines are told."""
     return " ".join(
-        f"{pool.name}={pool.tuning.state.setting.max_num_batched_tokens}"
+        f"{pool.name}={(pool.tuning.running or pool.tuning.state.setting).max_num_batched_tokens}"
         for pool in pools
         if pool.tuning is not None and pool.is_tuned
     )

@@ -216,6 +216,7 @@ def _changed(state: TuningState, change: Change) -> TuningState:
         restart_window=state.window if is_restart else state.restart_window,
         restart_generation=state.generation + 1 if is_restart else state.restart_generation,
         fallback=state.started if is_restart else state.fallback,
+        fallback_restart=state.restart_generation if is_restart else state.fallback_restart,
         other_bytes=() if is_restart else state.other_bytes,
         base_other_bytes=None if is_restart else state.base_other_bytes,
         calm=0,

@@ -33,7 +33,8 @@ _TOKENS = "max_num_batched_tokens"
 class Surroundings:
     """What a look depends on beyond the readings. ``start_share``: of the device, that engines divide when
     they start. ``restart_waits_for`` says what has to come before a restart, None if nothing.
-    ``is_restarting``: pods of before the last one are left.
+    ``is_restarting``: pods of before the last one are left. ``restart_held_by`` says what keeps it from
+    beginning, None if nothing; ``is_undone``: its pods did not become ready in time, and the pool went back.
     ``is_failing``: a pod of the pool cannot start."""
 
     spec: TuningSpec
@@ -43,6 +44,8 @@ class Surroundings:
     is_restarting: bool
     is_failing: bool
     last_end: str  # time of the newest end by memory that the observation counts
+    restart_held_by: str | None = None
+    is_undone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ def look(
     now = now.replace(microsecond=0)
     window = seen.window
     tuning = _updated(tuning, seen, readings, around, now)
+    if around.is_undone and tuning.state.fallback is not None:
+        return _rolled_back(tuning, now)
     kept, is_observing = tuning.state, around.spec.mode is TuningMode.OBSERVE
     state = _as_running(kept, window, readings) if is_observing else kept
     objective = _objective(tuning.memory, window, readings, around)
@@ -73,6 +78,9 @@ def look(
     if _is_half_restarted(state, around) and not (decision.change and window.peak_share > objective.target):
         following = postpone(state, window, objective)
         decision = Decision(Reason.APPLYING, f"pods restart for generation {state.generation}")
+        if around.restart_held_by is not None:
+            held = f"the restart for generation {state.generation} waits for {around.restart_held_by}"
+            decision = Decision(Reason.NOT_APPLIED, held)
     if _is_stuck(tuning, decision):
         if around.is_failing and state.fallback is not None and tuning.memory.applying >= ROLLBACK_LOOKS:
             return _rolled_back(tuning, now)
@@ -250,7 +258,8 @@ def _behind(readings: Mapping[str, PodReading], state: TuningState) -> str:
 
 
 def _rolled_back(tuning: PoolTuning, now: datetime) -> Outcome:
-    """To what the pods had started with before the restart that they do not survive."""
+    """To what the pods had started with before the restart that they do not survive: those that are left of
+    them stay."""
     state = tuning.state
     assert state.fallback is not None  # noqa: S101 - the caller looked
     generation = state.generation + 1
@@ -260,7 +269,7 @@ def _rolled_back(tuning: PoolTuning, now: datetime) -> Outcome:
         started=state.fallback,
         fallback=None,
         generation=generation,
-        restart_generation=generation,
+        restart_generation=state.fallback_restart,
         restart_window=state.window,
         trial=None,
         calm=0,

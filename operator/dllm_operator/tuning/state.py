@@ -50,6 +50,7 @@ class TuningState:
     restart_window: int | None = None
     restart_generation: int = 0  # the generation that the pods were last restarted for
     fallback: Setting | None = None  # what they had started with before
+    fallback_restart: int = 0  # the generation that they had been restarted for then
     calm: int = 0  # windows in a row that asked for nothing
 
     @property

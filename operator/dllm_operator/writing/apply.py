@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -26,6 +26,7 @@ REPLICAS_MANAGER = (
 )
 LATE_KINDS = ("Deployment", "ScaledObject")
 ACCOUNT = "ServiceAccount"
+POD_NEEDS = (ACCOUNT, "ConfigMap", "PersistentVolumeClaim")  # refer to by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,16 @@ class Applier:
         self._settled: dict[str, tuple[str, str]] = {}  # uid -> resource version and hash as applied
 
     async def sync(
-        self, resource: Resource, manifests: Iterable[Manifest], pools: Iterable[PoolPlan]
+        self,
+        resource: Resource,
+        manifests: Iterable[Manifest],
+        pools: Iterable[PoolPlan],
+        *,
+        is_settled: bool = True,
     ) -> Outcome:
         """Apply and prune, once every name is known to be the resource's and every change to be accepted.
-        Until then nothing is changed."""
+        Until then nothing is changed. Until all is settled, pods of a former template need what they were
+        made with."""
         children = await self._look_at_all(resource, manifests)
         stopped = await self._look_for_others(resource, children)
         if stopped is not None:
@@ -104,7 +111,8 @@ class Applier:
             restored += [child.key for child in stage if child.key not in refused and _was_edited(child)]
             if refused:
                 return _refused(refused, restored)
-        problems = await self._prune(resource, {child.key for child in children})
+        kept = () if is_settled else POD_NEEDS
+        problems = await self._prune(resource, {child.key for child in children}, kept)
         return Outcome(tuple(problems), tuple(restored))
 
     async def _look_at_all(self, resource: Resource, manifests: Iterable[Manifest]) -> list[_Child]:
@@ -198,11 +206,15 @@ class Applier:
         }
         return await self._kube.apply(kind, manifest, field_manager=REPLICAS_MANAGER)
 
-    async def _prune(self, resource: Resource, wanted: set[ChildKey]) -> list[str]:
+    async def _prune(
+        self, resource: Resource, wanted: set[ChildKey], kept_kinds: Collection[str]
+    ) -> list[str]:
         """Messages of what could not be deleted."""
         owner, problems = (resource.namespace, resource.name), []
         accounts = self._accounts_in_use(resource)
         for kind_name, table in self._view.children.items():
+            if kind_name in kept_kinds:
+                continue
             for name, live in list(table.owned(owner).items()):
                 is_going = "deletionTimestamp" in live["metadata"]
                 is_in_use = kind_name == ACCOUNT and name in accounts

@@ -14,16 +14,21 @@ from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
 
-from dllm_operator.cluster.labels import SPEC_HASH
+from dllm_operator.cluster.labels import ROLLOUT, SPEC_HASH
 from dllm_operator.cluster.observe import Manifest
 
 _KEYS = ("name", "mountPath", "containerPort", "key", "type")  # what identifies an item of a list
 
 
 def with_hash(manifest: Manifest) -> Manifest:
-    """The manifest with the hash of itself among its annotations."""
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+    """The manifest with the hash of itself among its annotations. Of the template of a Deployment that
+    remembers its rollouts the digest there tells: what it keeps of a live object is read back with defaults.
+    """
     metadata = manifest["metadata"]
+    hashed = manifest
+    if ROLLOUT in metadata.get("annotations", {}):
+        hashed = manifest | {"spec": {k: v for k, v in manifest["spec"].items() if k != "template"}}
+    digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
     annotations = dict(metadata.get("annotations", {})) | {SPEC_HASH: digest}
     return manifest | {"metadata": metadata | {"annotations": annotations}}
 

@@ -142,6 +142,7 @@ def test_the_api_server_writes_only_the_defaults_that_are_part_of_the_contract()
         ".spec.networking.requestTimeoutSeconds": 600,
         ".spec.podTemplate.readOnlyRootFilesystem": True,
         ".spec.podTemplate.startupTimeoutSeconds": 1800,
+        ".spec.rollout.pause": False,
         ".spec.tuning": {},
         ".spec.tuning.intervalSeconds": 60,
         ".spec.tuning.mode": "Off",

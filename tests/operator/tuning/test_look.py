@@ -145,7 +145,14 @@ def test_pods_that_never_apply_are_named_and_nothing_is_changed() -> None:
 
 def test_a_restart_that_pods_do_not_survive_is_taken_back() -> None:
     bad = replace(STARTED, kv_pool_bytes=900 * MIB)
-    tuning = begin(setting=bad, started=bad, fallback=STARTED, generation=4, restart_generation=4)
+    tuning = begin(
+        setting=bad,
+        started=bad,
+        fallback=STARTED,
+        fallback_restart=2,
+        generation=4,
+        restart_generation=4,
+    )
     tuning = replace(tuning, memory=replace(tuning.memory, applying=ROLLBACK_LOOKS - 1))
 
     found = after(tuning, {"old": reading(0, generation=3)}, is_failing=True)
@@ -153,7 +160,7 @@ def test_a_restart_that_pods_do_not_survive_is_taken_back() -> None:
     assert found.tuning.reason is Reason.ROLLED_BACK
     state = found.tuning.state
     assert state.setting == state.started == STARTED
-    assert (state.generation, state.restart_generation, state.fallback) == (5, 5, None)
+    assert (state.generation, state.restart_generation, state.fallback) == (5, 2, None)
 
 
 def test_a_restart_that_never_comes_is_taken_back_though_old_pods_take_over_what_is_live() -> None:
@@ -170,6 +177,29 @@ def test_a_restart_that_never_comes_is_taken_back_though_old_pods_take_over_what
     assert reasons[STUCK_LOOKS - 1 : -1] == [Reason.NOT_APPLIED] * (ROLLBACK_LOOKS - STUCK_LOOKS)
     assert reasons[-1] is Reason.ROLLED_BACK
     assert tuning.state.setting == STARTED
+
+
+def test_a_restart_that_was_undone_is_taken_back_at_once_and_its_old_pods_stay() -> None:
+    bad = replace(STARTED, kv_pool_bytes=300 * MIB)
+    tuning = begin(setting=bad, started=bad, fallback=STARTED, generation=4, restart_generation=4)
+
+    found = after(tuning, {"old": reading(0, generation=4)}, is_restarting=True, is_undone=True)
+
+    state = found.tuning.state
+    assert (found.tuning.reason, state.setting, state.started) == (Reason.ROLLED_BACK, STARTED, STARTED)
+    assert (state.generation, state.restart_generation) == (5, 0)
+    assert after(found.tuning, {"old": reading(1, generation=5)}, is_undone=True).change is None
+
+
+def test_a_restart_that_may_not_begin_says_what_it_waits_for() -> None:
+    tuning = begin(setting=STARTED, started=STARTED, fallback=SPECIFIED, generation=4, restart_generation=4)
+
+    found = after(
+        tuning, {"old": reading(0, generation=4)}, is_restarting=True, restart_held_by="its turn to roll out"
+    )
+
+    assert found.tuning.reason is Reason.NOT_APPLIED
+    assert found.tuning.message == "the restart for generation 4 waits for its turn to roll out"
 
 
 def test_a_restart_whose_new_pods_load_is_waited_for() -> None:

@@ -27,6 +27,7 @@ from tests.operator.objects import (
     make_node_body,
     make_planner,
     make_pod,
+    make_rollouts,
 )
 
 KEY = (NAMESPACE, "chat")
@@ -71,12 +72,16 @@ class Place:
         """An operator that has just begun to lead."""
         self.planner, self.counts = make_planner(self.kube, self.view), Counts()
         self.woken: list[tuple[str, str]] = []
-        self.reconciler = Reconciler(self.kube, self.view, self.planner, DEFAULTS, "op-0", lambda: NOW)  # type: ignore[arg-type]
+        self.rollouts = make_rollouts(self.view)
+        self.reconciler = Reconciler(
+            self.kube, self.view, self.planner, DEFAULTS, "op-0", self.rollouts, lambda: NOW
+        )  # type: ignore[arg-type]
         self.tuner = Tuner(
             self.view,
             self.planner,
             self.planner._profiles,
             self.woken.append,
+            self.rollouts,
             now=lambda: NOW,
             observe=self.counts,
             clock=lambda: self.seconds,
@@ -182,7 +187,7 @@ def test_a_peak_above_target_reaches_the_engines_without_a_restart() -> None:
     assert [place.template()] == before
     assert place.tuning()["settings"]["maxNumBatchedTokens"] == 1024  # which is what still runs
     assert place.tuning()["lastChange"]["reason"] == "PeakAboveTarget"
-    assert place.status()["tuned"] == f"cpu={place.file()['max_num_batched_tokens']}"
+    assert place.status()["tuned"] == "cpu=1024"
     assert place.condition()["reason"] == "Tuning"
     assert place.counts.changes == ["PeakAboveTarget"]
     [event] = [e for e in place.kube.bodies if e["kind"] == "Event" and e["reason"] == "PeakAboveTarget"]
