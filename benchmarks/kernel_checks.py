@@ -13,7 +13,7 @@ from dllm_kernels.gpu.configurations import ConfigurationTable
 from dllm_kernels.gpu.example_inputs import ModelShape, refresh_inputs, reuse_inputs
 from dllm_kernels.gpu.operations import TritonOperations
 from dllm_kernels.lm_head import Sampling
-from dllm_kernels.rope import apply_rope, rope_tables, split_heads
+from dllm_kernels.rope import HeadNorms, apply_rope, rope_tables, split_heads
 from torch import Tensor
 
 
@@ -54,17 +54,37 @@ def _rows(shape: ModelShape, run: Operations, rows: int, limit: float) -> Iterat
     expected = gate * torch.sigmoid(gate) * up
     yield Check("silu_and_multiply", relative_error(run.silu_and_multiply(gate_up), expected), limit)
     yield from _linear(shape, run, x, limit)
+    yield from _rope(shape, run, rows, shape.head_dim, limit, "rope_to_pages")
+    q_gain, k_gain = (1 + 0.1 * shape.random(shape.head_dim) for _ in range(2))
+    norms = HeadNorms(q_gain, k_gain, 1e-6)
+    yield from _rope(shape, run, rows, shape.head_dim // 2, limit, "rope_to_pages with norms, in part", norms)
+
+
+def _rope(
+    shape: ModelShape,
+    run: Operations,
+    rows: int,
+    rotary_dim: int,
+    limit: float,
+    name: str,
+    norms: HeadNorms | None = None,
+) -> Iterator[Check]:
     heads, kv_heads, dim = shape.heads, shape.kv_heads, shape.head_dim
     qkv = shape.random(rows, (heads + 2 * kv_heads) * dim)
-    cos, sin = rope_tables(rows, dim, 500000.0, shape.device)
+    cos, sin = rope_tables(rows, rotary_dim, 500000.0, shape.device)
     keys, values = (shape.random(rows + 16, kv_heads, dim).fill_(torch.nan) for _ in range(2))
     slots = torch.arange(16, 16 + rows, device=shape.device)
     wide_q, wide_k, _ = split_heads(qkv.double(), heads, kv_heads)
+    if norms is not None:
+        wide_q, wide_k = (
+            part / (part.square().mean(-1, keepdim=True) + norms.eps).sqrt() * gain.double()
+            for part, gain in ((wide_q, norms.q), (wide_k, norms.k))
+        )
     wide_q, wide_k = apply_rope(wide_q, cos, sin), apply_rope(wide_k, cos, sin)
-    q, _, v = run.rope_to_pages(qkv, cos, sin, heads, kv_heads, keys, values, slots)
-    yield Check("rope_to_pages, queries", relative_error(q, wide_q), limit)
-    yield Check("rope_to_pages, pages of keys", relative_error(keys[16:], wide_k), limit)
-    yield Check("rope_to_pages, pages of values", relative_error(values[16:], v), 0.0)
+    q, _, v = run.rope_to_pages(qkv, cos, sin, heads, kv_heads, keys, values, slots, norms)
+    yield Check(f"{name}, queries", relative_error(q, wide_q), limit)
+    yield Check(f"{name}, pages of keys", relative_error(keys[16:], wide_k), limit)
+    yield Check(f"{name}, pages of values", relative_error(values[16:], v), 0.0)
 
 
 def _linear(shape: ModelShape, run: Operations, x: Tensor, limit: float) -> Iterator[Check]:

@@ -22,6 +22,10 @@ SHAPES = {
     "LLaDA-8B": ModelShape(32, 32, 128, 4096, 12288, 512, torch.bfloat16, CPU),
     "float32": ModelShape(8, 2, 64, 256, 512, 512, torch.float32, CPU),
     "Dream-7B": ModelShape(28, 4, 128, 3584, 18944, 512, torch.bfloat16, CPU),
+    "SDAR-8B": ModelShape(32, 8, 128, 4096, 12288, 512, torch.bfloat16, CPU, has_head_norms=True),
+    "LLaDA2-mini": ModelShape(
+        16, 4, 128, 2048, 5120, 512, torch.bfloat16, CPU, turned=64, has_head_norms=True
+    ),
 }
 Launch = Callable[[Configuration], object]
 
@@ -48,7 +52,7 @@ def launches(shape: ModelShape) -> dict[str, Launch]:
     banned = torch.zeros(1, dtype=torch.int64)
     sampling = Sampling(torch.ones(8), torch.arange(8))
     qkv = shape.random(8, shape.qkv_width)
-    angles, slots = torch.ones(8, shape.head_dim), torch.arange(4)
+    angles, slots = torch.ones(8, shape.rotary_dim), torch.arange(4)
     heads = shape.heads, shape.kv_heads
 
     def project(choice: Sampling | None) -> Launch:
@@ -83,7 +87,7 @@ def launches(shape: ModelShape) -> dict[str, Launch]:
         "add_linear": lambda c: few_rows.add_linear(hidden, square, hidden.clone(), c),
         "rms_norm": lambda c: TritonOperations(_Only(c)).rms_norm(hidden, hidden[0], 1e-5),
         "rope": lambda c: TritonOperations(_Only(c)).rope_to_pages(
-            qkv, angles, angles, *heads, *pools, slots
+            qkv, angles, angles, *heads, *pools, slots, shape.head_norms()
         ),
         "silu_and_multiply": lambda c: TritonOperations(_Only(c)).silu_and_multiply(
             shape.random(8, 2 * shape.mlp_width)

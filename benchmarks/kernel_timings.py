@@ -16,6 +16,7 @@ from dllm_kernels.gpu.operations import TritonOperations
 from dllm_kernels.gpu.timing import median_seconds, medians_in_turn
 from dllm_kernels.gpu.warm_up import Sizes
 from dllm_kernels.lm_head import Sampling
+from dllm_kernels.rope import HeadNorms
 from torch import Tensor
 
 from benchmarks.kernel_timing import Timing
@@ -184,10 +185,12 @@ def _rows(shape: ModelShape, rows: int, table: ConfigurationTable, bandwidth: fl
     k_pool, v_pool = (shape.random(16 + rows, shape.kv_heads, shape.head_dim) for _ in range(2))
     slots = torch.arange(16, 16 + rows, device=shape.device)
     heads = shape.heads, shape.kv_heads
+    norms = HeadNorms(qkv[0, : shape.head_dim].clone(), qkv[0, : shape.head_dim].clone(), 1e-6)
     moved = {
         "rms_norm": 2 * bytes_of(x),
         "silu_and_multiply": bytes_of(gate_up) * 3 // 2,
         "rope_to_pages": 2 * bytes_of(qkv) + bytes_of(cos, sin),
+        "rope_to_pages with norms": 2 * bytes_of(qkv) + bytes_of(cos, sin),
     }
     implementations: dict[str, Operations] = {"triton": TritonOperations(table), "torch": Operations()}
     for name, run in implementations.items():
@@ -195,6 +198,9 @@ def _rows(shape: ModelShape, rows: int, table: ConfigurationTable, bandwidth: fl
             "rms_norm": partial(run.rms_norm, x, gain, 1e-5),
             "silu_and_multiply": partial(run.silu_and_multiply, gate_up),
             "rope_to_pages": partial(run.rope_to_pages, qkv, cos, sin, *heads, k_pool, v_pool, slots),
+            "rope_to_pages with norms": partial(
+                run.rope_to_pages, qkv, cos, sin, *heads, k_pool, v_pool, slots, norms
+            ),
         }
         for kernel, call in calls.items():
             seconds = median_seconds(call, shape.device, flushes_cache=True)

@@ -91,6 +91,36 @@ def test_warm_up_fills_the_table_for_the_keys_that_serving_asks() -> None:
     }
 
 
+def test_warm_up_knows_heads_that_are_normed_and_turn_in_part_and_layers_without_an_mlp() -> None:
+    from dllm_kernels.gpu.configurations import ConfigurationTable
+    from dllm_kernels.gpu.example_inputs import ModelShape
+    from dllm_kernels.gpu.rope import rope_to_pages
+    from dllm_kernels.gpu.warm_up import Sizes, warm_up
+
+    asked: list[str] = []
+
+    class Recorder(ConfigurationTable):
+        def get(self, kernel: str, key: tuple[object, ...]) -> object:
+            asked.append(self.name_of(kernel, key))
+            return super().get(kernel, key)
+
+    table, device = Recorder(), torch.device("cuda") if HAS_GPU else CPU
+    shape = ModelShape(4, 2, 16, 32, 0, 70, torch.float32, device, turned=8, has_head_norms=True)
+    warm_up(shape, Sizes(token_rows=(4,)), table)
+    measured = set(table.entries)
+    asked.clear()
+
+    angles, slots = torch.ones(4, 8, device=device), torch.arange(4, device=device)
+    pools = shape.random(4, 2, 16), shape.random(4, 2, 16)
+    qkv, norms = shape.random(4, shape.qkv_width), shape.head_norms()
+    rope_to_pages(table, qkv, angles, angles, 4, 2, *pools, slots, norms)
+
+    assert norms is not None
+    assert len(asked) == 1
+    assert set(asked) <= measured
+    assert {name.split()[0] for name in measured} == {"rms_norm", "rope", "linear", "add_linear"}
+
+
 @settings(deadline=None)  # the first call imports the kernels
 @given(st.integers(1, 4096), st.integers(1, 4096), st.sampled_from([16, 32, 64, 128]))
 def test_splits_of_keys_fill_the_device_and_are_never_empty_by_a_whole_tile(

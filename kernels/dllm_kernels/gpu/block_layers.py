@@ -14,12 +14,15 @@ BLOCKS = 4  # whose weights are measured in turn
 
 def block_layers(shape: ModelShape) -> tuple[tuple[str, tuple[int, int]], ...]:
     """In their order: kernel and the weights' shape."""
-    return (
+    attention = (
         (few_rows.LINEAR, (shape.qkv_width, shape.d_model)),
         (few_rows.ADD_LINEAR, (shape.d_model, shape.heads * shape.head_dim)),
+    )
+    mlp = (
         (few_rows.GATED_LINEAR, (2 * shape.mlp_width, shape.d_model)),
         (few_rows.ADD_LINEAR, (shape.d_model, shape.mlp_width)),
     )
+    return (*attention, *mlp) if shape.mlp_width else attention
 
 
 def apply_layer(run: Operations, kernel: str, x: Tensor, weight: Tensor, residual: Tensor) -> None:

@@ -11,11 +11,13 @@ from torch import Tensor
 from dllm_kernels.attention import PagedKeys
 from dllm_kernels.kv_select import PackGroup
 from dllm_kernels.layout import IntArray, PaddedRows, padded_rows
+from dllm_kernels.rope import HeadNorms
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What the kernels need to know of a model."""
+    """What the kernels need to know of a model. ``mlp_width`` 0: no layer has one MLP of all tokens. All of a
+    head turns unless ``turned`` says how much of it."""
 
     heads: int
     kv_heads: int
@@ -25,6 +27,19 @@ class ModelShape:
     vocabulary: int
     dtype: torch.dtype
     device: torch.device
+    turned: int | None = None
+    has_head_norms: bool = False
+
+    @property
+    def rotary_dim(self) -> int:
+        return self.head_dim if self.turned is None else self.turned
+
+    def head_norms(self) -> HeadNorms | None:
+        """Weights of 1, where the model has any."""
+        if not self.has_head_norms:
+            return None
+        weight = torch.ones(self.head_dim, dtype=self.dtype, device=self.device)
+        return HeadNorms(weight, weight, 1e-6)
 
     @property
     def qkv_width(self) -> int:

@@ -160,7 +160,8 @@ def _row_kernels(shape: ModelShape, rows: int, table: ConfigurationTable) -> Non
     weight = gain.expand(shape.d_model).contiguous()
     gate_up = shape.random(rows, 2 * shape.mlp_width)
     qkv = shape.random(rows, shape.qkv_width)
-    cos, sin = (torch.ones(rows, shape.head_dim, device=shape.device) for _ in range(2))
+    cos, sin = (torch.ones(rows, shape.rotary_dim, device=shape.device) for _ in range(2))
+    norms = shape.head_norms()
     k_pool, v_pool = (shape.random(16 + rows, shape.kv_heads, shape.head_dim) for _ in range(2))
     slots = torch.arange(16, 16 + rows, device=shape.device)
     heads = (shape.heads, shape.kv_heads)
@@ -171,14 +172,17 @@ def _row_kernels(shape: ModelShape, rows: int, table: ConfigurationTable) -> Non
             lambda only: rms_norm.rms_norm(only, x, weight, 1e-5),
         ),
         rope.KERNEL: (
-            rope.key_of(rows, *heads, shape.head_dim, dtype),
-            lambda only: rope.rope_to_pages(only, qkv, cos, sin, *heads, k_pool, v_pool, slots),
-        ),
-        swiglu.KERNEL: (
-            swiglu.key_of(gate_up),
-            lambda only: swiglu.silu_and_multiply(only, gate_up),
+            rope.key_of(
+                rows, *heads, shape.head_dim, shape.rotary_dim, is_normed=norms is not None, dtype=dtype
+            ),
+            lambda only: rope.rope_to_pages(only, qkv, cos, sin, *heads, k_pool, v_pool, slots, norms),
         ),
     }
+    if shape.mlp_width:
+        runs[swiglu.KERNEL] = (
+            swiglu.key_of(gate_up),
+            lambda only: swiglu.silu_and_multiply(only, gate_up),
+        )
     for kernel, (key, run) in runs.items():
         name = ConfigurationTable.name_of(kernel, key)
         choose_configuration(
