@@ -22,8 +22,22 @@ class BudgetError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class RoutedShape:
+    """Feed-forward layers of experts: how many layers are such, the experts of each, and an expert's width. A
+    token takes ``chosen`` of those that are routed and all that are ``shared``."""
+
+    layers: int
+    experts: int
+    chosen: int
+    shared: int
+    width: int
+    has_bias: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The sizes that decide memory. ``head_dim * n_heads`` is the width of the queries."""
+    """The sizes that decide memory. ``head_dim * n_heads`` is the width of the queries; ``rotary_dim`` None
+    turns whole heads. ``mlp_width`` is of the layers that are not routed."""
 
     name: str
     d_model: int
@@ -38,6 +52,9 @@ class ModelShape:
     has_qkv_bias: bool
     dtype_bytes: int
     trained_len: int | None = None  # longest sequence trained on, where that is less than ``max_model_len``
+    has_head_norms: bool = False
+    rotary_dim: int | None = None
+    routed: RoutedShape | None = None
 
     @property
     def longest_trained(self) -> int:
@@ -48,13 +65,35 @@ class ModelShape:
     def parameters(self) -> int:
         attention = self.d_model * self.head_dim * (2 * self.n_heads + 2 * self.n_kv_heads)
         bias = self.head_dim * (self.n_heads + 2 * self.n_kv_heads) if self.has_qkv_bias else 0
-        layer = attention + bias + 3 * self.d_model * self.mlp_width + 2 * self.d_model
+        norms = 2 * self.d_model + (2 * self.head_dim if self.has_head_norms else 0)
+        dense = self._dense_layers * 3 * self.d_model * self.mlp_width
         embeddings = self.vocab_size * self.d_model * (1 if self.is_tied else 2)
-        return self.n_layers * layer + embeddings + self.d_model
+        layers = self.n_layers * (attention + bias + norms)
+        return layers + dense + self._routed_parameters + self._bias_parameters + embeddings + self.d_model
 
     @property
     def weights_bytes(self) -> int:
-        return self.parameters * self.dtype_bytes
+        """With the router's biases and the tables of rotary angles, which are float32."""
+        rotary_dim = self.head_dim if self.rotary_dim is None else self.rotary_dim
+        angles = 2 * self.max_model_len * rotary_dim
+        narrow = self.parameters - self._bias_parameters
+        return narrow * self.dtype_bytes + 4 * (self._bias_parameters + angles)
+
+    @property
+    def _dense_layers(self) -> int:
+        return self.n_layers - (self.routed.layers if self.routed else 0)
+
+    @property
+    def _routed_parameters(self) -> int:
+        if self.routed is None:
+            return 0
+        router = self.routed.experts * self.d_model
+        experts = (self.routed.experts + self.routed.shared) * 3 * self.d_model * self.routed.width
+        return self.routed.layers * (router + experts)
+
+    @property
+    def _bias_parameters(self) -> int:
+        return self.routed.layers * self.routed.experts if self.routed and self.routed.has_bias else 0
 
     @property
     def kv_bytes_per_slot(self) -> int:
@@ -64,12 +103,18 @@ class ModelShape:
     @property
     def activation_bytes_per_token(self) -> int:
         """Peak live bytes of a forward per query token: residual, norm and qkv, or residual, norm and the
-        gated MLP."""
+        gated MLP, or that of the experts that a token takes, each with a row of its own, and their sum."""
         qkv = self.head_dim * (self.n_heads + 2 * self.n_kv_heads)
         attention = 2 * self.d_model + 2 * qkv + self.n_heads * self.head_dim
-        mlp = 2 * self.d_model + 4 * self.mlp_width
         rope_float32 = 4 * 3 * self.head_dim * self.n_heads
-        return max(attention * self.dtype_bytes + rope_float32, mlp * self.dtype_bytes)
+        peaks = [attention * self.dtype_bytes + rope_float32]
+        if self._dense_layers:
+            peaks.append((2 * self.d_model + 4 * self.mlp_width) * self.dtype_bytes)
+        if self.routed is not None:
+            taken = self.routed.chosen + self.routed.shared
+            rows = taken * (2 * self.d_model + 3 * self.routed.width) + 2 * self.d_model
+            peaks.append(rows * self.dtype_bytes + 4 * (taken * self.d_model + 4 * self.routed.experts))
+        return max(peaks)
 
     @property
     def logits_bytes_per_row(self) -> int:

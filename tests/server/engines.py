@@ -25,7 +25,8 @@ from dllm_server.engine.requests.messages import (
 )
 from dllm_server.settings import Confidence, EngineSettings, Strategy
 
-FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "llada_mha"
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
+FIXTURE = FIXTURES / "llada_mha"
 
 
 def make_settings(model: Path, **changes: Any) -> EngineSettings:

@@ -335,9 +335,9 @@ def test_a_pickle_is_never_read(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ({"architectures": ["LLaDAMoEModelLM"]}, "architectures names LLaDAMoEModelLM, supported are"),
+        ({"architectures": ["LlamaForCausalLM"]}, "architectures names LlamaForCausalLM, supported are"),
         ({"architectures": None}, "architectures names none"),
-        ({"architectures": "LLaDAMoEModelLM"}, "architectures names LLaDAMoEModelLM, supported are"),
+        ({"architectures": "LlamaForCausalLM"}, "architectures names LlamaForCausalLM, supported are"),
         ({"d_model": "32"}, "d_model is '32', not a whole number"),
         ({"d_model": None}, "d_model is None, not a whole number"),
         ({"n_layers": True}, "n_layers is True"),
@@ -346,7 +346,7 @@ def test_a_pickle_is_never_read(tmp_path: Path, name: str) -> None:
         ({"n_kv_heads": 0}, "n_kv_heads is 0, below 1"),
         ({"n_heads": 5}, "do not divide width 32"),
         ({"n_heads": 32, "n_kv_heads": 32}, "into heads of even width"),
-        ({"n_kv_heads": 3}, "do not divide width 32"),
+        ({"n_kv_heads": 3}, "4 heads are no multiple of 3 KV heads"),
         ({"embedding_size": 63}, "63 embedding rows are fewer than the vocabulary of 64"),
         ({"mask_token_id": 64}, "mask_token_id 64 is outside the vocabulary of 64"),
         ({"eos_token_id": -1}, "eos_token_id -1 is outside"),
@@ -385,23 +385,14 @@ def test_remote_code_beside_the_weights_never_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "mark").exists()
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    [
-        "DiffusionGemmaForBlockDiffusion",
-        "Fast_dLLM_QwenForCausalLM",
-        "ILLaDAForCausalLM",
-        "LLaDA2MoeModelLM",
-        "LLaDAMoEModelLM",
-        "SDARForCausalLM",
-        "SDARMoeForCausalLM",
-    ],
-)
+@pytest.mark.parametrize("architecture", ["DiffusionGemmaForBlockDiffusion", "LlamaForCausalLM"])
 def test_a_family_that_is_not_served_is_refused_with_those_that_are(
     tmp_path: Path, architecture: str
 ) -> None:
     make_broken(tmp_path, config={"architectures": [architecture], "model_type": "llada"})
 
     assert refusal(tmp_path) == (
-        f"config.json: architectures names {architecture}, supported are DreamModel, LLaDAModel, LLaDAModelLM"
+        f"config.json: architectures names {architecture}, supported are DreamModel, "
+        "Fast_dLLM_QwenForCausalLM, ILLaDAForCausalLM, LLaDA2MoeModelLM, LLaDAMoEModelLM, LLaDAModel, "
+        "LLaDAModelLM, SDARForCausalLM, SDARMoeForCausalLM"
     )

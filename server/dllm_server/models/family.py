@@ -3,70 +3,72 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dllm_server.models.config import Fields, ModelConfig
+import structlog
+
+from dllm_server.models.config import BlockCausal, Decoding, Experts, Fields, ModelConfig
 from dllm_server.models.files import ModelError
-from dllm_server.models.special_tokens import Declared, SpecialTexts, TokenNames
+from dllm_server.models.names import ConfigKeys, WeightNames
+from dllm_server.models.special_tokens import CONFIG, GENERATION, Declared, SpecialTexts, TokenNames
 from dllm_server.models.transformer import Target
+
+log = structlog.get_logger(__name__)
 
 _HARMLESS = re.compile(r"(^|\.)(inv_freq|position_ids)$")  # computed here, whatever the file says
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigKeys:
-    """Names in config.json; the defaults are those of Llama and most who came after. Empty: no such field."""
+class BlockKeys:
+    """What a block-causal family calls its grid and decoding in config.json and generation_config.json; each
+    is looked for in this order, and ``default`` has what neither says. Empty: no such field.
 
-    d_model: str = "hidden_size"
-    n_layers: str = "num_hidden_layers"
-    n_heads: str = "num_attention_heads"
-    n_kv_heads: str = "num_key_value_heads"
-    mlp_width: str = "intermediate_size"
-    max_model_len: str = "max_position_embeddings"
-    is_tied: str = "tie_word_embeddings"
-    embedding_rows: str = ""
-    has_qkv_bias: str = ""
+    ``has_sizes``: the family has checkpoints of several block lengths, so that a config which names none
+    deserves a warning.
+    """
+
+    default: BlockCausal
+    block_length: str
+    value: str
+    has_sizes: bool = False
+    edit_threshold: str = ""
+    max_post_edit_steps: str = ""
+    sub_block_length: str = ""
+
+    def parse(self, files: Sequence[Fields]) -> BlockCausal:
+        def integer(name: str, default: int | None) -> int | None:
+            return next((file.integer(name) for file in files if file.has(name)), default)
+
+        def number(name: str, default: float | None) -> float | None:
+            return next((file.number(name) for file in files if file.has(name)), default)
+
+        default, decoding = self.default, self.default.decoding
+        block_length = integer(self.block_length, None)
+        if block_length is None:
+            block_length = default.block_length
+            if self.has_sizes:
+                log.warning(
+                    f"config.json lacks {self.block_length}: the family's is taken", tokens=block_length
+                )
+        value = number(self.value, None)
+        edits = number(self.edit_threshold, decoding.edit_threshold)
+        return BlockCausal(
+            block_length,
+            Decoding(
+                decoding.strategy,
+                decoding.value if value is None else value,
+                edits,
+                None if edits is None else integer(self.max_post_edit_steps, decoding.max_post_edit_steps),
+            ),
+            integer(self.sub_block_length, default.sub_block_length),
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class WeightNames:
-    """Names in the safetensors; the defaults are Llama's. Those of a layer follow ``layer``, whose braces
-    hold its number, and end in ``.weight`` or, for ``q``, ``k`` and ``v``, also in ``.bias``."""
-
-    embedding: str = "model.embed_tokens.weight"
-    final_norm: str = "model.norm.weight"
-    lm_head: str = "lm_head.weight"
-    layer: str = "model.layers.{}."
-    q: str = "self_attn.q_proj"
-    k: str = "self_attn.k_proj"
-    v: str = "self_attn.v_proj"
-    attention_out: str = "self_attn.o_proj"
-    gate: str = "mlp.gate_proj"
-    up: str = "mlp.up_proj"
-    down: str = "mlp.down_proj"
-    attention_norm: str = "input_layernorm"
-    mlp_norm: str = "post_attention_layernorm"
-
-    def in_layer(self, *, has_qkv_bias: bool) -> dict[str, tuple[str, str]]:
-        """Name after ``layer`` -> parameter and part."""
-        parts = {
-            self.q: ("qkv", "q"),
-            self.k: ("qkv", "k"),
-            self.v: ("qkv", "v"),
-            self.attention_out: ("attention_out", ""),
-            self.gate: ("gate_up", "gate"),
-            self.up: ("gate_up", "up"),
-            self.down: ("down", ""),
-            self.attention_norm: ("attention_norm", ""),
-            self.mlp_norm: ("mlp_norm", ""),
-        }
-        names = {f"{name}.weight": place for name, place in parts.items()}
-        if has_qkv_bias:
-            biases = {self.q: "q", self.k: "k", self.v: "v"}
-            names |= {f"{name}.bias": ("qkv_bias", part) for name, part in biases.items()}
-        return names
+def no_experts(fields: Fields, n_layers: int) -> Experts | None:
+    """Of families whose layers are all dense."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +76,23 @@ class Family:
     """All that tells one family from another.
 
     ``needs`` are fields of config.json whose other values this code would compute wrongly; absent is right.
-    ``has_qkv_bias`` None asks config.json. ``trained_len`` is there where config.json promises longer
-    contexts than the family was trained on.
+    ``has_qkv_bias`` and ``has_head_norms`` None ask config.json. ``experts`` reads the routed layers out of
+    config.json and the number of layers. ``blocks`` None: every position sees every other. ``trained_len`` is
+    there where config.json promises longer contexts than the family was trained on.
     """
 
     name: str
     architectures: tuple[str, ...]
     special: SpecialTexts
-    rope_theta: float  # where config.json does not say
-    rms_norm_eps: float
     needs: Mapping[str, object]
+    rope_theta: float | None = None  # where config.json does not say; None: it must
+    rms_norm_eps: float | None = None
     keys: ConfigKeys = field(default_factory=ConfigKeys)
     weights: WeightNames = field(default_factory=WeightNames)
     has_qkv_bias: bool | None = None
+    has_head_norms: bool | None = None
+    experts: Callable[[Fields, int], Experts | None] = no_experts
+    blocks: BlockKeys | None = None
     shift: int = 0
     trained_len: int | None = None
 
@@ -101,20 +107,23 @@ class Family:
         fields, keys = Fields(values), self.keys
         for name, only in self.needs.items():
             fields.require(name, only)
-        heads, vocab_size = fields.integer(keys.n_heads), fields.integer("vocab_size")
-        declared = Declared(
-            {"config.json": values, "generation_config.json": generation}, names, self.special, vocab_size
-        )
+        d_model, heads = fields.integer(keys.d_model), fields.integer(keys.n_heads)
+        n_layers, vocab_size = fields.integer(keys.n_layers), fields.integer("vocab_size")
+        head_dim = fields.integer(keys.head_dim, 0) or _head_dim(d_model, heads)
+        declared = Declared({CONFIG: values, GENERATION: generation}, names, self.special, vocab_size)
         longest = fields.integer(keys.max_model_len)
+        experts = self.experts(fields, n_layers)
+        is_routed = experts is not None and len(experts.layers) == n_layers
         mask = declared.mask_token_id()
-        bias = fields.flag(keys.has_qkv_bias, False) if self.has_qkv_bias is None else self.has_qkv_bias
         return ModelConfig(
             architecture=architecture,
-            d_model=fields.integer(keys.d_model),
-            n_layers=fields.integer(keys.n_layers),
+            d_model=d_model,
+            n_layers=n_layers,
             n_heads=heads,
             n_kv_heads=fields.integer(keys.n_kv_heads, heads),
-            mlp_width=fields.integer(keys.mlp_width),
+            head_dim=head_dim,
+            rotary_dim=int(head_dim * fields.number(keys.turned_share, 1.0)),
+            mlp_width=0 if is_routed else fields.integer(keys.mlp_width),
             vocab_size=vocab_size,
             embedding_rows=fields.integer(keys.embedding_rows, vocab_size),
             max_model_len=longest,
@@ -122,7 +131,10 @@ class Family:
             rope_theta=fields.number("rope_theta", self.rope_theta),
             rms_norm_eps=fields.number("rms_norm_eps", self.rms_norm_eps),
             is_tied=fields.flag(keys.is_tied, False),
-            has_qkv_bias=bias,
+            has_qkv_bias=_flag(fields, keys.has_qkv_bias, self.has_qkv_bias),
+            has_head_norms=_flag(fields, keys.has_head_norms, self.has_head_norms),
+            experts=experts,
+            block_causal=self.blocks.parse((fields, Fields(generation, GENERATION))) if self.blocks else None,
             shift=self.shift,
             mask_token_id=mask,
             eos_token_ids=declared.eos_token_ids(mask),
@@ -130,16 +142,7 @@ class Family:
 
     def weight_targets(self, config: ModelConfig) -> dict[str, Target]:
         """Checkpoint name -> where it goes."""
-        names = self.weights
-        targets = {names.embedding: Target("embedding"), names.final_norm: Target("final_norm")}
-        if not config.is_tied:
-            targets[names.lm_head] = Target("lm_head")
-        parts = names.in_layer(has_qkv_bias=config.has_qkv_bias)
-        for layer in range(config.n_layers):
-            root = names.layer.format(layer)
-            for name, (parameter, part) in parts.items():
-                targets[root + name] = Target(parameter, part, layer)
-        return targets
+        return self.weights.targets(config)
 
     def check_unused(self, config: ModelConfig, name: str) -> None:
         """Refuse a stored weight that has no target: the model was trained with it, and answers would be
@@ -154,3 +157,14 @@ class Family:
 
 
 _REMEDY = ": correct config.json (architectures, number of layers, biases) or serve another checkpoint"
+
+
+def _flag(fields: Fields, name: str, known: bool | None) -> bool:
+    return fields.flag(name, False) if known is None else known
+
+
+def _head_dim(d_model: int, heads: int) -> int:
+    """Of a config that names none."""
+    if heads > 0 and d_model % (2 * heads):
+        raise ModelError(f"config.json: {heads} heads do not divide width {d_model} into heads of even width")
+    return d_model // max(heads, 1)

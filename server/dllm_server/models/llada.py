@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dllm_server.models.family import ConfigKeys, Family, WeightNames
+from dllm_server.models.family import Family
+from dllm_server.models.names import ConfigKeys, WeightNames
 from dllm_server.models.special_tokens import SpecialTexts
 
 LLADA = Family(
@@ -41,6 +42,7 @@ LLADA = Family(
         k="k_proj",
         v="v_proj",
         attention_out="attn_out",
+        mlp="",
         gate="ff_proj",
         up="up_proj",
         down="ff_out",

@@ -11,11 +11,18 @@ from typing import Any
 from dllm_server.models.config import ModelConfig
 from dllm_server.models.dream import DREAM
 from dllm_server.models.family import Family
+from dllm_server.models.fast_dllm import FAST_DLLM
 from dllm_server.models.files import ModelError, read_config_json, read_json_if_there
+from dllm_server.models.illada import ILLADA
 from dllm_server.models.llada import LLADA
+from dllm_server.models.llada2 import LLADA2
+from dllm_server.models.llada_moe import LLADA_MOE
+from dllm_server.models.sdar import SDAR, SDAR_MOE
 from dllm_server.models.special_tokens import TokenNames, read_token_names
 
-FAMILIES = {architecture: family for family in (LLADA, DREAM) for architecture in family.architectures}
+_ALL = (LLADA, ILLADA, LLADA_MOE, DREAM, LLADA2, SDAR, SDAR_MOE, FAST_DLLM)
+FAMILIES = {architecture: family for family in _ALL for architecture in family.architectures}
+BIDIRECTIONAL = tuple(sorted(name for name, family in FAMILIES.items() if family.blocks is None))
 _NO_NAMES = TokenNames()
 
 

@@ -15,16 +15,18 @@ from dllm_server.models.files import ModelError, read_json_if_there
 
 log = structlog.get_logger(__name__)
 
-CONFIG = "config.json"
+CONFIG, GENERATION = "config.json", "generation_config.json"
 MOST_EOS_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class SpecialTexts:
-    """Texts by which a family's tokenizers know these tokens, where no file names their ids."""
+    """Texts by which a family's tokenizers know these tokens, where no file names their ids; ``eos_files``
+    are those whose ``eos_token_id`` counts."""
 
     mask: tuple[str, ...]
     ends: tuple[str, ...]  # of a text or of a turn
+    eos_files: tuple[str, ...] = (CONFIG, GENERATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,13 @@ class Declared:
         return self._inside("tokenizer", "mask_token", known)
 
     def eos_token_ids(self, mask_token_id: int) -> tuple[int, ...]:
-        """Every id that ends a request: of both config files, the tokenizer's ``eos_token``, and the family's
+        """Every id that ends a request: of the config files, the tokenizer's ``eos_token``, and the family's
         texts. Raises ``ModelError`` where nothing names one, or where one is the mask."""
-        named = [self._inside(file, "eos_token_id", token_id) for file, token_id in self._ids("eos_token_id")]
+        named = [
+            self._inside(file, "eos_token_id", token_id)
+            for file, token_id in self._ids("eos_token_id")
+            if file in self.texts.eos_files
+        ]
         known = [self.names.eos_token_id, *(self.names.added.get(text) for text in self.texts.ends)]
         # A tokenizer may know more tokens than the model, which cannot commit them.
         named += [token_id for token_id in known if token_id is not None and token_id < self.vocab_size]

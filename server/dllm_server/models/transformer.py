@@ -1,5 +1,5 @@
-"""The bidirectional transformer that LLaDA and Dream share: fused weights and the forward pass over flat
-rows."""
+"""The transformer that all families share, made of the parts that each has: fused weights and the forward
+pass over flat rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from dllm_kernels.backend import Operations, operations
-from dllm_kernels.rope import rope_tables
+from dllm_kernels.rope import HeadNorms, rope_tables
+from dllm_kernels.routing import RoutingRule
 from torch import Tensor
 
 from dllm_server.models.config import ModelConfig
@@ -17,11 +18,13 @@ from dllm_server.models.config import ModelConfig
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a checkpoint tensor goes: a parameter, a part of its rows, a layer (-1 outside the layers)."""
+    """Where a checkpoint tensor goes: a parameter, a part of its rows, a layer among those that have the
+    parameter (-1 outside the layers), an expert (-1 where there is none)."""
 
     parameter: str
     part: str = ""
     layer: int = -1
+    expert: int = -1
 
 
 class StepAttention(Protocol):
@@ -41,16 +44,35 @@ class StepAttention(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Dense:
+    """A feed-forward part that is one gated MLP."""
+
+    gate_up: Tensor
+    down: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A feed-forward part of which each token takes a few experts; the shared ones are the last."""
+
+    router: Tensor
+    bias: Tensor | None
+    gate_up: Tensor
+    down: Tensor
+    rule: RoutingRule
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """Views of one layer's weights."""
 
     attention_norm: Tensor
     qkv: Tensor
     qkv_bias: Tensor | None
+    head_norms: HeadNorms | None
     attention_out: Tensor
     mlp_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    feed_forward: Dense | Routed
 
 
 class Transformer:
@@ -59,34 +81,17 @@ class Transformer:
     def __init__(self, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.device, self.dtype = config, device, dtype
         query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        width, mlp, layers = config.d_model, config.mlp_width, config.n_layers
-        shapes = {
-            "embedding": (config.embedding_rows, width),
-            "final_norm": (width,),
-            "attention_norm": (layers, width),
-            "mlp_norm": (layers, width),
-            "qkv": (layers, query + 2 * key, width),
-            "attention_out": (layers, width, query),
-            "gate_up": (layers, 2 * mlp, width),
-            "down": (layers, width, mlp),
-        }
-        if config.has_qkv_bias:
-            shapes["qkv_bias"] = (layers, query + 2 * key)
-        if not config.is_tied:
-            shapes["lm_head"] = (config.embedding_rows, width)
         self.weights = {
-            name: torch.empty(shape, device=device, dtype=dtype) for name, shape in shapes.items()
+            name: torch.empty(shape, device=device, dtype=torch.float32 if name == "router_bias" else dtype)
+            for name, shape in _shapes(config).items()
         }
-        self._parts = {
-            "q": (0, query),
-            "k": (query, query + key),
-            "v": (query + key, query + 2 * key),
-            "gate": (0, mlp),
-            "up": (mlp, 2 * mlp),
-        }
-        self._layers = [self._layer(number) for number in range(layers)]
+        qkv = {"q": (0, query), "k": (query, query + key), "v": (query + key, query + 2 * key)}
+        self._parts = {"qkv": qkv, "qkv_bias": qkv, "gate_up": _halves(config.mlp_width)}
+        if config.experts is not None:
+            self._parts["experts_gate_up"] = _halves(config.experts.width)
+        self._layers = [self._layer(number) for number in range(config.n_layers)]
         self.operations: Operations = operations()
-        self.cos, self.sin = rope_tables(config.max_model_len, config.head_dim, config.rope_theta, device)
+        self.cos, self.sin = rope_tables(config.max_model_len, config.rotary_dim, config.rope_theta, device)
 
     @property
     def weights_bytes(self) -> int:
@@ -103,8 +108,10 @@ class Transformer:
         tensor = self.weights[target.parameter]
         if target.layer >= 0:
             tensor = tensor[target.layer]
+        if target.expert >= 0:
+            tensor = tensor[target.expert]
         if target.part:
-            start, end = self._parts[target.part]
+            start, end = self._parts[target.parameter][target.part]
             tensor = tensor[start:end]
         return tensor
 
@@ -135,23 +142,85 @@ class Transformer:
                 config.n_kv_heads,
                 *attention.pools(number),
                 attention.tail_slots,
+                layer.head_norms,
             )
             attended = attention.attend(number, q, k, v)
             if number == last and rows is not None:
                 attended, residual = attended[rows], residual[rows]
             run.add_linear(attended, layer.attention_out, residual)
             normed = run.rms_norm(residual, layer.mlp_norm, eps)
-            run.add_linear(run.gated_linear(normed, layer.gate_up), layer.down, residual)
+            self._add_feed_forward(normed, layer.feed_forward, residual)
         return run.rms_norm(residual, self.weights["final_norm"], eps)
 
+    def _add_feed_forward(self, normed: Tensor, part: Dense | Routed, residual: Tensor) -> None:
+        run = self.operations
+        match part:
+            case Dense(gate_up, down):
+                run.add_linear(run.gated_linear(normed, gate_up), down, residual)
+            case Routed(router, bias, gate_up, down, rule):
+                experts, weights = run.route(run.router_logits(normed, router), bias, rule)
+                run.add_experts_mlp(normed, gate_up, down, experts, weights, residual)
+
     def _layer(self, number: int) -> Layer:
-        weights, bias = self.weights, self.weights.get("qkv_bias")
+        weights, config = self.weights, self.config
+        bias, norms = weights.get("qkv_bias"), None
+        if config.has_head_norms:
+            norms = HeadNorms(weights["q_norm"][number], weights["k_norm"][number], config.rms_norm_eps)
         return Layer(
             attention_norm=weights["attention_norm"][number],
             qkv=weights["qkv"][number],
             qkv_bias=None if bias is None else bias[number],
+            head_norms=norms,
             attention_out=weights["attention_out"][number],
             mlp_norm=weights["mlp_norm"][number],
-            gate_up=weights["gate_up"][number],
-            down=weights["down"][number],
+            feed_forward=self._feed_forward(number),
         )
+
+    def _feed_forward(self, number: int) -> Dense | Routed:
+        weights, experts, dense = self.weights, self.config.experts, self.config.dense_layers
+        if experts is None or number in dense:
+            place = dense.index(number)
+            return Dense(weights["gate_up"][place], weights["down"][place])
+        place, bias = experts.layers.index(number), weights.get("router_bias")
+        return Routed(
+            router=weights["router"][place],
+            bias=None if bias is None else bias[place],
+            gate_up=weights["experts_gate_up"][place],
+            down=weights["experts_down"][place],
+            rule=experts.rule,
+        )
+
+
+def _halves(width: int) -> dict[str, tuple[int, int]]:
+    return {"gate": (0, width), "up": (width, 2 * width)}
+
+
+def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Parameter -> shape; those of layers are stacked."""
+    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    width, mlp, layers, dense = config.d_model, config.mlp_width, config.n_layers, len(config.dense_layers)
+    shapes: dict[str, tuple[int, ...]] = {
+        "embedding": (config.embedding_rows, width),
+        "final_norm": (width,),
+        "attention_norm": (layers, width),
+        "mlp_norm": (layers, width),
+        "qkv": (layers, query + 2 * key, width),
+        "attention_out": (layers, width, query),
+    }
+    if dense:
+        shapes |= {"gate_up": (dense, 2 * mlp, width), "down": (dense, width, mlp)}
+    if config.has_qkv_bias:
+        shapes["qkv_bias"] = (layers, query + 2 * key)
+    if config.has_head_norms:
+        shapes |= {"q_norm": (layers, config.head_dim), "k_norm": (layers, config.head_dim)}
+    if config.experts is not None:
+        experts, routed = config.experts, len(config.experts.layers)
+        count = experts.count + experts.rule.shared
+        shapes["router"] = (routed, experts.count, width)
+        shapes["experts_gate_up"] = (routed, count, 2 * experts.width, width)
+        shapes["experts_down"] = (routed, count, width, experts.width)
+        if experts.has_bias:
+            shapes["router_bias"] = (routed, experts.count)
+    if not config.is_tied:
+        shapes["lm_head"] = (config.embedding_rows, width)
+    return shapes

@@ -52,10 +52,12 @@ def pick_operations(backend: Backend, model: Transformer, limits: EngineLimits) 
         kv_heads=config.n_kv_heads,
         head_dim=config.head_dim,
         d_model=config.d_model,
-        mlp_width=config.mlp_width,
+        mlp_width=config.mlp_width if config.dense_layers else 0,
         vocabulary=config.vocab_size,
         dtype=model.dtype,
         device=device,
+        turned=config.rotary_dim,
+        has_head_norms=config.has_head_norms,
     )
     path, name = configurations.default_path(), configurations.device_name(device)
     try:

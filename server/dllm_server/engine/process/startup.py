@@ -33,8 +33,9 @@ from dllm_server.memory import (
     plan_budget,
 )
 from dllm_server.models.config import ModelConfig
+from dllm_server.models.files import ModelError
 from dllm_server.models.loader import Progress, dummy_model, load_model, no_progress
-from dllm_server.models.registry import open_checkpoint
+from dllm_server.models.registry import BIDIRECTIONAL, open_checkpoint
 from dllm_server.models.source import model_name, resolve_model
 from dllm_server.models.transformer import Transformer
 from dllm_server.settings import Device, Dtype, EngineSettings, KernelBackend, KvSelection, LoadFormat
@@ -155,6 +156,7 @@ def start(
     directory = resolve_model(settings.model, settings.revision)
     checkpoint = open_checkpoint(directory)
     config = checkpoint.config
+    _refuse_block_causal(config)
     name = model_name(settings.model, settings.served_model_name)
     shape = config.shape(name, dtype.itemsize)
     is_cpu = device.type == "cpu"
@@ -202,6 +204,15 @@ def start(
     )
     info = _model_info(settings, config, limits, name, str(directory), device, dtype)
     return StartedEngine(engine, info, ledger, memory, budget, predicted, profile)
+
+
+def _refuse_block_causal(config: ModelConfig) -> None:
+    if config.block_causal is not None:
+        raise ModelError(
+            f"config.json: architectures names {config.architecture}, whose blocks of "
+            f"{config.block_causal.block_length} tokens see nothing behind them: this version plans for such "
+            f"models but does not serve them: serve one of {', '.join(BIDIRECTIONAL)}"
+        )
 
 
 def assemble(

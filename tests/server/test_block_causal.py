@@ -1,0 +1,46 @@
+"""The transformer of each block-causal family computes what its authors' code computes: slow loops over it
+give their tokens and forward passes."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from dllm_server.models.loader import load_model
+from dllm_server.models.registry import open_checkpoint
+from dllm_server.models.transformer import Transformer
+from exact_cases import BLOCK_CAUSAL, FIXTURES, Case, cases_of, plan_of
+from exact_oracle import decode
+
+CASES = [
+    pytest.param(fixture, case, id=f"{fixture}-{number}")
+    for fixture in BLOCK_CAUSAL
+    for number, case in enumerate(cases_of(fixture))
+]
+
+
+@cache
+def model_of(fixture: str) -> Transformer:
+    return load_model(open_checkpoint(FIXTURES / fixture), torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize(("fixture", "case"), CASES)
+def test_a_case_gives_the_tokens_and_the_counts_of_the_authors_code(fixture: str, case: Case) -> None:
+    decoded = decode(model_of(fixture), case["prompt"], case["max_tokens"], plan_of(case))
+
+    assert decoded.tokens == case["expected"]
+    assert decoded.stop_token == case["stop_token"]
+    assert decoded.forwards == case["forwards"]
+    counted = {
+        "prefill_forwards": decoded.prefills,
+        "commit_forwards": decoded.commits,
+        "edits": decoded.edits,
+        "post_steps": decoded.post_steps,
+        "block_forwards": decoded.block_forwards,
+    }
+    assert {name: counted[name] for name in counted if name in case} == {
+        name: case[name] for name in counted if name in case
+    }
+    shorter = min(len(decoded.canvas), len(case["reference_output"]))
+    assert decoded.canvas[:shorter] == case["reference_output"][:shorter]
