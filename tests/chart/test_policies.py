@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import time
@@ -13,6 +14,9 @@ from uuid import uuid4
 
 import pytest
 import yaml
+from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec
+from dllm_operator.cluster.observe import Observed
+from dllm_operator.planning.plan import plan
 
 from tests.cluster.cluster import TEMPORARY_LABEL, Cluster
 
@@ -24,7 +28,7 @@ pytestmark = pytest.mark.cluster
 CHART = Path(__file__).resolve().parents[2] / "charts" / "dllm-operator"
 PLURAL, GROUP = "dllmdeployments", "serving.dllm.dev"
 ACTIVE_SECONDS = 60.0  # in which the API server takes up new policies
-LIMITS = {
+LIMITS: dict[str, Any] = {
     "allowedImages": ["docker.io/dllmserve/", "registry.example/team/", "registry.example/other/server"],
     "allowedModelSources": [
         "embedded",
@@ -239,6 +243,46 @@ def test_a_refusal_names_the_value_and_the_limit(place: Place, spec: dict[str, A
     text = yaml.safe_dump(place.manifest("refused", spec))
 
     assert says in place.tools.run("kubectl", "create", "--dry-run=server", "-f", "-", stdin=text).stderr
+
+
+def many_pools() -> Iterator[dict[str, Any]]:
+    """Specs with pools of every mixture of sizes and fixed numbers, all beyond the limit."""
+    shapes = [(16, 2), (4, None), (16, None), (1, 3)]
+    for size in (1, 2, 3):
+        for chosen in itertools.product(shapes, repeat=size):
+            pools = [pool(f"p{number}", *shape) for number, shape in enumerate(chosen)]
+            fixed = sum(replicas or 0 for _, replicas in chosen)
+            if all(replicas is not None for _, replicas in chosen):
+                yield gpus(gpuPools=pools)
+            else:
+                yield from (gpus(gpuPools=pools), gpus(gpuPools=pools, replicas=fixed + 7))
+
+
+def test_gpus_are_counted_as_the_operator_plans_them(place: Place) -> None:
+    """Or higher, where pools of different sizes share pods."""
+    specs = {f"spec-{number}": spec for number, spec in enumerate(many_pools())}
+    text = yaml.safe_dump_all(place.manifest(name, spec) for name, spec in specs.items())
+
+    said = place.tools.run("kubectl", "create", "--dry-run=server", "-f", "-", stdin=text).stderr
+
+    counted = {name: int(count) for name, count in re.findall(r'"(spec-\d+)" is .*may take (\d+) GPUs', said)}
+    planned = {name: planned_gpus(spec) for name, spec in specs.items()}
+    beyond = {name for name, count in planned.items() if count > LIMITS["maxGpusPerNamespace"]}
+    assert beyond <= counted.keys()
+    assert [name for name in counted if counted[name] < planned[name]] == []
+    alike = [name for name in counted if len({p["gpusPerReplica"] for p in shared(specs[name])}) < 2]
+    assert [name for name in alike if counted[name] != planned[name]] == []
+    assert len(alike) > 20
+
+
+def shared(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in spec["gpuPools"] if "replicas" not in each]
+
+
+def planned_gpus(spec: dict[str, Any]) -> int:
+    parsed = DLLMDeploymentSpec.model_validate({"model": {"source": "embedded"}} | spec)
+    pools = plan("counted", parsed, Observed()).pools
+    return sum(each.gpus_per_replica * (each.replicas or 0) for each in pools)
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ class Server:
             return
         self._metrics_listener.listen()
         serving = asyncio.ensure_future(self._metrics.serve(sockets=[self._metrics_listener]))
-        log.info("metrics", url=_url(self._metrics_listener))
+        log.info("serving metrics", url=_url(self._metrics_listener))
         try:
             yield serving
         finally:
