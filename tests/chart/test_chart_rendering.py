@@ -42,6 +42,7 @@ CLUSTER_FACTS = {
     ("", "nodes"): READ,
     ("", "namespaces"): READ,
     ("apiextensions.k8s.io", "customresourcedefinitions"): READ,
+    ("coordination.k8s.io", "leases"): ["get"],
 }
 IN_ITS_OWN_NAMESPACE = {
     ("coordination.k8s.io", "leases"): ["get", "create", "update", "patch", "list", "watch"],

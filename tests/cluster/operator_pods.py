@@ -40,22 +40,22 @@ def kill(cluster: Cluster, pod: str) -> None:
     cluster.kubectl("delete", "pod", pod, "-n", RELEASE_NAMESPACE, *force)
 
 
-def writes_since(cluster: Cluster, moment: datetime) -> list[str]:
+def writes_since(cluster: Cluster, moment: datetime, account: str = SERVICE_ACCOUNT) -> list[str]:
     """`verb resource namespace/name` of every write of the operator but those of its Lease; dry runs, which
     change nothing but cost as much, among them."""
     return [
         f"{entry['verb']} {target['resource']} {target.get('namespace', '')}/{target.get('name', '')}"
-        for entry, target in _requests(cluster)
+        for entry, target in _requests(cluster, account)
         if entry["verb"] in WRITES
         and target["resource"] != "leases"
         and datetime.fromisoformat(entry["requestReceivedTimestamp"]) >= moment
     ]
 
 
-def _requests(cluster: Cluster) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def _requests(cluster: Cluster, account: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     with cluster.audit_log().open() as lines:
         for line in lines:
-            if SERVICE_ACCOUNT in line:
+            if f'"{account}"' in line:
                 entry = json.loads(line)
                 if entry.get("stage") == "ResponseComplete" and "objectRef" in entry:
                     yield entry, entry["objectRef"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from dllm_operator.api.v1alpha1 import API_VERSION, KIND, DLLMDeploymentSpec
 from dllm_operator.cluster.cluster_view import ClusterView
+from dllm_operator.cluster.heartbeat import Heartbeats
 from dllm_operator.cluster.kube import FIELD_MANAGER, Kind, KubeError
 from dllm_operator.cluster.labels import child_labels
 from dllm_operator.cluster.observe import Manifest, Observed
@@ -18,6 +19,7 @@ from dllm_operator.planning.plan import plan
 from dllm_operator.planning.planner import Planner
 from dllm_operator.process.rollouts import Rollouts
 from dllm_operator.render import PodDefaults, render
+from dllm_operator.writing.claim import Claims
 
 NAME, NAMESPACE, UID = "chat", "team-a", "0f9a"
 DEFAULTS = PodDefaults("example.local/dllm-server:dev")
@@ -210,6 +212,11 @@ class FakeKube:
         self._note("apply" if field_manager == FIELD_MANAGER else f"apply as {field_manager}", *key)
         self.bodies.append(manifest)
         live = self.objects.get(key, {"metadata": {"uid": f"uid-{kind.kind}-{key[1]}"}})
+        if manifest["metadata"].get("resourceVersion", "") not in (
+            "",
+            live["metadata"].get("resourceVersion"),
+        ):
+            raise KubeError(409, "Conflict", "the object has been modified")
         metadata = live["metadata"] | manifest["metadata"] | {"resourceVersion": self.next_version()}
         stored = live | manifest | {"metadata": metadata}
         if kind.kind == "Deployment":
@@ -256,6 +263,14 @@ class FakeKube:
 def make_rollouts(view: ClusterView, limit: int = 100) -> Rollouts:
     """That wake nobody."""
     return Rollouts(view, limit, "release-1", lambda _: None)
+
+
+MANAGER = "dllm-system/dllm-operator"
+
+
+def make_claims(kube: FakeKube, view: ClusterView, manager: str = MANAGER, **clocks: Any) -> Claims:
+    """Of an operator that takes over two minutes after another one's Lease has ended."""
+    return Claims(kube, view, manager, Heartbeats(kube, 120.0, **clocks))  # type: ignore[arg-type]
 
 
 def make_planner(kube: FakeKube, view: ClusterView) -> Planner:

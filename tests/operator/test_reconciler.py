@@ -9,13 +9,14 @@ from dllm_operator.cluster.cluster_view import ClusterView
 from dllm_operator.cluster.kinds import BY_KIND
 from dllm_operator.cluster.kube import KubeError
 from dllm_operator.cluster.observe import Manifest
-from dllm_operator.process.reconciler import ReconcileError, Reconciler
+from dllm_operator.process.reconciler import CHANGED_SECONDS, ReconcileError, ReconcileObserver, Reconciler
 
 from tests.operator.objects import (
     DEFAULTS,
     NAMESPACE,
     FakeKube,
     make_body,
+    make_claims,
     make_node_body,
     make_planner,
     make_pod,
@@ -26,17 +27,37 @@ KEY = (NAMESPACE, "chat")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+class Counts(ReconcileObserver):
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self.left_resources = 0
+
+    def internal_error(self, where: str) -> None:
+        self.faults.append(where)
+
+    def left(self, resources: int) -> None:
+        self.left_resources = resources
+
+
 class Place:
     """A reconciler on an API server and a view with one GPU node and one resource."""
 
     def __init__(self, **spec: Any) -> None:
-        self.kube, self.view = FakeKube(), ClusterView()
+        self.kube, self.view, self.counts = FakeKube(), ClusterView(), Counts()
         self.view.put_node(make_node_body(product="NVIDIA-L40S"))
         self.edit(1, **spec)
         self.planner = make_planner(self.kube, self.view)
         self.reconciler = Reconciler(
-            self.kube, self.view, self.planner, DEFAULTS, "operator-0", make_rollouts(self.view), lambda: NOW
-        )  # type: ignore[arg-type]
+            self.kube,  # type: ignore[arg-type]
+            self.view,
+            self.planner,
+            DEFAULTS,
+            make_claims(self.kube, self.view),
+            "operator-0",
+            make_rollouts(self.view),
+            lambda: NOW,
+            observe=self.counts,
+        )
 
     def edit(self, generation: int, **spec: Any) -> None:
         status = self.status() if ("DLLMDeployment", "chat") in self.kube.objects else {}
@@ -184,11 +205,25 @@ def test_an_object_of_somebody_else_stops_the_resource_and_is_named() -> None:
 @pytest.mark.parametrize("status", [404, 409], ids=["deleted", "made anew"])
 def test_a_resource_that_went_meanwhile_is_no_error(status: int) -> None:
     place = Place()
+    place.reconcile()
+    place.become_ready()
     place.kube.refusals["DLLMDeployment", "chat"] = KubeError(status, "Gone", "not this one")
 
     place.reconcile()
 
     assert place.events() == []
+
+
+def test_a_status_written_over_a_newer_resource_is_not() -> None:
+    place = Place()
+    place.reconcile()
+    place.become_ready()
+    live = place.kube.objects["DLLMDeployment", "chat"]
+    newer = live | {"metadata": live["metadata"] | {"generation": 2, "resourceVersion": "9999"}}
+    place.kube.store(newer)
+
+    assert asyncio.run(place.reconciler.reconcile(KEY)) == CHANGED_SECONDS
+    assert place.kube.objects["DLLMDeployment", "chat"] is newer
 
 
 def test_a_status_that_cannot_be_written_asks_for_another_try() -> None:

@@ -1,11 +1,11 @@
-"""Parts of the Kubernetes API that the resource takes over; what the operator only passes on is free-form."""
+"""Parts of the Kubernetes API that the resource takes over."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, StringConstraints, WithJsonSchema
+from pydantic import Field, StringConstraints
 from pydantic.config import JsonDict
 
 from dllm_operator.api.base import ApiModel
@@ -18,10 +18,10 @@ KeyName = Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_len
 LabelValue = Annotated[
     str, StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)
 ]
-NodeSelector = Annotated[dict[str, LabelValue], Field(max_length=32)]
-FreeForm = Annotated[
-    dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+ClaimName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)
 ]
+NodeSelector = Annotated[dict[str, LabelValue], Field(max_length=32)]
 
 
 def list_map(key: str) -> JsonDict:
@@ -64,7 +64,7 @@ class Toleration(ApiModel):
 class ResourceClaim(ApiModel):
     """A device claim of the pod that the engine's container uses."""
 
-    name: str = Field(min_length=1, max_length=63, description="Name of the claim in the pod.")
+    name: ClaimName = Field(description="Name of the claim in podTemplate.resourceClaims.")
     request: str | None = Field(None, max_length=63, description="One request of the claim; unset: all.")
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
 
+from pydantic import Field, StringConstraints
+
+from dllm_operator.api.affinity import LabelSelector
 from dllm_operator.api.base import ApiModel
-from dllm_operator.api.kubernetes_types import FreeForm, KeyName, ObjectName
+from dllm_operator.api.kubernetes_types import KeyName, ObjectName
 
 
 class ApiKeysSecret(ApiModel):
@@ -23,6 +26,28 @@ class AuthSpec(ApiModel):
     )
 
 
+Cidr = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class IpBlock(ApiModel):
+    """A range of addresses."""
+
+    cidr: Cidr = Field(description="The range, e.g. 10.0.0.0/8.")
+    excluded: tuple[Cidr, ...] | None = Field(
+        None, alias="except", max_length=64, description="Ranges inside of it that are left out."
+    )
+
+
+class NetworkPolicyPeer(ApiModel):
+    """Who may come: pods, namespaces, or a range of addresses."""
+
+    pod_selector: LabelSelector | None = Field(
+        None, description="Pods, of the own namespace or of those that namespaceSelector says."
+    )
+    namespace_selector: LabelSelector | None = Field(None, description="Namespaces.")
+    ip_block: IpBlock | None = Field(None, description="Addresses; excludes the others.")
+
+
 class NetworkPolicySpec(ApiModel):
     """The NetworkPolicy of the pods."""
 
@@ -31,14 +56,14 @@ class NetworkPolicySpec(ApiModel):
         description="Whether to make a NetworkPolicy that lets nothing in but to the ports of the API and of "
         "the metrics.",
     )
-    peers: tuple[FreeForm, ...] = Field(
+    peers: tuple[NetworkPolicyPeer, ...] = Field(
         default_factory=tuple,
         alias="from",
         max_length=64,
         description="NetworkPolicyPeers (podSelector, namespaceSelector, ipBlock) that may reach the API's "
         "port; everybody if unset.",
     )
-    metrics_peers: tuple[FreeForm, ...] | None = Field(
+    metrics_peers: tuple[NetworkPolicyPeer, ...] | None = Field(
         None,
         alias="metricsFrom",
         max_length=64,

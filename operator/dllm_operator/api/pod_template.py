@@ -7,11 +7,13 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, StringConstraints
 
+from dllm_operator.api.affinity import Affinity
 from dllm_operator.api.base import ApiModel
 from dllm_operator.api.cel import Rule, validations
 from dllm_operator.api.kubernetes_types import (
-    FreeForm,
+    ClaimName,
     ImagePullPolicy,
+    KeyName,
     LabelValue,
     LocalObjectReference,
     NodeSelector,
@@ -20,6 +22,7 @@ from dllm_operator.api.kubernetes_types import (
     Toleration,
     list_map,
 )
+from dllm_operator.api.quantity import Quantity
 
 RESERVED_ENVIRONMENT = (
     "DLLM_API_KEYS_FILE",
@@ -43,6 +46,62 @@ AnnotationValue = Annotated[str, StringConstraints(max_length=8192)]
 
 def _cel_list(names: tuple[str, ...]) -> str:
     return "[" + ", ".join(f"'{name}'" for name in names) + "]"
+
+
+class KeyReference(ApiModel):
+    """A key of a Secret or ConfigMap in the resource's namespace."""
+
+    name: ObjectName = Field(description="Name of the object.")
+    key: KeyName = Field(description="The key.")
+    optional: bool | None = Field(None, description="Whether pods start without it.")
+
+
+class FieldReference(ApiModel):
+    """A field of the pod."""
+
+    api_version: str | None = Field(None, max_length=64, description="Version of the path; v1 if unset.")
+    field_path: str = Field(min_length=1, max_length=512, description="The field, e.g. metadata.name.")
+
+
+class ResourceReference(ApiModel):
+    """A limit or request of a container."""
+
+    container_name: str | None = Field(
+        None, max_length=63, description="The container; the engine's if unset."
+    )
+    resource: str = Field(min_length=1, max_length=317, description="What, e.g. limits.memory.")
+    divisor: Quantity | None = Field(None, description="Unit of the value; 1 if unset.")
+
+
+class EnvSource(ApiModel):
+    """Where a value comes from; one of them."""
+
+    secret_key_ref: KeyReference | None = Field(None, description="A key of a Secret.")
+    config_map_key_ref: KeyReference | None = Field(None, description="A key of a ConfigMap.")
+    field_ref: FieldReference | None = Field(None, description="A field of the pod.")
+    resource_field_ref: ResourceReference | None = Field(
+        None, description="A limit or request of a container."
+    )
+
+
+class PodResourceClaim(ApiModel):
+    """A device claim of the pods, for resources.claims to name."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            Rule(
+                rule="has(self.resourceClaimName) != has(self.resourceClaimTemplateName)",
+                message="a claim needs exactly one of resourceClaimName (shared by all pods) and "
+                "resourceClaimTemplateName (one each)",
+            )
+        )
+    )
+
+    name: ClaimName = Field(description="Name by which resources.claims refers to it.")
+    resource_claim_name: ObjectName | None = Field(None, description="A ResourceClaim that all pods share.")
+    resource_claim_template_name: ObjectName | None = Field(
+        None, description="A ResourceClaimTemplate, of which each pod gets a claim of its own."
+    )
 
 
 class EnvVar(ApiModel):
@@ -71,7 +130,7 @@ class EnvVar(ApiModel):
         pattern="^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=256, description="Name of the variable."
     )
     value: str | None = Field(None, max_length=32768, description="Its value.")
-    value_from: FreeForm | None = Field(
+    value_from: EnvSource | None = Field(
         None,
         description="Where its value comes from: secretKeyRef, configMapKeyRef, fieldRef, resourceFieldRef.",
     )
@@ -147,7 +206,13 @@ class PodTemplate(ApiModel):
     resources: ResourceRequirements | None = Field(
         None, description="Compute resources of the engine's container; the operator adds the GPUs."
     )
-    affinity: FreeForm | None = Field(None, description="Affinity of the pods, as in a pod's spec.")
+    resource_claims: tuple[PodResourceClaim, ...] = Field(
+        default_factory=tuple,
+        max_length=16,
+        description="Device claims of the pods (dynamic resource allocation).",
+        json_schema_extra=list_map("name"),
+    )
+    affinity: Affinity | None = Field(None, description="Affinity of the pods, as in a pod's spec.")
     env: tuple[EnvVar, ...] = Field(
         default_factory=tuple,
         max_length=64,

@@ -147,7 +147,16 @@ class DLLMDeploymentStatus(StatusModel):
     """What the operator saw and did."""
 
     observed_generation: int | None = Field(
-        None, ge=0, description="Generation of the resource that this status is about."
+        None,
+        ge=0,
+        description="Generation of the resource that this status is about; it stays behind where the "
+        "operator failed (reason InternalError).",
+    )
+    managed_by: str | None = Field(
+        None,
+        max_length=320,
+        description="Lease (NAMESPACE/NAME) of the operator that looks after the resource. Another one whose "
+        "namespaces overlap leaves it alone until that Lease is gone or has not been renewed for a while.",
     )
     conditions: tuple[Condition, ...] = Field(
         default_factory=tuple,

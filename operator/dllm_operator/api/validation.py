@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from dllm_operator.api.deployment import DLLMDeploymentSpec
+from dllm_operator.api.source import ModelSource
 from dllm_operator.api.tuning import TuningBounds
 
 
@@ -20,7 +21,9 @@ def check_spec(spec: DLLMDeploymentSpec) -> list[str]:
     engines = {
         f"spec.gpuPools[{pool.name}].engine": common | pool.engine.settings() for pool in spec.gpu_pools
     } or {"spec.engine": common}
-    problems: dict[str, None] = dict.fromkeys(_check_replicas(spec))
+    problems: dict[str, None] = dict.fromkeys(
+        _check_source(spec) + _check_replicas(spec) + _check_claims(spec)
+    )
     for path, settings in engines.items():
         problems |= dict.fromkeys(f"{path}{problem}" for problem in _check_engine(settings))
         problems |= dict.fromkeys(
@@ -63,6 +66,28 @@ def _check_bounds(settings: Mapping[str, Any], bounds: TuningBounds) -> list[str
             field, limit = to_camel(name), f"below min {limits.min}" if below else f"above max {limits.max}"
             problems.append(f".{field}: {value} is {limit} of spec.tuning.bounds.{field}: change one of them")
     return problems
+
+
+def _check_source(spec: DLLMDeploymentSpec) -> list[str]:
+    """A rule of the CRD as well, which an object from before it has not passed."""
+    try:
+        ModelSource.parse(spec.model.source)
+    except ValueError as error:
+        return [f"spec.model.source: {error}"]
+    return []
+
+
+def _check_claims(spec: DLLMDeploymentSpec) -> list[str]:
+    known = {claim.name for claim in spec.pod_template.resource_claims}
+    named = {"spec.podTemplate.resources": spec.pod_template.resources} | {
+        f"spec.gpuPools[{pool.name}].resources": pool.resources for pool in spec.gpu_pools
+    }
+    return [
+        f"{path}.claims[{claim.name}]: podTemplate.resourceClaims has no such claim: add it, or remove this"
+        for path, resources in named.items()
+        for claim in (resources.claims if resources is not None else None) or ()
+        if claim.name not in known
+    ]
 
 
 def _check_replicas(spec: DLLMDeploymentSpec) -> list[str]:

@@ -14,10 +14,13 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config.config_exception import ConfigException
 
 from dllm_operator.cluster.observe import Manifest
+from dllm_operator.cluster.wire import yaml_bytes
 
 FIELD_MANAGER = "dllm-operator"
 REQUEST_SECONDS = 30.0
-_APPLY = "application/apply-patch+yaml"
+_APPLY = (
+    "application/apply-patch+yaml; charset=utf-8"  # the library leaves bytes of a type it does not know alone
+)
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
@@ -104,12 +107,13 @@ class Kube:
         field_manager: str = FIELD_MANAGER,
         is_dry_run: bool = False,
     ) -> Manifest:
-        """Server-side apply; fields this manager applied before and no longer names are removed. A dry run
+        """Server-side apply; fields this manager applied before and no longer names are removed. Fails with
+        409 where the manifest names a ``resourceVersion`` or ``uid`` that the object no longer has. A dry run
         changes nothing, and is refused as the change would be."""
         metadata = manifest["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"], subresource)
         query = {"fieldManager": field_manager, "force": "true"} | ({"dryRun": "All"} if is_dry_run else {})
-        return await self._call("PATCH", path, query=query, body=manifest, content_type=_APPLY)
+        return await self._call("PATCH", path, query=query, body=yaml_bytes(manifest), content_type=_APPLY)
 
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
         path = kind.path(manifest["metadata"]["namespace"])
@@ -140,7 +144,7 @@ class Kube:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Manifest | None = None,
+        body: Manifest | bytes | None = None,
         content_type: str = "application/json",
         accept: str = "application/json",
     ) -> Manifest:

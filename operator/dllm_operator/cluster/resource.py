@@ -55,6 +55,12 @@ class Resource:
         }
 
 
+def manager_of(body: Mapping[str, Any]) -> str | None:
+    """The Lease (``NAMESPACE/NAME``) of the operator that has claimed a live resource."""
+    manager: str | None = (body.get("status") or {}).get("managedBy")
+    return manager
+
+
 def claim_names(spec: DLLMDeploymentSpec) -> list[str]:
     """Claims of the author's that every pod mounts."""
     source, cache = ModelSource.parse(spec.model.source), spec.model.cache

@@ -20,7 +20,7 @@ from dllm_operator.cluster.labels import API_PORT_NAME, METRICS_PORT_NAME, POOL
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.cluster.placement import free_places
 from dllm_operator.cluster.profile_store import ProfileStore
-from dllm_operator.cluster.resource import Resource
+from dllm_operator.cluster.resource import Resource, manager_of
 from dllm_operator.observing.prometheus import query
 from dllm_operator.observing.scrape import Scrape, scrape
 from dllm_operator.planning.plan import PoolPlan
@@ -67,6 +67,9 @@ class TuningObserver:
     def changed(self, reason: str) -> None:
         """One change that engines are told of."""
 
+    def internal_error(self, where: str) -> None:
+        """An exception that nobody expected."""
+
 
 @dataclass(slots=True)
 class _PoolReadings:
@@ -97,7 +100,7 @@ class _Watched:
 
 
 class Tuner:
-    """``wake`` queues a resource for the reconcile."""
+    """``wake`` queues a resource for the reconcile; only resources that ``manager`` has claimed are tuned."""
 
     def __init__(
         self,
@@ -107,6 +110,7 @@ class Tuner:
         wake: Callable[[ResourceKey], None],
         turns: Turns,
         *,
+        manager: str,
         now: Callable[[], datetime],
         prometheus_url: str | None = None,
         observe: TuningObserver | None = None,
@@ -114,6 +118,7 @@ class Tuner:
     ) -> None:
         self._view, self._planner, self._profiles = view, planner, profiles
         self._book = planner.book
+        self._manager = manager
         self._wake, self._now, self._clock, self._turns = wake, now, clock, turns
         self._prometheus_url = prometheus_url
         self._observe = observe or TuningObserver()
@@ -131,18 +136,19 @@ class Tuner:
     async def tick(self, session: aiohttp.ClientSession, slots: asyncio.Semaphore) -> None:
         """Every resource that is due; one that fails is logged and looked at again in its interval."""
 
-        async def visit(key: ResourceKey, resource: Resource, spec: DLLMDeploymentSpec) -> None:
+        async def visit(key: ResourceKey, body: Manifest) -> None:
             async with slots:
                 try:
-                    await self._visit(session, key, resource, spec)
+                    await self._visit(session, key, body)
                 except Exception as error:  # one resource's trouble must not stop the others
                     log.exception("tuning failed", key=key, error=str(error))
+                    self._observe.internal_error("tuning")
 
         async with asyncio.TaskGroup() as group:
-            for key, resource, spec in self._due():
-                group.create_task(visit(key, resource, spec))
+            for key, body in self._due():
+                group.create_task(visit(key, body))
 
-    def _due(self) -> list[tuple[ResourceKey, Resource, DLLMDeploymentSpec]]:
+    def _due(self) -> list[tuple[ResourceKey, Manifest]]:
         now, due, tuned = self._clock(), [], set()
         bodies = self._view.resources.objects
         self._book.keep({body["metadata"]["uid"] for body in bodies.values()})
@@ -150,24 +156,27 @@ class Tuner:
             mode = body.get("spec", {}).get("tuning", {}).get("mode", TuningMode.OFF)
             if mode == TuningMode.OFF or "deletionTimestamp" in body["metadata"]:
                 continue
+            if manager_of(body) != self._manager:
+                continue
             tuned.add(key)
             watched, uid = self._watched.get(key), body["metadata"]["uid"]
             if watched is not None and watched.uid == uid and now < watched.scrape_at:
                 continue
-            resource = Resource.parse(body)
-            if resource.spec is None:
-                continue
             if watched is None or watched.uid != uid:
                 self._watched[key] = _Watched(uid, now, now)
-            due.append((key, resource, resource.spec))
+            due.append((key, body))
         for key in self._watched.keys() - tuned:
             del self._watched[key]
         return due
 
-    async def _visit(
-        self, session: aiohttp.ClientSession, key: ResourceKey, resource: Resource, spec: DLLMDeploymentSpec
-    ) -> None:
+    async def _visit(self, session: aiohttp.ClientSession, key: ResourceKey, body: Manifest) -> None:
         watched, now = self._watched[key], self._clock()
+        watched.scrape_at = now + MOST_BETWEEN_SCRAPES  # of one that cannot even be parsed
+        resource = Resource.parse(body)
+        spec = resource.spec
+        if spec is None:
+            watched.scrape_at = now
+            return
         interval = float(spec.tuning.interval_seconds)
         watched.scrape_at = now + min(interval, MOST_BETWEEN_SCRAPES)
         silent = await self._read(session, key, watched)
@@ -175,10 +184,10 @@ class Tuner:
             return
         watched.decide_at = now + interval
         # Reading took its time: the resource may be another by now.
-        body = self._view.resources.objects.get(key)
-        if body is None or body["metadata"]["uid"] != resource.uid:
+        newest = self._view.resources.objects.get(key)
+        if newest is None or newest["metadata"]["uid"] != resource.uid:
             return
-        resource = Resource.parse(body)
+        resource = Resource.parse(newest)
         if resource.spec is not None and resource.spec.tuning.mode is not TuningMode.OFF:
             await self._decide(key, resource, resource.spec, watched, silent)
 

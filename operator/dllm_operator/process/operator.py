@@ -10,6 +10,7 @@ import kopf
 import structlog
 
 from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
+from dllm_operator.cluster.heartbeat import Heartbeats
 from dllm_operator.cluster.kinds import DEPLOYMENT, POD, RESOURCE
 from dllm_operator.cluster.kube import Kube, KubeError
 from dllm_operator.cluster.labels import MANAGED_SELECTOR
@@ -28,6 +29,7 @@ from dllm_operator.render import PodDefaults
 from dllm_operator.watching.handlers import Handlers, operator_settings
 from dllm_operator.watching.watch_audit import WatchAudit
 from dllm_operator.watching.work_queue import WorkQueue
+from dllm_operator.writing.claim import Claims
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +67,10 @@ class Operator:
         rollouts = Rollouts(
             self._view, settings.max_rolling_pools, release_name(settings.server_image), self._wake
         )
-        reconciler = Reconciler(kube, self._view, planner, defaults, settings.identity, rollouts)
+        claims = Claims(kube, self._view, settings.manager, Heartbeats(kube, settings.takeover_seconds))
+        reconciler = Reconciler(
+            kube, self._view, planner, defaults, claims, settings.identity, rollouts, observe=self._metrics
+        )
         self._queue: WorkQueue[ResourceKey] = WorkQueue(reconciler.reconcile, self._metrics)
         self._tuner = Tuner(
             self._view,
@@ -73,6 +78,7 @@ class Operator:
             self._profiles,
             self._queue.add,
             rollouts,
+            manager=settings.manager,
             now=utc_now,
             prometheus_url=settings.prometheus_url,
             observe=self._metrics,
@@ -125,7 +131,12 @@ class Operator:
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
-        handlers = Handlers(self._view, self._queue.add, self._metrics.watch_event)
+        handlers = Handlers(
+            self._view,
+            self._queue.add,
+            self._metrics.watch_event,
+            lambda: self._metrics.internal_error("watch"),
+        )
         handlers.register(registry)
         settings = kopf.OperatorSettings()
         operator_settings(settings)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import structlog
 
-from dllm_operator.api.v1alpha1 import API_VERSION, KIND, DLLMDeploymentSpec
+from dllm_operator.api.v1alpha1 import ConditionType, DLLMDeploymentSpec
 from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
-from dllm_operator.cluster.kinds import DEPLOYMENT, RESOURCE
+from dllm_operator.cluster.kinds import DEPLOYMENT
 from dllm_operator.cluster.kube import Kube, KubeError
 from dllm_operator.cluster.observe import ChildKey, Manifest
-from dllm_operator.cluster.resource import Resource
+from dllm_operator.cluster.resource import Resource, manager_of
 from dllm_operator.planning.plan import Plan
 from dllm_operator.planning.planner import Planner
 from dllm_operator.planning.rollout_record import record_of, with_record
@@ -23,15 +24,20 @@ from dllm_operator.process.rollouts import Rollouts
 from dllm_operator.render import PodDefaults, render
 from dllm_operator.render.pod import tuning_name
 from dllm_operator.reporting.announce import announce
-from dllm_operator.reporting.conditions import NAME_CONFLICT, merge_conditions, transitions
+from dllm_operator.reporting.conditions import NAME_CONFLICT, Transition, merge_conditions, transitions
+from dllm_operator.reporting.fault import fault_conditions, fault_status, place_of
 from dllm_operator.reporting.status import APPLY_FAILED, Obstacle, conditions, situation, status_fields
 from dllm_operator.reporting.tuning_condition import tuning_events
 from dllm_operator.writing.apply import Applier, Outcome
+from dllm_operator.writing.claim import Claims
 from dllm_operator.writing.former import former_template, with_template
+from dllm_operator.writing.resource_status import write_status
 
 log = structlog.get_logger(__name__)
 
-STATUS_MANAGER = "dllm-operator-status"
+UNACCEPTABLE = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY)
+CHANGED_SECONDS = 1.0  # by then the watch tells what has changed
+OWNER_SECONDS = 10.0  # between two looks at the Lease of another operator
 
 
 class ReconcileError(Exception):
@@ -40,6 +46,25 @@ class ReconcileError(Exception):
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+class ReconcileObserver:
+    """What a reconciler tells its metrics; this one ignores it."""
+
+    def internal_error(self, where: str) -> None:
+        """An exception that nobody expected."""
+
+    def left(self, resources: int) -> None:
+        """How many are left to other operators now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What should be; nothing for a spec that makes no sense."""
+
+    resource: Resource
+    planned: Plan | None = None
+    manifests: tuple[Manifest, ...] = ()
 
 
 class Reconciler:
@@ -51,57 +76,93 @@ class Reconciler:
         view: ClusterView,
         planner: Planner,
         defaults: PodDefaults,
+        claims: Claims,
         instance: str,
         rollouts: Rollouts,
         now: Callable[[], datetime] = utc_now,
+        observe: ReconcileObserver | None = None,
     ) -> None:
         self._kube = kube
         self._view = view
         self._planner = planner
         self._defaults = defaults
         self._instance = instance
+        self._claims = claims
         self._rollouts = rollouts
         self._now = now
+        self._observe = observe or ReconcileObserver()
+        self._left: dict[ResourceKey, tuple[str, int, str]] = {}  # uid, generation and owner as told
         self._applier = Applier(kube, view)
 
-    async def reconcile(self, key: ResourceKey) -> None:
-        """``ReconcileError`` and ``KubeError`` ask for another try later."""
+    async def reconcile(self, key: ResourceKey) -> float | None:
+        """Seconds after which to look again, None where an event will tell. Any exception asks for another
+        try later."""
         try:
-            await self._reconcile(key)
+            return await self._reconcile(key)
         finally:
             self._rollouts.wake_next()  # a turn may be free, of a resource that is gone as well
 
-    async def _reconcile(self, key: ResourceKey) -> None:
+    async def _reconcile(self, key: ResourceKey) -> float | None:
         body = self._view.resources.objects.get(key)
         if body is None or "deletionTimestamp" in body["metadata"]:
             self._rollouts.forget(key)
-            return
+            return None
+        held = await self._claims.hold(body)
+        if held is None:
+            self._rollouts.forget(key)
+            return await self._leave(key)
+        self._left.pop(key, None)
+        self._observe.left(len(self._left))
+        design = None
+        try:
+            design = self._design(held)
+            return await self._carry_out(held, design)
+        except (ReconcileError, OSError):  # the status tells, or the API server cannot be reached
+            raise
+        except KubeError as error:
+            if error.status not in UNACCEPTABLE:
+                raise
+            await self._confess(held, error, is_designed=True)
+            raise
+        except Exception as error:
+            self._rollouts.forget(key)
+            await self._confess(held, error, is_designed=design is not None)
+            raise
+
+    def _design(self, body: Manifest) -> Design:
         resource = Resource.parse(body)
         planned = self._planner.plan(resource, resource.spec) if resource.spec is not None else None
         if planned is not None and planned.problem is not None:
             resource, planned = resource.refused(planned.problem), None
-        obstacle, retry = None, ""
+        if resource.spec is None or planned is None:
+            return Design(resource)
+        return Design(resource, planned, render(resource, resource.spec, planned, self._defaults))
+
+    async def _carry_out(self, body: Manifest, design: Design) -> float | None:
+        resource, planned, obstacle, retry = design.resource, design.planned, None, ""
         if resource.spec is not None and planned is not None:
-            planned, outcome = await self._write(resource, resource.spec, planned)
+            planned, outcome = await self._write(resource, resource.spec, planned, design.manifests)
             obstacle, retry = _obstacle(outcome), "; ".join(outcome.all_problems)
             if outcome.invalid:
                 resource, planned, obstacle = resource.refused("; ".join(outcome.invalid)), None, None
         else:
-            self._rollouts.forget(key)
-        await self._report(resource, planned, obstacle)
+            self._rollouts.forget((resource.namespace, resource.name))
+        is_written = await self._report(body, resource, planned, obstacle)
         if retry:
             raise ReconcileError(retry)
+        return None if is_written else CHANGED_SECONDS
 
     async def _write(
-        self, resource: Resource, spec: DLLMDeploymentSpec, planned: Plan
+        self, resource: Resource, spec: DLLMDeploymentSpec, planned: Plan, manifests: tuple[Manifest, ...]
     ) -> tuple[Plan, Outcome]:
         """Children as far as it is their turn; the plan with what became of that."""
-        manifests = render(resource, spec, planned, self._defaults)
         steps = self._rollouts.decide(resource, spec, planned.pools, manifests)
         try:
             kept = [await self._with_step(manifest, steps) for manifest in manifests]
             is_settled = self._rollouts.is_settled(resource, steps)
             outcome = await self._applier.sync(resource, kept, planned.pools, is_settled=is_settled)
+        except KubeError as refused:  # to be asked at all
+            outcome = Outcome(problems=(str(refused),))
         finally:
             self._rollouts.written(resource.namespace, steps)
         pools = tuple(replace(pool, step=steps[pool.deployment]) for pool in planned.pools)
@@ -127,36 +188,68 @@ class Reconciler:
                 log.warning("rolling back", name=name, undone=step.record.undone if step.record else None)
         return manifest if step.record is None else with_record(manifest, step.record)
 
-    async def _report(self, resource: Resource, planned: Plan | None, error: Obstacle | None) -> None:
-        """Write the status if it says anything new, then announce what changed."""
+    async def _report(
+        self, body: Manifest, resource: Resource, planned: Plan | None, error: Obstacle | None
+    ) -> bool:
+        """Write the status if it says anything new, then announce what changed. False where the resource has
+        changed meanwhile."""
         observed = replace(self._view.observe(resource), at=self._now())
         current = situation(resource, planned, observed, error)
         wanted = conditions(current)
         previous = resource.status.get("conditions", ())
         status: dict[str, Any] = status_fields(current) | {
-            "conditions": merge_conditions(previous, wanted, resource.generation, self._now())
-        }
-        if status == resource.status:
-            return
-        manifest = {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "metadata": {"name": resource.name, "namespace": resource.namespace, "uid": resource.uid},
-            "status": status,
+            "managedBy": self._claims.manager,
+            "conditions": merge_conditions(previous, wanted, resource.generation, self._now()),
         }
         try:
-            written = await self._kube.apply(
-                RESOURCE, manifest, subresource="status", field_manager=STATUS_MANAGER
-            )
+            written = await write_status(self._kube, self._view, body, status)
         except KubeError as refused:
-            if refused.is_not_found or refused.status == 409:  # deleted, or made anew, meanwhile
-                return
+            if refused.is_not_found or refused.status == HTTPStatus.CONFLICT:
+                return False
             raise
-        self._view.resources.put(written)
+        if written is body:
+            return True
         news = transitions(previous, wanted)
         if planned is not None:
             news += tuning_events(resource.status, planned.pools)
-        await announce(self._kube, resource, news, self._now(), self._instance)
+        await announce(self._kube, body, news, self._now(), self._instance)
+        return True
+
+    async def _confess(self, body: Manifest, error: Exception, *, is_designed: bool) -> None:
+        """Say in the status what went wrong, with as little as can be needed to say it."""
+        metadata, status = body["metadata"], body.get("status") or {}
+        key = f"{metadata['namespace']}/{metadata['name']}"
+        log.error("internal error", key=key, place=place_of(error), exc_info=error)
+        self._observe.internal_error("reconcile")
+        wanted = fault_conditions(error, is_designed)
+        try:
+            faulty = fault_status(status, wanted, metadata["generation"], self._now())
+            written = await write_status(self._kube, self._view, body, faulty)
+            if written is not body:
+                news = transitions(status.get("conditions", ()), wanted[:1])
+                await announce(self._kube, body, news, self._now(), self._instance)
+        except (KubeError, OSError) as refused:
+            log.error("internal error not told", key=key, error=str(refused))
+
+    async def _leave(self, key: ResourceKey) -> float | None:
+        """To the operator that has claimed it; told once for each generation."""
+        body = self._view.resources.objects.get(key)
+        owner = manager_of(body) if body is not None else None
+        if body is None or owner is None:
+            return None
+        told = (body["metadata"]["uid"], body["metadata"]["generation"], owner)
+        if self._left.get(key) != told:
+            known = set(self._view.resource_keys())
+            self._left = {each: left for each, left in self._left.items() if each in known} | {key: told}
+            self._observe.left(len(self._left))
+            log.warning("managed by another operator", key=key, owner=owner)
+            message = (
+                f"the operator of Lease {owner} looks after this resource, and that of Lease "
+                f"{self._claims.manager} leaves it alone: their namespaces overlap"
+            )
+            news = Transition(ConditionType.READY, "ManagedByAnother", message, is_warning=True)
+            await announce(self._kube, body, [news], self._now(), self._instance)
+        return OWNER_SECONDS
 
     def _with_edits(self, resource: Resource, planned: Plan, restored: Collection[ChildKey]) -> Plan:
         """The plan with the newest tunings, where tuning ConfigMaps that others had edited are noted."""

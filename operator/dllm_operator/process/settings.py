@@ -36,6 +36,11 @@ class OperatorSettings(BaseSettings, LogSettings):
     )
     lease_name: str = Field("dllm-operator", description="Lease that the leader holds.")
     lease_namespace: str = Field(default_factory=pod_namespace, description="Namespace of the Lease.")
+    takeover_seconds: float = Field(
+        120.0,
+        ge=0,
+        description="Resources of another operator are taken over when its Lease has ended for this long.",
+    )
     identity: str = Field(default_factory=socket.gethostname, description="Name in the Lease and in Events.")
     profiles_name: str = Field(
         "dllm-operator-profiles",
@@ -61,6 +66,11 @@ class OperatorSettings(BaseSettings, LogSettings):
         "image, another version, a restart by the tuner.",
     )
     workers: int = Field(8, ge=1, le=64, description="Resources reconciled at once.")
+
+    @property
+    def manager(self) -> str:
+        """The Lease, as the status of resources names their operator."""
+        return f"{self.lease_namespace}/{self.lease_name}"
 
     @field_validator("namespaces", mode="before")
     @classmethod

@@ -13,10 +13,11 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from dllm_operator.observing.tuner import TuningObserver
+from dllm_operator.process.reconciler import ReconcileObserver
 from dllm_operator.watching.work_queue import QueueObserver
 
 
-class OperatorMetrics(QueueObserver, TuningObserver):
+class OperatorMetrics(QueueObserver, TuningObserver, ReconcileObserver):
     """Prometheus series of one operator process; names begin with `dllm_operator_`."""
 
     def __init__(self) -> None:
@@ -57,6 +58,19 @@ class OperatorMetrics(QueueObserver, TuningObserver):
         self._silent = Counter(
             "dllm_operator_tuning_silent_pods", "Pods that a look could not read.", registry=self.registry
         )
+        self._internal_errors = Counter(
+            "dllm_operator_internal_errors",
+            "Exceptions that nobody expected, by what they came from; each is in the log with its traceback.",
+            ["where"],
+            registry=self.registry,
+        )
+        self._left = Gauge(
+            "dllm_operator_left_resources",
+            "Resources that another operator looks after, whose namespaces overlap with this one's.",
+            registry=self.registry,
+        )
+        for where in ("reconcile", "watch", "tuning"):
+            self._internal_errors.labels(where)
         for outcome in ("success", "error"):
             self._reconciles.labels(outcome)
 
@@ -66,6 +80,12 @@ class OperatorMetrics(QueueObserver, TuningObserver):
     def finished(self, seconds: float, error: Exception | None) -> None:
         self._seconds.observe(seconds)
         self._reconciles.labels("success" if error is None else "error").inc()
+
+    def internal_error(self, where: str) -> None:
+        self._internal_errors.labels(where).inc()
+
+    def left(self, resources: int) -> None:
+        self._left.set(resources)
 
     def watch_event(self, kind: str) -> None:
         self._events.labels(kind).inc()

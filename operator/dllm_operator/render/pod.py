@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+from dllm_operator.api.affinity import Affinity
 from dllm_operator.api.v1alpha1 import (
     DLLMDeploymentSpec,
     EmbeddedSource,
@@ -90,7 +91,8 @@ def pod_template(
     }
     optional = {
         "nodeSelector": dict(pool.node_selector),
-        "affinity": _affinity(resource, template.affinity or {}, pool),
+        "affinity": _affinity(resource, template.affinity, pool),
+        "resourceClaims": [claim.manifest() for claim in template.resource_claims],
         "priorityClassName": template.priority_class_name,
         "runtimeClassName": template.runtime_class_name,
         "imagePullSecrets": [{"name": secret.name} for secret in template.image_pull_secrets],
@@ -104,10 +106,11 @@ def pod_template(
     return {"metadata": metadata, "spec": pod}
 
 
-def _affinity(resource: Resource, own: Mapping[str, Any], pool: PoolPlan) -> dict[str, Any]:
+def _affinity(resource: Resource, authors: Affinity | None, pool: PoolPlan) -> dict[str, Any]:
     """The author's; pods that share a volume of one node also stay together."""
+    own = authors.manifest() if authors is not None else {}
     if not pool.is_on_one_node:
-        return dict(own)
+        return own
     field = "requiredDuringSchedulingIgnoredDuringExecution"
     together = {
         "labelSelector": {"matchLabels": pod_selector(resource.name, pool.name)},
@@ -126,7 +129,7 @@ def _restart_annotation(pool: PoolPlan) -> dict[str, str]:
 
 def _container(spec: DLLMDeploymentSpec, pool: PoolPlan, defaults: PodDefaults) -> Manifest:
     template = spec.pod_template
-    resources = {name: dict(value) for name, value in pool.resources.items() if value}
+    resources = {name: copy(value) for name, value in pool.resources.items() if value}
     if pool.gpu_resource is not None:
         resources.setdefault("limits", {})[pool.gpu_resource] = str(pool.gpus_per_replica)
     return {

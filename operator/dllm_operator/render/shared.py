@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dllm_operator.api.networking import NetworkPolicyPeer
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, ModelCache
 from dllm_operator.cluster.labels import (
     API_PORT_NAME,
@@ -58,7 +59,7 @@ def network_policy(resource: Resource, spec: DLLMDeploymentSpec, operator_namesp
         "podSelector": {"matchLabels": pod_selector(resource.name)},
         "policyTypes": ["Ingress"],
         "ingress": [
-            _opened(spec.networking.port, policy.peers or None, operator),
+            _opened(spec.networking.port, _manifests(policy.peers) or None, operator),
             _opened(metrics_port(spec), _metrics_readers(spec), operator),
         ],
     }
@@ -69,7 +70,7 @@ def _metrics_readers(spec: DLLMDeploymentSpec) -> Sequence[Mapping[str, Any]] | 
     """Who may read them beside the operator; None is everybody. Somebody must where the spec asks for it."""
     policy = spec.networking.network_policy
     if policy.metrics_peers is not None:
-        return policy.metrics_peers
+        return _manifests(policy.metrics_peers)
     if not policy.peers:
         return None
     are_read = (
@@ -77,7 +78,11 @@ def _metrics_readers(spec: DLLMDeploymentSpec) -> Sequence[Mapping[str, Any]] | 
         or spec.autoscaling is not None
         or spec.networking.inference_pool is not None
     )
-    return [*policy.peers, *([EVERY_POD] if are_read else ())]
+    return [*_manifests(policy.peers), *([EVERY_POD] if are_read else ())]
+
+
+def _manifests(peers: Iterable[NetworkPolicyPeer]) -> list[Manifest]:
+    return [peer.manifest() for peer in peers]
 
 
 def _opened(port: int, peers: Sequence[Mapping[str, Any]] | None, operator: Manifest) -> Manifest:

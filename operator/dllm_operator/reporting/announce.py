@@ -6,37 +6,52 @@ import uuid
 from collections.abc import Iterable
 from datetime import datetime
 
+import structlog
+
 from dllm_operator.api.v1alpha1 import API_VERSION, KIND
 from dllm_operator.cluster.kinds import EVENT
-from dllm_operator.cluster.kube import FIELD_MANAGER, Kube
+from dllm_operator.cluster.kube import FIELD_MANAGER, Kube, KubeError
 from dllm_operator.cluster.observe import Manifest
-from dllm_operator.cluster.resource import Resource
-from dllm_operator.reporting.conditions import Transition, timestamp
+from dllm_operator.cluster.text import readable
+from dllm_operator.reporting.conditions import MAX_MESSAGE, Transition, timestamp
+
+log = structlog.get_logger(__name__)
 
 
 async def announce(
-    kube: Kube, resource: Resource, transitions: Iterable[Transition], now: datetime, instance: str
+    kube: Kube, body: Manifest, transitions: Iterable[Transition], now: datetime, instance: str
 ) -> None:
-    """One Event a transition, on the resource."""
+    """One Event a transition, on the resource ``body``. One that is refused is only logged: the status tells
+    the same."""
     for transition in transitions:
-        await kube.create(EVENT, event(resource, transition, now, instance))
+        news = event(body, transition, now, instance)
+        try:
+            await kube.create(EVENT, news)
+        except (KubeError, OSError) as error:
+            log.warning("event not written", reason=transition.reason, error=str(error))
 
 
-def event(resource: Resource, transition: Transition, now: datetime, instance: str) -> Manifest:
+def event(body: Manifest, transition: Transition, now: datetime, instance: str) -> Manifest:
+    metadata, message = body["metadata"], str(transition.type)
+    if transition.message:
+        message = readable(f"{message}: {transition.message}")[:MAX_MESSAGE]
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{resource.name}.{uuid.uuid4().hex[:16]}", "namespace": resource.namespace},
+        "metadata": {
+            "name": f"{metadata['name']}.{uuid.uuid4().hex[:16]}",
+            "namespace": metadata["namespace"],
+        },
         "involvedObject": {
             "apiVersion": API_VERSION,
             "kind": KIND,
-            "name": resource.name,
-            "namespace": resource.namespace,
-            "uid": resource.uid,
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
         },
         "type": "Warning" if transition.is_warning else "Normal",
         "reason": transition.reason,
-        "message": f"{transition.type}: {transition.message}" if transition.message else str(transition.type),
+        "message": message,
         "action": str(transition.type),
         "count": 1,
         "firstTimestamp": timestamp(now),

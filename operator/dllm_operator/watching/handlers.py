@@ -8,11 +8,13 @@ before it calls the first handler, so the view is filled from there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import kopf
+import structlog
 
 from dllm_operator.api.v1alpha1 import GROUP
 from dllm_operator.cluster.cluster_view import LOST_SECONDS, ClusterView, ResourceKey, Table, owner_of
@@ -32,6 +34,8 @@ from dllm_operator.cluster.labels import MANAGED_SELECTOR
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.cluster.pod_setup import SET_UP_SECONDS, is_set_up
 from dllm_operator.watching.kopf_storage import NoDiffBase, NoProgress
+
+log = structlog.get_logger(__name__)
 
 SETTLE_SECONDS = 0.25  # children change in bursts; one reconcile answers a burst
 SERVER_SECONDS = 290  # a watch request ends by itself and starts anew
@@ -62,13 +66,16 @@ def operator_settings(settings: kopf.OperatorSettings) -> None:
 
 class Handlers:
     """Registers the handlers; ``wake`` queues a resource after some seconds, ``on_event`` counts an event by
-    kind.
+    kind, ``on_fault`` an object that could not be understood, which keeps no other one from being seen.
     """
 
-    def __init__(self, view: ClusterView, wake: Wake, on_event: Callable[[str], None]) -> None:
+    def __init__(
+        self, view: ClusterView, wake: Wake, on_event: Callable[[str], None], on_fault: Callable[[], None]
+    ) -> None:
         self._view = view
         self._wake = wake
         self._on_event = on_event
+        self._on_fault = on_fault
         self._is_listed = False  # kopf calls the first handler when every list has been indexed
 
     def register(self, registry: kopf.OperatorRegistry) -> None:
@@ -96,8 +103,9 @@ class Handlers:
 
         async def index(body: kopf.Body, **_: Any) -> None:
             manifest: Manifest = dict(body)
-            if put(manifest) and self._is_listed:
-                changed(manifest, False)
+            with self._guard(kind, manifest):
+                if put(manifest) and self._is_listed:
+                    changed(manifest, False)
             self._on_event(kind.kind)
 
         def is_wanted(type: str | None, **_: Any) -> bool:  # noqa: A002 - kopf's name
@@ -108,14 +116,25 @@ class Handlers:
             self._is_listed = True
             manifest: Manifest = dict(event["object"])
             is_deleted = event["type"] == DELETED
-            if is_deleted or put(manifest) or has_index:
-                changed(manifest, is_deleted)
+            with self._guard(kind, manifest):
+                if is_deleted or put(manifest) or has_index:
+                    changed(manifest, is_deleted)
 
         kopf.on.event(
             group, version, kind.plural, id=f"see-{kind.plural}", registry=registry, when=is_wanted
         )(handle)
         if has_index:
             kopf.index(group, version, kind.plural, id=f"list-{kind.plural}", registry=registry)(index)
+
+    @contextmanager
+    def _guard(self, kind: Kind, body: Manifest) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            metadata = body.get("metadata") or {}
+            key = (metadata.get("namespace"), metadata.get("name"))
+            log.exception("object not understood", kind=kind.kind, key=key)
+            self._on_fault()
 
     def _resource_changed(self, body: Manifest, is_deleted: bool) -> None:
         if is_deleted:

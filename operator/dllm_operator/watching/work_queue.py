@@ -21,12 +21,12 @@ LAST_RETRY_SECONDS = 60.0
 
 
 class WorkQueue(Generic[Key]):
-    """`handle` runs for one key in one worker at a time. An exception retries the key with exponential
-    backoff.
+    """`handle` runs for one key in one worker at a time. It may say after how many seconds it wants the key
+    again; an exception retries the key with exponential backoff.
     """
 
     def __init__(
-        self, handle: Callable[[Key], Awaitable[None]], observe: QueueObserver | None = None
+        self, handle: Callable[[Key], Awaitable[float | None]], observe: QueueObserver | None = None
     ) -> None:
         self._handle = handle
         self._observe = observe or QueueObserver()
@@ -91,7 +91,7 @@ class WorkQueue(Generic[Key]):
             self._running.add(key)
             started = time.monotonic()
             try:
-                await self._handle(key)
+                again_seconds = await self._handle(key)
             except Exception as error:  # one resource's trouble must not stop the others
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
                 delay = min(FIRST_RETRY_SECONDS * 2 ** min(failures - 1, 16), LAST_RETRY_SECONDS)
@@ -101,6 +101,8 @@ class WorkQueue(Generic[Key]):
             else:
                 self._failures.pop(key, None)
                 self._observe.finished(time.monotonic() - started, None)
+                if again_seconds is not None:
+                    self.add(key, again_seconds)
             finally:
                 self._running.discard(key)
                 if key in self._again:

@@ -61,22 +61,35 @@ def test_autoscaling_waits_for_waiting_requests_with_one_pod_at_least() -> None:
 def test_kubernetes_parts_are_written_back_as_they_were_read() -> None:
     toleration = {"key": "gpu", "operator": "Exists", "tolerationSeconds": 5}
     variable = {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    peers = [
+        {"podSelector": {}},
+        {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
+        {"namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "In", "values": ["a"]}]}},
+    ]
+    field = "DuringSchedulingIgnoredDuringExecution"
+    term = {"labelSelector": {"matchLabels": {"app": "a"}}, "topologyKey": "kubernetes.io/hostname"}
+    zones = {"matchExpressions": [{"key": "zone", "operator": "Gt", "values": ["1"]}]}
+    affinity = {
+        "nodeAffinity": {f"required{field}": {"nodeSelectorTerms": [zones]}},
+        "podAntiAffinity": {f"preferred{field}": [{"weight": 1, "podAffinityTerm": term}]},
+    }
     spec = parse(
         podTemplate={
             "tolerations": [toleration],
             "env": [variable],
-            "affinity": {"nodeAffinity": {}},
+            "affinity": affinity,
             "resources": {"limits": {"cpu": 2}, "requests": {"memory": "1Gi"}},
         },
-        networking={"networkPolicy": {"from": [{"podSelector": {}}]}},
+        networking={"networkPolicy": {"from": peers}},
     )
 
     assert spec.pod_template.tolerations[0].manifest() == toleration
     assert spec.pod_template.env[0].manifest() == variable
-    assert spec.pod_template.affinity == {"nodeAffinity": {}}
+    assert spec.pod_template.affinity is not None
+    assert spec.pod_template.affinity.manifest() == affinity
     assert spec.pod_template.resources is not None
     assert spec.pod_template.resources.manifest() == {"limits": {"cpu": "2"}, "requests": {"memory": "1Gi"}}
-    assert spec.networking.network_policy.peers == ({"podSelector": {}},)
+    assert [peer.manifest() for peer in spec.networking.network_policy.peers] == peers
 
 
 @pytest.mark.parametrize(

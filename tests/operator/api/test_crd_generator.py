@@ -39,7 +39,6 @@ KEYWORDS = {
     "x-kubernetes-int-or-string",
     "x-kubernetes-list-map-keys",
     "x-kubernetes-list-type",
-    "x-kubernetes-preserve-unknown-fields",
     "x-kubernetes-validations",
 }
 Schema = dict[str, Any]

@@ -20,9 +20,11 @@ from engine_metrics import MIB, make_snapshot, make_window, metrics_text
 
 from tests.operator.objects import (
     DEFAULTS,
+    MANAGER,
     NAMESPACE,
     FakeKube,
     make_body,
+    make_claims,
     make_container,
     make_node_body,
     make_planner,
@@ -56,7 +58,7 @@ class Place:
         self.port = port
         self.kube, self.view, self.seconds, self.text = FakeKube(), ClusterView(), 0.0, ""
         spec = {"engine": ENGINE, "tuning": tuning} | spec
-        body = make_body(**({"device": "cpu"} | spec)) | {"status": {}}
+        body = make_body(**({"device": "cpu"} | spec)) | {"status": {"managedBy": MANAGER}}
         body["metadata"]["resourceVersion"] = self.kube.next_version()
         self.view.resources.put(self.kube.store(body))
         self.meanwhile: Callable[[], None] = lambda: None  # what happens while the pod answers
@@ -74,14 +76,22 @@ class Place:
         self.woken: list[tuple[str, str]] = []
         self.rollouts = make_rollouts(self.view)
         self.reconciler = Reconciler(
-            self.kube, self.view, self.planner, DEFAULTS, "op-0", self.rollouts, lambda: NOW
-        )  # type: ignore[arg-type]
+            self.kube,  # type: ignore[arg-type]
+            self.view,
+            self.planner,
+            DEFAULTS,
+            make_claims(self.kube, self.view),
+            "op-0",
+            self.rollouts,
+            lambda: NOW,
+        )
         self.tuner = Tuner(
             self.view,
             self.planner,
             self.planner._profiles,
             self.woken.append,
             self.rollouts,
+            manager=MANAGER,
             now=lambda: NOW,
             observe=self.counts,
             clock=lambda: self.seconds,

@@ -1,0 +1,201 @@
+"""Specs that hypothesis draws from the CRD's schema and from the examples, against the real operator.
+
+What the API server admits ends in a status for its generation, without an exception of the operator's, and
+meanwhile other resources are reconciled as ever. The namespace may hold no pods, so a Deployment costs little.
+
+FUZZ_OBJECTS says how many must be admitted, FUZZ_SEED repeats a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from dllm_operator.api.v1alpha1 import API_VERSION, KIND
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from kubernetes.client.exceptions import ApiException
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import RELEASE_NAMESPACE
+from tests.cluster.operator_pods import leaders, metric, pod_names
+from tests.cluster.resources import Objects, Serving, eventually
+from tests.operator.spec_strategy import Spec, specs
+
+pytestmark = pytest.mark.cluster
+
+OBJECTS = int(os.environ.get("FUZZ_OBJECTS", "60"))
+SEED = int(os.environ.get("FUZZ_SEED", random.randrange(2**32)))
+MOST_SECONDS = 5.0  # from an edit of a sentinel to its status
+SETTLE_SECONDS = 60.0 + OBJECTS / 2
+CLIENTS = 2
+
+
+def drawn(count: int, number: int) -> list[Spec]:
+    found: list[Spec] = []
+
+    @seed(number)
+    @settings(
+        max_examples=count,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(specs)
+    def collect(spec: Spec) -> None:
+        found.append(spec)
+
+    collect()
+    return found
+
+
+@dataclass
+class Sentinel:
+    """A resource that is edited all the time; seconds until each edit is in its status."""
+
+    serving: Serving
+    seconds: list[float] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._edit, name="sentinel", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _edit(self) -> None:
+        number = 0
+        while not self._stop.wait(0.5):
+            number += 1
+            generation = self.serving.edit({"podTemplate": {"annotations": {"edit": str(number)}}})
+            started = time.monotonic()
+            while self.serving.status().get("observedGeneration", 0) < generation:
+                if time.monotonic() - started > 10 * MOST_SECONDS:
+                    break
+                time.sleep(0.05)
+            self.seconds.append(time.monotonic() - started)
+
+
+def admit(objects: Objects, number: int, spec: Spec) -> str | None:
+    """The name it got, None where the API server refused it."""
+    name = f"fuzz-{number}"
+    body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}
+    return name if _is_accepted(lambda: objects.create(body)) else None
+
+
+def edit(objects: Objects, name: str, spec: Spec) -> bool:
+    """By a merge of ``spec``."""
+    return _is_accepted(lambda: objects.patch(KIND, name, {"spec": spec}))
+
+
+def _is_accepted(request: Any) -> bool:
+    try:
+        request()
+    except ApiException as error:
+        if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
+            return False
+        raise
+    return True
+
+
+def unsettled(objects: Objects) -> list[str]:
+    """Resources without a status for their newest generation, or with a fault in it, and their specs."""
+    return [
+        f"{body['metadata']['name']}: {problem}: {json.dumps(body['spec'])}"
+        for body in objects.list(KIND)
+        if (problem := _problem(body)) is not None
+    ]
+
+
+def _problem(body: dict[str, Any]) -> str | None:
+    status, generation = body.get("status", {}), body["metadata"]["generation"]
+    conditions = status.get("conditions", ())
+    faults = [each["message"] for each in conditions if each["reason"] == "InternalError"]
+    if faults:
+        return faults[0]
+    if status.get("observedGeneration") != generation:
+        return f"generation {generation}, observed {status.get('observedGeneration')}"
+    if len(conditions) != 6 or any(each["observedGeneration"] != generation for each in conditions):
+        return f"conditions {conditions}"
+    return None
+
+
+def settle(objects: Objects) -> float:
+    """Seconds until every resource has its status."""
+    started = time.monotonic()
+
+    def check() -> None:
+        left = unsettled(objects)
+        assert not left, "\n".join(left[:5])
+
+    eventually(check, SETTLE_SECONDS)
+    return time.monotonic() - started
+
+
+def test_whatever_is_admitted_gets_a_status_while_others_are_served(
+    cluster: Cluster, objects: Objects
+) -> None:
+    print(f"FUZZ_SEED={SEED} FUZZ_OBJECTS={OBJECTS}")
+    chosen = drawn(6 * OBJECTS, SEED)
+    sentinel = Sentinel(Serving.create(objects, "sentinel", {"device": "cpu", "replicas": 0}))
+    sentinel.serving.wait_reason("Ready", "ScaledToZero")
+    before = restarts(cluster)
+    (leader,) = cluster.wait_for("one pod leads", lambda: leaders(cluster))
+    faults = metric(cluster, leader, "dllm_operator_internal_errors_total")
+    with cluster.temporary_namespace("fuzz") as namespace:
+        fuzzed = Objects(cluster, namespace)
+        cluster.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "ResourceQuota",
+                "metadata": {"name": "no-pods"},
+                "spec": {"hard": {"pods": "0"}},
+            },
+            namespace,
+        )
+        with sentinel.watched(), ThreadPoolExecutor(CLIENTS) as pool:
+            started, names, tried = time.monotonic(), [], 0
+            while len(names) < OBJECTS and tried < len(chosen):
+                batch = chosen[tried : tried + 4 * CLIENTS]
+                made = pool.map(lambda item: admit(fuzzed, *item), enumerate(batch, tried))
+                names += [name for name in made if name is not None]
+                tried += len(batch)
+            created = time.monotonic() - started
+            settled = settle(fuzzed)
+            others = random.Random(SEED).sample(chosen, len(names))
+            edited = sum(pool.map(lambda name, spec: edit(fuzzed, name, spec), names, others))
+            settled_again = settle(fuzzed)
+    slowest = max(sentinel.seconds)
+    print(
+        f"{len(names)} of {tried} specs admitted in {created:.0f} s, a status for all {settled:.0f} s later; "
+        f"{edited} edits admitted, a status for all in {settled_again:.0f} s; "
+        f"{len(sentinel.seconds)} edits of the sentinel, each in its status within {slowest:.2f} s"
+    )
+    assert len(names) >= OBJECTS
+    assert slowest <= MOST_SECONDS
+    assert restarts(cluster) == before
+    assert metric(cluster, leader, "dllm_operator_internal_errors_total") == faults
+
+
+def restarts(cluster: Cluster) -> dict[str, int]:
+    """Of the operator's containers."""
+    pods = [cluster.get("pod", name, RELEASE_NAMESPACE) or {} for name in pod_names(cluster)]
+    return {
+        pod["metadata"]["name"]: container["restartCount"]
+        for pod in pods
+        for container in pod["status"]["containerStatuses"]
+    }
