@@ -1,7 +1,7 @@
 """Specs that hypothesis draws from the CRD's schema and from the examples, against the real operator.
 
 What the API server admits ends in a status for its generation, without an exception of the operator's, and
-meanwhile other resources are reconciled as ever. The namespace may hold no pods, so a Deployment costs little.
+meanwhile other resources are reconciled as ever. The namespace may hold no pods, so Deployments cost little.
 
 FUZZ_OBJECTS says how many must be admitted, FUZZ_SEED repeats a run.
 """
