@@ -54,13 +54,13 @@ class WholeAttention:
     def __init__(self, model: Transformer, rows: int, block_length: int) -> None:
         config = model.config
         block = torch.arange(rows) // block_length
-        self._sees = block[None, :] <= block[:, None]
+        self._sees = (block[None, :] <= block[:, None]).to(model.device)
         self._scale = config.head_dim**-0.5
-        self._none = torch.empty(0, config.n_kv_heads, config.head_dim)
+        self._none = torch.empty(0, config.n_kv_heads, config.head_dim, device=model.device)
 
     @property
     def tail_slots(self) -> Tensor:
-        return torch.empty(0, dtype=torch.int64)
+        return torch.empty(0, dtype=torch.int64, device=self._none.device)
 
     def pools(self, layer: int) -> tuple[Tensor, Tensor]:
         return self._none, self._none
@@ -77,7 +77,8 @@ class WholeAttention:
 def logits_of(model: Transformer, tokens: list[int], block_length: int) -> Tensor:
     """``[tokens, vocabulary]``."""
     attention = WholeAttention(model, len(tokens), block_length)
-    hidden = model.forward(torch.tensor(tokens), torch.arange(len(tokens)), attention)
+    rows = torch.tensor(tokens, device=model.device), torch.arange(len(tokens), device=model.device)
+    hidden = model.forward(*rows, attention)
     return hidden @ model.lm_head.T
 
 
