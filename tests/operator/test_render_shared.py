@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -211,8 +212,45 @@ def test_a_scaled_object_scales_its_pools_deployment_on_its_own_pods(
     [trigger] = first["spec"]["triggers"]
     assert (trigger["type"], trigger["metadata"]["threshold"]) == ("prometheus", threshold)
     assert trigger["metadata"]["serverAddress"] == "http://p:9090"
-    assert trigger["metadata"]["query"] == f'sum({series}{{namespace="team-a",pod=~"chat-l4-.+"}})'
+    assert trigger["metadata"]["ignoreNullValues"] == "false"
+    assert trigger["metadata"]["query"] == (
+        f'sum({series}{{namespace="team-a",app_kubernetes_io_instance="chat",'
+        'app_kubernetes_io_managed_by="dllm-operator",serving_dllm_dev_pool="l4"})'
+    )
     assert second["metadata"]["name"] == "chat-l40s"
+
+
+def selected(query: str, labels: dict[str, str]) -> bool:
+    """Whether a query's equalities hold for a series with the labels of its pod, as Prometheus names them."""
+    series = {"namespace": "team-a"} | {re.sub(r"\W", "_", name): value for name, value in labels.items()}
+    wanted = dict(re.findall(r'(\w+)="([^"]*)"', query))
+    return len(wanted) == 4 and wanted.items() <= series.items()
+
+
+def test_a_query_sees_the_pods_of_its_pool_and_of_no_other() -> None:
+    pools = [{"name": name} for name in ("l40s", "l40s-shared", "l4")]
+    children = make_children(autoscaling=AUTOSCALING, gpuPools=pools, monitoring={"podMonitor": True})
+    pods = {
+        each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"]
+        for each in by_kind(children, "Deployment")
+    }
+
+    seen = {
+        scaled["metadata"]["name"]: [
+            name
+            for name, labels in pods.items()
+            if selected(scaled["spec"]["triggers"][0]["metadata"]["query"], labels)
+        ]
+        for scaled in by_kind(children, "ScaledObject")
+    }
+
+    assert seen == {name: [name] for name in ("chat-l40s", "chat-l40s-shared", "chat-l4")}
+    kept = only(children, "PodMonitor")["spec"]["podTargetLabels"]
+    assert set(kept) == {
+        "app.kubernetes.io/instance",
+        "app.kubernetes.io/managed-by",
+        "serving.dllm.dev/pool",
+    }
 
 
 def test_a_large_target_keeps_all_of_its_digits() -> None:

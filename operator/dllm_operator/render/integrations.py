@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import AutoscalingSpec, InferencePoolSpec, MetricName
-from dllm_operator.cluster.labels import METRICS_PORT_NAME, pod_selector
+from dllm_operator.cluster.labels import INSTANCE, MANAGED_BY, METRICS_PORT_NAME, POOL, pod_selector
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.plan import PoolPlan
@@ -21,7 +23,8 @@ SERIES = {
 def scaled_object(resource: Resource, autoscaling: AutoscalingSpec, pool: PoolPlan) -> Manifest:
     """KEDA scales the pool's Deployment on a Prometheus query over its pods."""
     series = SERIES[autoscaling.metric.name]
-    pods = f'{series}{{namespace="{resource.namespace}",pod=~"{pool.deployment}-.+"}}'
+    labels = {"namespace": resource.namespace} | _series_labels(pod_selector(resource.name, pool.name))
+    pods = series + "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
     # AverageValue divides the sum by the number of pods, so the target is a pod's, for counts and shares
     # alike.
     trigger = {
@@ -31,6 +34,8 @@ def scaled_object(resource: Resource, autoscaling: AutoscalingSpec, pool: PoolPl
             "serverAddress": autoscaling.prometheus_address,
             "query": f"sum({pods})",
             "threshold": f"{autoscaling.metric.target:.15g}",
+            # No series is no load only where somebody scrapes: without them the number of pods stays.
+            "ignoreNullValues": "false",
         },
     }
     body = {
@@ -45,9 +50,15 @@ def scaled_object(resource: Resource, autoscaling: AutoscalingSpec, pool: PoolPl
 def pod_monitor(resource: Resource) -> Manifest:
     body = {
         "selector": {"matchLabels": pod_selector(resource.name)},
+        "podTargetLabels": [INSTANCE, MANAGED_BY, POOL],
         "podMetricsEndpoints": [{"port": METRICS_PORT_NAME, "path": "/metrics"}],
     }
     return manifest("monitoring.coreos.com/v1", "PodMonitor", resource, resource.name, spec=body)
+
+
+def _series_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Labels of pods as Prometheus names them on the pods' series."""
+    return {re.sub("[^a-zA-Z0-9_]", "_", name): value for name, value in labels.items()}
 
 
 def inference_pool(resource: Resource, port: int, pool: InferencePoolSpec) -> Manifest:
