@@ -115,6 +115,12 @@ class Damage:
         return f"{self.kind}-{'deleted' if self.change is None else '-'.join(self.change)}"
 
 
+def in_template(spec: Fields) -> Fields:
+    return {"spec": {"template": {"spec": spec}}}
+
+
+EXTRA = [{"name": "BY_HAND", "value": "hidden-value"}]
+RESTRICTED: Fields = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 UNLABELLED: Fields = {"metadata": {"labels": {"app.kubernetes.io/managed-by": None}}}
 DAMAGES = [
     Damage("Deployment", "a-cpu", None),
@@ -142,6 +148,21 @@ DAMAGES = [
                 }
             }
         },
+    ),
+    Damage("Deployment", "a-cpu", in_template({"containers": [{"name": "engine", "env": EXTRA}]})),
+    Damage(
+        "Deployment",
+        "a-cpu",
+        in_template(
+            {
+                "containers": [
+                    {"name": "side", "image": "example.local/side:1", "securityContext": RESTRICTED}
+                ],
+                "volumes": [{"name": "side", "emptyDir": {}}],
+                "dnsPolicy": "Default",
+                "tolerations": [{"key": "by-hand", "operator": "Exists"}],
+            }
+        ),
     ),
     Damage("Service", "a", {"spec": {"selector": {"app.kubernetes.io/instance": "b"}}}),
     Damage("ConfigMap", "a-cpu-tuning", {"data": {"tuning.json": "{}"}}),
@@ -183,6 +204,9 @@ def test_children_that_are_deleted_or_changed_by_hand_are_restored(objects: Obje
 
         eventually(is_restored)
     serving.wait_ready()
+    told = [str(event["message"]) for event in serving.events("EditUndone")]
+    assert any("a-user has set containers.[engine].env.[BY_HAND], which is undone" in each for each in told)
+    assert not any("hidden-value" in each for each in told)
 
 
 def without_addresses(found: Fields) -> Fields:

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from dllm_operator.cluster.kinds import CHILDREN, INTEGRATION_CHILDREN, definition_name
+from dllm_operator.cluster.field_owners import foreign_fields
+from dllm_operator.cluster.kinds import CHILDREN, DEPLOYMENT, INTEGRATION_CHILDREN, definition_name
+from dllm_operator.cluster.kube import FIELD_MANAGER
 from dllm_operator.cluster.labels import INSTANCE
 from dllm_operator.cluster.observe import ChildKey, Integration, Manifest, Observed, holds
 from dllm_operator.cluster.ownership import is_owned
@@ -21,6 +23,7 @@ from dllm_operator.cluster.resource import Resource, claim_names
 ResourceKey = tuple[str, str]  # namespace, name
 LOST_SECONDS = 10.0
 REPLICA_OWNERS = "replicaOwners"  # beside metadata: managers that applied spec.replicas
+FOREIGN = "foreignFields"  # beside metadata of a Deployment: what others have set in its template
 
 
 @dataclass(slots=True)
@@ -82,7 +85,11 @@ class ClusterView:
     clock: Callable[[], float] = time.monotonic
     resources: Table = field(default_factory=lambda: Table(_trim))
     pods: Table = field(default_factory=lambda: Table(_trim_pod))
-    children: dict[str, Table] = field(default_factory=lambda: {kind.kind: Table(_trim) for kind in CHILDREN})
+    children: dict[str, Table] = field(
+        default_factory=lambda: {
+            kind.kind: Table(_trim_deployment if kind is DEPLOYMENT else _trim) for kind in CHILDREN
+        }
+    )
     nodes: dict[str, Node] = field(default_factory=dict)
     unready_since: dict[str, float] = field(default_factory=dict)
     autoscaler_targets: dict[ResourceKey, str] = field(default_factory=dict)
@@ -200,6 +207,10 @@ def _trim(body: Manifest) -> Manifest:
     """
     metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
     return body | {"metadata": metadata, REPLICA_OWNERS: _replica_owners(body)}
+
+
+def _trim_deployment(body: Manifest) -> Manifest:
+    return _trim(body) | {FOREIGN: foreign_fields(body, FIELD_MANAGER)}
 
 
 def _trim_pod(body: Manifest) -> Manifest:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from aiohttp import ClientError
 from kubernetes.aio import config
@@ -21,6 +22,7 @@ REQUEST_SECONDS = 30.0
 _APPLY = (
     "application/apply-patch+yaml; charset=utf-8"  # the library leaves bytes of a type it does not know alone
 )
+_JSON_PATCH = "application/json-patch+json"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
@@ -115,6 +117,16 @@ class Kube:
         query = {"fieldManager": field_manager, "force": "true"} | ({"dryRun": "All"} if is_dry_run else {})
         return await self._call("PATCH", path, query=query, body=yaml_bytes(manifest), content_type=_APPLY)
 
+    async def edit(
+        self, kind: Kind, namespace: str, name: str, operations: Sequence[Mapping[str, Any]]
+    ) -> Manifest:
+        """By a JSON patch."""
+        query = {"fieldManager": FIELD_MANAGER}
+        body = [dict(each) for each in operations]
+        return await self._call(
+            "PATCH", kind.path(namespace, name), query=query, body=body, content_type=_JSON_PATCH
+        )
+
     async def create(self, kind: Kind, manifest: Manifest) -> Manifest:
         path = kind.path(manifest["metadata"]["namespace"])
         return await self._call("POST", path, query={"fieldManager": FIELD_MANAGER}, body=manifest)
@@ -144,7 +156,7 @@ class Kube:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Manifest | bytes | None = None,
+        body: Manifest | Sequence[Manifest] | bytes | None = None,
         content_type: str = "application/json",
         accept: str = "application/json",
     ) -> Manifest:

@@ -20,6 +20,7 @@ from dllm_operator.planning.plan import Plan
 from dllm_operator.planning.planner import Planner
 from dllm_operator.planning.rollout_record import record_of, with_record
 from dllm_operator.planning.turns import Step, Verdict
+from dllm_operator.process.edits import edit_news
 from dllm_operator.process.rollouts import Rollouts
 from dllm_operator.render import PodDefaults, render
 from dllm_operator.render.pod import tuning_name
@@ -142,6 +143,7 @@ class Reconciler:
         resource, planned, obstacle, retry = design.resource, design.planned, None, ""
         if resource.spec is not None and planned is not None:
             planned, outcome = await self._write(resource, resource.spec, planned, design.manifests)
+            await announce(self._kube, body, edit_news(outcome.edits), self._now(), self._instance)
             obstacle, retry = _obstacle(outcome), "; ".join(outcome.all_problems)
             if outcome.invalid:
                 resource, planned, obstacle = resource.refused("; ".join(outcome.invalid)), None, None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import structlog
 
-from dllm_operator.cluster.cluster_view import REPLICA_OWNERS, ClusterView
+from dllm_operator.cluster.cluster_view import FOREIGN, REPLICA_OWNERS, ClusterView
+from dllm_operator.cluster.field_owners import ForeignField, find
 from dllm_operator.cluster.kinds import BY_KIND
 from dllm_operator.cluster.kube import FIELD_MANAGER, Kind, Kube, KubeError
 from dllm_operator.cluster.labels import SPEC_HASH
@@ -26,19 +29,31 @@ REPLICAS_MANAGER = (
 )
 LATE_KINDS = ("Deployment", "ScaledObject")
 ACCOUNT = "ServiceAccount"
+MOST_UNDONE = 5  # times that one manager's edits of a template are undone, until the manifest changes
 POD_NEEDS = (ACCOUNT, "ConfigMap", "PersistentVolumeClaim")  # refer to by name
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Fields of a child that ``manager`` had set. ``is_left``: it sets them again and again, and is let."""
+
+    child: ChildKey
+    manager: str
+    fields: tuple[str, ...]
+    is_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """``in_the_way`` are objects of others that have the names of children, ``invalid`` is what the API
     server finds wrong with children; ``problems`` are its other refusals. ``restored`` are children that
-    someone else had edited."""
+    someone else had edited; ``edits`` what others had set in a pod template."""
 
     problems: tuple[str, ...] = ()
     restored: tuple[ChildKey, ...] = ()
     in_the_way: tuple[str, ...] = ()
     invalid: tuple[str, ...] = ()
+    edits: tuple[Edit, ...] = ()
 
     @property
     def all_problems(self) -> tuple[str, ...]:
@@ -67,6 +82,21 @@ class _Child:
         return self.kind.kind in LATE_KINDS
 
     @property
+    def foreign(self) -> tuple[ForeignField, ...]:
+        """What others have set in the template; of one that the Deployment keeps it does not matter."""
+        if self.live is None or "template" not in self.manifest.get("spec", {}):
+            return ()
+        is_kept = self.manifest["spec"]["template"]["spec"] is self.live["spec"]["template"]["spec"]
+        fields: tuple[ForeignField, ...] = () if is_kept else self.live.get(FOREIGN, ())
+        return fields
+
+    @property
+    def is_as_applied(self) -> bool:
+        """Whether what was applied last is what is wanted now."""
+        annotations = self.live["metadata"].get("annotations", {}) if self.live is not None else {}
+        return bool(annotations.get(SPEC_HASH) == self.digest)
+
+    @property
     def patch(self) -> Manifest:
         """What to apply: to this very object, not to another one that has taken its name meanwhile."""
         if self.live is None:
@@ -81,6 +111,7 @@ class Applier:
         self._kube = kube
         self._view = view
         self._settled: dict[str, tuple[str, str]] = {}  # uid -> resource version and hash as applied
+        self._undone: Counter[tuple[str, str, str]] = Counter()  # by uid, hash and the edits' manager
 
     async def sync(
         self,
@@ -103,6 +134,7 @@ class Applier:
             return _refused(refused)
         initial = {pool.deployment: pool.initial_replicas for pool in pools}
         restored: list[ChildKey] = []
+        edits = [edit for child in drifted for edit in self._count_edits(child)]
         # Pods need what the others hold, and a pod refused for want of it is retried late.
         for is_late in (False, True):
             stage = [child for child in drifted if child.is_late is is_late]
@@ -113,7 +145,7 @@ class Applier:
                 return _refused(refused, restored)
         kept = () if is_settled else POD_NEEDS
         problems = await self._prune(resource, {child.key for child in children}, kept)
-        return Outcome(tuple(problems), tuple(restored))
+        return Outcome(tuple(problems), tuple(restored), edits=tuple(edits))
 
     async def _look_at_all(self, resource: Resource, manifests: Iterable[Manifest]) -> list[_Child]:
         """The first error is raised once all have ended."""
@@ -166,7 +198,44 @@ class Applier:
         metadata = child.live["metadata"]
         if self._settled.get(metadata["uid"]) == (metadata["resourceVersion"], child.digest):
             return False
-        return has_drifted(child.manifest, child.live)
+        foreign = child.foreign
+        if child.is_as_applied and any(self._is_left(child, field.manager) for field in foreign):
+            return False
+        return bool(foreign) or has_drifted(child.manifest, child.live)
+
+    def _is_left(self, child: _Child, manager: str) -> bool:
+        assert child.live is not None  # noqa: S101 - it has fields of somebody's
+        return self._undone[child.live["metadata"]["uid"], child.digest, manager] >= MOST_UNDONE
+
+    def _count_edits(self, child: _Child) -> list[Edit]:
+        """By manager."""
+        found: dict[str, list[str]] = {}
+        for field in child.foreign:
+            found.setdefault(field.manager, []).append(str(field))
+        edits = []
+        for manager, fields in found.items():
+            assert child.live is not None  # noqa: S101
+            self._undone[child.live["metadata"]["uid"], child.digest, manager] += 1
+            edits.append(Edit(child.key, manager, tuple(fields), self._is_left(child, manager)))
+        return edits
+
+    async def _remove_foreign(self, child: _Child) -> None:
+        """What the manifest says of the same fields comes with its apply."""
+        assert child.live is not None  # noqa: S101
+        metadata, root = child.live["metadata"], "/spec/template/spec"
+        wanted, live = (body["spec"]["template"]["spec"] for body in (child.manifest, child.live))
+        surplus = [find(live, field.path) for field in child.foreign if find(wanted, field.path) is None]
+        pointers = sorted((found[0] for found in surplus if found is not None), key=_position, reverse=True)
+        if not pointers:
+            return
+        is_same = {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]}
+        removals = [{"op": "remove", "path": root + pointer} for pointer in pointers]
+        try:
+            await self._kube.edit(child.kind, metadata["namespace"], metadata["name"], [is_same, *removals])
+        except KubeError as error:
+            if error.status not in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
+                raise
+            log.info("edit not undone yet", name=metadata["name"], error=str(error))  # it has moved
 
     async def _rehearse(self, children: Sequence[_Child]) -> dict[ChildKey, KubeError]:
         """What the API server would refuse. One write alone needs no dry run: it changes all or nothing."""
@@ -181,6 +250,8 @@ class Applier:
         is_autoscaled = kind.kind == "Deployment" and "replicas" not in child.manifest["spec"]
         if is_autoscaled and live is not None and FIELD_MANAGER in live.get(REPLICA_OWNERS, ()):
             await self._hold_replicas(kind, live, live["spec"]["replicas"])
+        if child.foreign:
+            await self._remove_foreign(child)
         if live is None and kind.kind == ACCOUNT:  # never joins one that somebody makes meanwhile
             written = await self._kube.create(kind, child.manifest)
         else:
@@ -266,7 +337,9 @@ def _refused(refusals: Mapping[ChildKey, KubeError], restored: Iterable[ChildKey
 
 def _was_edited(child: _Child) -> bool:
     """Whether someone else had changed it: it drifted from what it was last made."""
-    if child.live is None:
-        return False
-    annotations = child.live["metadata"].get("annotations", {})
-    return bool(annotations.get(SPEC_HASH) == child.digest)
+    return child.is_as_applied
+
+
+def _position(pointer: str) -> list[tuple[int, str]]:
+    """So that later items of a list come after earlier ones."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in pointer.split("/")]
