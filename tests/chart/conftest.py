@@ -17,13 +17,14 @@ from tests.cluster.cluster import Cluster
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "dllm-operator"
 CRD_FILE = CHART / "files" / "crd.yaml"
+DIGEST = "0f" * 32
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "namespaces": {"watchNamespaces": ["default", "kube-public"]},
     "everything": {
         "imagePullSecrets": [{"name": "registry"}],
         "operator": {
-            "image": "registry.example/team/operator@sha256:0f",
+            "image": f"registry.example/team/operator@sha256:{DIGEST}",
             "extraEnv": [{"name": "PROXY", "value": "http://proxy"}],
             "podAnnotations": {"example.com/owner": "team"},
             "podLabels": {"team": "serving"},

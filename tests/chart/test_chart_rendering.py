@@ -174,12 +174,13 @@ def test_a_disruption_budget_needs_a_second_replica(tools: Tools, replicas: int,
 
 
 def test_an_image_is_one_reference_with_registry_tag_or_digest(tools: Tools) -> None:
-    images = {"operator": {"image": "registry.example:5000/a/b@sha256:0f"}, "server": {"image": "c/d:e"}}
+    pinned = f"registry.example:5000/a/b@sha256:{'0f' * 32}"
+    images = {"operator": {"image": pinned}, "server": {"image": "c/d:e"}}
 
     manifests = tools.render(images)
 
     (test_pod,) = of_kind(manifests, "Pod", hooks=True)
-    assert operator_container(manifests)["image"] == "registry.example:5000/a/b@sha256:0f"
+    assert operator_container(manifests)["image"] == pinned
     assert environment(operator_container(manifests))["DLLM_OPERATOR_SERVER_IMAGE"] == "c/d:e"
     assert test_pod["spec"]["containers"][0]["image"] == "c/d:e"
 
@@ -271,7 +272,7 @@ def test_limits_hold_in_the_watched_namespaces_and_their_gpus_are_a_quota(tools:
     [
         ("a.example/team/server:1", "a.example/team/", True),
         ("a.example/team/server:1", "a.example/team/server", True),
-        ("a.example/team/server@sha256:0f", "a.example/team/server", True),
+        (f"a.example/team/server@sha256:{'0f' * 32}", "a.example/team/server", True),
         ("a.example/team/server:1", "a.example/team/server:1", True),
         ("a.example/team/server:1", "a.example/team", False),
         ("a.example/team-evil/server:1", "a.example/team/", False),
@@ -288,26 +289,3 @@ def test_the_default_image_must_be_among_the_allowed(
 
     assert (done.returncode == 0) is is_allowed, done.stderr
     assert is_allowed or f"server.image {image} is not among policies.allowedImages" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        ({"operater": {}}, "operater"),
-        ({"operator": {"replica": 3}}, "replica"),
-        ({"operator": {"image": {"repository": "a", "tag": "b"}}}, "operator/image"),
-        ({"operator": {"logLevel": "verbose"}}, "operator/logLevel"),
-        ({"watchNamespaces": "default"}, "watchNamespaces"),
-        ({"policies": {"allowedImages": ["a b"]}}, "policies/allowedImages"),
-        ({"policies": {"allowedImages": [""]}}, "policies/allowedImages"),
-        ({"policies": {"allowedModelSources": ["GSAI-ML"]}}, "policies/allowedModelSources"),
-        ({"policies": {"allowedModelSources": ["pvc:/models"]}}, "policies/allowedModelSources"),
-        ({"policies": {"maxGpusPerNamespace": -1}}, "policies/maxGpusPerNamespace"),
-        ({"policies": {"maxGpusPerNamespace": "8"}}, "policies/maxGpusPerNamespace"),
-    ],
-)
-def test_a_wrong_value_is_refused_by_name(tools: Tools, values: dict[str, Any], named: str) -> None:
-    done = tools.run("helm", "template", "dllm", str(CHART), "--values", "-", stdin=yaml.safe_dump(values))
-
-    assert done.returncode != 0
-    assert named in done.stderr
