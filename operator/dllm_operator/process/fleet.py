@@ -1,4 +1,4 @@
-"""Wanted and ready pods of every pool, and whether it went back, as series of the operator that leads."""
+"""Pods of every pool, whether it went back, and conditions of every resource, as series of the leader."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from dllm_operator.api.v1alpha1 import ConditionType
 from dllm_operator.cluster.cluster_view import ClusterView, owner_of
 from dllm_operator.cluster.labels import POOL
 from dllm_operator.planning.rollout_record import record_of
 from dllm_operator.reporting.failures import is_serving
 
 LABELS = ("namespace", "name", "pool")
+CONDITION_LABELS = ("namespace", "name", "type", "status", "reason")
+POOL_CONDITION_LABELS = ("namespace", "name", "pool", "type", "status", "reason")
 
 
 class FleetCollector(Collector):
@@ -23,6 +26,10 @@ class FleetCollector(Collector):
         self._view = view
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield from self._pods()
+        yield from self._conditions()
+
+    def _pods(self) -> Iterator[GaugeMetricFamily]:
         wanted = GaugeMetricFamily(
             "dllm_operator_pool_wanted_pods", "Pods that a pool should have.", labels=LABELS
         )
@@ -51,3 +58,29 @@ class FleetCollector(Collector):
         yield wanted
         yield ready
         yield back
+
+    def _conditions(self) -> Iterator[GaugeMetricFamily]:
+        """One series a condition, whose labels say how it stands, as the status was last written."""
+        of_resources = GaugeMetricFamily(
+            "dllm_operator_condition", "1 for how a condition stands.", labels=CONDITION_LABELS
+        )
+        of_pools = GaugeMetricFamily(
+            "dllm_operator_pool_condition",
+            "1 for how a condition of a pool stands.",
+            labels=POOL_CONDITION_LABELS,
+        )
+        for key, resource in list(self._view.resources.objects.items()):
+            status = resource.get("status", {})
+            for condition in status.get("conditions", ()):
+                said = (condition["type"], condition["status"], condition["reason"])
+                of_resources.add_metric((*key, *said), 1)
+            for pool in status.get("pools", ()):
+                if (tuning := pool.get("tuning")) is not None:
+                    said = (
+                        ConditionType.TUNING_CONVERGED,
+                        str(tuning.get("converged", False)),
+                        tuning["reason"],
+                    )
+                    of_pools.add_metric((*key, pool["name"], *said), 1)
+        yield of_resources
+        yield of_pools
