@@ -65,11 +65,22 @@ class StartedEngine:
 def pick_device(device: Device) -> torch.device:
     """``auto`` takes CUDA when there is one; asking for CUDA without one raises ``DeviceError``."""
     if device is Device.CUDA and not torch.cuda.is_available():
-        raise DeviceError(
-            "device cuda was asked for, but PyTorch sees no CUDA device: use --device cpu or auto"
-        )
+        raise DeviceError(_no_cuda_device())
     has_cuda = device is not Device.CPU and torch.cuda.is_available()
     return torch.device("cuda", torch.cuda.current_device()) if has_cuda else torch.device("cpu")
+
+
+def _no_cuda_device() -> str:
+    asked = "device cuda was asked for, but"
+    if torch.version.cuda is None:
+        return (
+            f"{asked} PyTorch {torch.__version__} is built for CPUs: use an image built with DEVICE=cuda, or "
+            "device cpu"
+        )
+    return (
+        f"{asked} PyTorch sees no CUDA device: check the driver and that the container is given a GPU, or "
+        "use device cpu"
+    )
 
 
 def _is_interpreted() -> bool:
