@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from dllm_server.cpus import usable_cpus
 from rich.console import Console
 from rich.table import Table
 
@@ -53,7 +54,7 @@ def main() -> None:
             f"{state:6} {check.name:45} {check.error:.2e} (limit {check.limit:.0e})", highlight=False
         )
     if not arguments.quick:
-        warm_up(cases.shape, cases.sizes, table)
+        warm_up(cases.shape, cases.sizes, table, cpus=usable_cpus())
         table.save(path, configurations.device_name(device))
     timings = list(kernel_timings.measure(cases, table))
     console.print(_table(timings))

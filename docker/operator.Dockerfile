@@ -30,7 +30,11 @@ RUN pip --python /opt/dllm/bin/python install --no-deps --prefix /opt/code /src 
 COPY docker/check_operator.py ./
 RUN /opt/dllm/bin/python check_operator.py && /opt/dllm/bin/dllm-operator crd > /dev/null
 
+# tini is the first process: it hands signals on from its first moment.
 FROM base
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 65532 dllm \
     && useradd --uid 65532 --gid dllm --key UID_MAX=65532 --no-log-init --no-create-home \
         --home-dir /tmp --shell /usr/sbin/nologin dllm
@@ -53,5 +57,5 @@ LABEL org.opencontainers.image.title="dllm-operator" \
 USER 65532:65532
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["dllm-operator"]
+ENTRYPOINT ["tini", "--", "dllm-operator"]
 CMD ["run"]

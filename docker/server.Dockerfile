@@ -42,10 +42,14 @@ RUN pip --python /opt/dllm/bin/python install --no-deps --prefix /opt/code /src 
     && cp -a /opt/code/. /opt/dllm/ \
     && dllm=/opt/dllm/bin/dllm && "$dllm" --version && "$dllm" plan --device cpu
 
+# tini is the first process: it hands signals on from its first moment, and takes in processes whose parent has ended.
 FROM base AS runtime-cpu
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/*
 
 # Triton compiles its launchers with the system's C compiler when a kernel first runs.
-FROM base AS runtime-cuda
+FROM runtime-cpu AS runtime-cuda
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
@@ -80,5 +84,5 @@ LABEL org.opencontainers.image.title="dllm-server" \
 USER 65532:65532
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["dllm"]
+ENTRYPOINT ["tini", "--", "dllm"]
 CMD ["serve"]

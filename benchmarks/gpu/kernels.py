@@ -22,6 +22,7 @@ def run(bench: Bench, result: PartResult) -> None:
     device are measured first."""
     from dllm_kernels.gpu.configurations import ConfigurationTable, default_path, device_name
     from dllm_kernels.gpu.warm_up import warm_up
+    from dllm_server.cpus import usable_cpus
 
     from benchmarks.kernel_checks import check_all
     from benchmarks.kernel_timings import cases as kernel_cases
@@ -33,7 +34,7 @@ def run(bench: Bench, result: PartResult) -> None:
     table = ConfigurationTable.load(path, device) if bench.is_cuda else ConfigurationTable()
     if bench.is_cuda:
         known = len(table.entries)
-        warm_up(cases.shape, cases.sizes, table)
+        warm_up(cases.shape, cases.sizes, table, cpus=usable_cpus())
         table.save(path, device)
         bench.say(f"{len(table.entries) - known} tile shapes measured, {known} known before")
     checks = [

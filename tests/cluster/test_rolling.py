@@ -34,7 +34,7 @@ BROKEN = {
 KILL_ENGINE = """
 import os, pathlib, signal
 for process in pathlib.Path("/proc").glob("[0-9]*"):
-    if b"dllm_server.engine.process.loop" in (process / "cmdline").read_bytes().split(b"\\0"):
+    if b"dllm_server.engine.process" in (process / "cmdline").read_bytes().split(b"\\0"):
         os.kill(int(process.name), signal.SIGKILL)
         print("killed")
 """

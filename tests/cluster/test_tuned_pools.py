@@ -279,7 +279,7 @@ STOP_ENGINE = r"""
 import os, signal
 for process in filter(str.isdigit, os.listdir("/proc")):
     with open(f"/proc/{process}/cmdline", "rb") as file:
-        if b"-m\x00dllm_server.engine.process.loop\x00" in file.read():
+        if b"-m\x00dllm_server.engine.process\x00" in file.read():
             os.kill(int(process), signal.SIGSTOP)
             print(process)
 """

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from dllm_operator.api.crd import crd
-from dllm_operator.process.cli import main
+from dllm_operator.process.commands import cli
 from dllm_operator.process.settings import OperatorSettings
 from dllm_server.log_settings import LogFormat
 from pydantic import ValidationError
@@ -23,7 +23,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_cli(*arguments: str, **environment: str) -> Result:
-    return CliRunner().invoke(main, arguments, env=environment)
+    return CliRunner().invoke(cli, arguments, env=environment)
 
 
 def test_the_server_image_is_all_that_must_be_given() -> None:

@@ -1,5 +1,5 @@
 """An engine process whose device runs out of memory: ``python faulty_engine.py MOMENT ENDPOINT SETTINGS
-LOG_LEVEL``, where MOMENT is ``start`` or ``submit``."""
+LOGS PARENT``, where MOMENT is ``start`` or ``submit``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RefusingEngine:
 
 
 if __name__ == "__main__":
-    moment, endpoint, text, logs = sys.argv[1:]
+    moment, endpoint, text, logs, _ = sys.argv[1:]
     configure_logging(LogSettings.model_validate_json(logs))
     faulty_start = {"start": start_without_memory, "submit": start_and_fail_later}[moment]
     sys.exit(serve_engine(endpoint, EngineSettings.model_validate_json(text), start=faulty_start))

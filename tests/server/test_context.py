@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from checkpoints import EOS, MASK, Size, make_config
 from click.testing import CliRunner
-from dllm_server.cli.main import cli
+from dllm_server.cli.commands import cli
 from dllm_server.engine.process.startup import context_warning, engine_limits
 from dllm_server.memory import BudgetError
 from dllm_server.models.registry import find_family

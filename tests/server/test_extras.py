@@ -8,8 +8,8 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from dllm_operator.process.cli import main as operator_main
-from dllm_server.cli.main import cli
+from dllm_operator.process.commands import cli as operator_cli
+from dllm_server.cli.commands import cli
 from dllm_server.extras import absent, install_target, is_foreign, requirements
 
 REQUIRES = [
@@ -95,7 +95,7 @@ def test_the_operator_without_its_extra_says_how_to_install_it(monkeypatch: pyte
     monkeypatch.delitem(sys.modules, "dllm_operator.process.operator", raising=False)
     monkeypatch.setitem(sys.modules, "kopf", None)
 
-    result = CliRunner().invoke(operator_main, ["run", "--server-image", "server:1"])
+    result = CliRunner().invoke(operator_cli, ["run", "--server-image", "server:1"])
 
     assert result.exit_code == 1
     assert "dllm-operator run needs the Python module kopf, which is not installed: " in result.output

@@ -5,7 +5,6 @@ Nothing here runs while requests are served; a size whose bucket was not warmed 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -60,11 +59,11 @@ class Sizes:
     is_sampled: bool = False
 
 
-def warm_up(shape: ModelShape, sizes: Sizes, table: ConfigurationTable) -> None:
+def warm_up(shape: ModelShape, sizes: Sizes, table: ConfigurationTable, *, cpus: int) -> None:
     """Measure every candidate at ``sizes`` and put the best into ``table``; what it holds already is not
-    measured again. On a GPU all candidates are compiled first, on many threads."""
+    measured again. On a GPU all candidates are compiled first, a thread a CPU."""
     if shape.device.type == "cuda":
-        with compile_at_once(os.cpu_count() or 1):
+        with compile_at_once(cpus):
             _visit(shape, sizes, table.copy())
     _visit(shape, sizes, table)
 

@@ -133,7 +133,8 @@ async def lead(
 async def _hand_back(kube: Kube, name: str, namespace: str, identity: str) -> None:
     """Clear the holder, so that a successor need not wait for the Lease to expire."""
     with contextlib.suppress(KubeError, OSError, TimeoutError):
-        lease = await kube.get(LEASE, namespace, name)
-        if lease is not None and lease["spec"].get("holderIdentity") == identity:
-            lease["spec"]["holderIdentity"] = ""
-            await kube.replace(LEASE, lease)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            lease = await kube.get(LEASE, namespace, name)
+            if lease is not None and lease["spec"].get("holderIdentity") == identity:
+                lease["spec"]["holderIdentity"] = ""
+                await kube.replace(LEASE, lease)

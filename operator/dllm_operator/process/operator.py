@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 
 import kopf
 import structlog
+from dllm_server.stop_signals import listen
+from dllm_server.termination import FORCED_EXIT_CODE
 
 from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
 from dllm_operator.cluster.heartbeat import Heartbeats
@@ -34,17 +35,31 @@ from dllm_operator.writing.claim import Claims
 log = structlog.get_logger(__name__)
 
 EXIT_LEADERSHIP_LOST = 3
+STOP_SECONDS = 8.0  # to end what runs and to hand the Lease back
 
 
 async def run_operator(settings: OperatorSettings) -> int:
-    """Until SIGTERM or SIGINT (0), or until the Lease is lost (3)."""
+    """Until SIGTERM or SIGINT (0; 130 where something would not end), or until the Lease is lost (3)."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    listen(stop)
+    running = asyncio.create_task(_connect_and_run(settings))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not running.done():
+        log.info("stopping")
+        running.cancel()
+        _, unfinished = await asyncio.wait({running}, timeout=STOP_SECONDS)
+        return FORCED_EXIT_CODE if unfinished else 0
+    code = running.result()
+    log.info("stopped", exit_code=code)
+    return code
+
+
+async def _connect_and_run(settings: OperatorSettings) -> int:
     kube = await Kube.connect()
     try:
-        return await Operator(settings, kube).run(stop)
+        return await Operator(settings, kube).run()
     finally:
         await kube.close()
 
@@ -84,29 +99,18 @@ class Operator:
             observe=self._metrics,
         )
 
-    async def run(self, stop: asyncio.Event) -> int:
+    async def run(self) -> int:
         settings = self._settings
         async with serve_health(settings.http_port, self._health, self._metrics.render) as port:
             log.info("waiting for the lease", http_port=port, identity=settings.identity)
-            leading = asyncio.create_task(
-                lead(self._kube, settings.lease_name, settings.lease_namespace, settings.identity, self._work)
-            )
-            stopping = asyncio.create_task(stop.wait())
             try:
-                await asyncio.wait({leading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                if not leading.done():
-                    log.info("stopping")
-                    return 0
-                leading.result()
-                log.info("stopped")
-                return 0
+                await lead(
+                    self._kube, settings.lease_name, settings.lease_namespace, settings.identity, self._work
+                )
             except LeadershipLostError as error:
                 log.error("leadership lost", reason=str(error))
                 return EXIT_LEADERSHIP_LOST
-            finally:
-                for task in (leading, stopping):
-                    task.cancel()
-                await asyncio.gather(leading, stopping, return_exceptions=True)
+            return 0
 
     def _wake(self, key: ResourceKey) -> None:
         self._queue.add(key)
@@ -140,6 +144,7 @@ class Operator:
         handlers.register(registry)
         settings = kopf.OperatorSettings()
         operator_settings(settings)
+        settings.process.ultimate_exiting_timeout = STOP_SECONDS
         namespaces = self._settings.namespaces
         await kopf.operator(
             registry=registry,

@@ -7,10 +7,11 @@ import contextlib
 import gc
 import math
 import resource
-import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from errno import EADDRINUSE
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from dllm_server.log_settings import LogSettings
 from dllm_server.logs import configure_logging
 from dllm_server.models.tokenizer import load_tokenizer
 from dllm_server.settings import ApiSettings, EngineSettings, ServeSettings
+from dllm_server.stop_signals import listen
 from dllm_server.termination import FORCED_EXIT_CODE, Termination, TerminationReason, termination_log
 
 log = structlog.get_logger(__name__)
@@ -65,7 +67,8 @@ def run_server(settings: ServeSettings, *, start: StartEngine = start_engine) ->
 
 
 async def _serve(settings: ServeSettings, start: StartEngine) -> int:
-    stop = _listen_for_signals()
+    stop = asyncio.Event()
+    listen(stop)
     # Before the engine takes its minutes: a missing file or a busy port is known at once.
     keys = open_keys(settings.api_keys_file)
     allow_open_files(settings.max_connections * (1 if settings.metrics_port is None else 2))
@@ -76,7 +79,7 @@ async def _serve(settings: ServeSettings, start: StartEngine) -> int:
             metrics_listener = bind(settings.host, settings.metrics_port, flag="--metrics-port")
             open_listeners.enter_context(metrics_listener)
         log.info("starting engine", model=settings.model)
-        starting = asyncio.ensure_future(start(settings.engine(), settings.logs()))
+        starting = asyncio.ensure_future(_open_service(settings, start))
         told_to_stop = asyncio.ensure_future(stop.wait())
         await asyncio.wait({starting, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
         told_to_stop.cancel()
@@ -85,23 +88,37 @@ async def _serve(settings: ServeSettings, start: StartEngine) -> int:
             await asyncio.gather(starting, return_exceptions=True)
             log.info("stopped while starting")
             return 0
-        engine = starting.result()
+        service = starting.result()
         try:
-            tokenizer = load_tokenizer(
-                Path(engine.model.directory),
-                mask_token_id=engine.model.mask_token_id,
-                eos_token_ids=engine.model.eos_token_ids,
-            )
-            diffusion = settings.diffusion_defaults()
-            service = create_service(settings.api(), engine, tokenizer, diffusion)
+            server = Server(service, listener, stop, keys, termination_log(), metrics_listener)
             _tidy_start()
-            try:
-                server = Server(service, listener, stop, keys, termination_log(), metrics_listener)
-                return await server.run()
-            finally:
-                service.text_workers.close()
+            await asyncio.sleep(0)  # hear of signals that came meanwhile
+            return 0 if stop.is_set() else await server.run()
         finally:
-            await engine.close()
+            service.text_workers.close()
+            await service.engine.close()
+
+
+async def _open_service(settings: ServeSettings, start: StartEngine) -> Service:
+    """A running engine and its tokenizer, which is read in a thread, so that signals are heard. Nothing waits
+    for that thread where this is cancelled."""
+    engine = await start(settings.engine(), settings.logs())
+    thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+    try:
+        model = engine.model
+        read = partial(
+            load_tokenizer,
+            Path(model.directory),
+            mask_token_id=model.mask_token_id,
+            eos_token_ids=model.eos_token_ids,
+        )
+        tokenizer = await asyncio.get_running_loop().run_in_executor(thread, read)
+        return create_service(settings.api(), engine, tokenizer, settings.diffusion_defaults())
+    except BaseException:
+        await engine.close()
+        raise
+    finally:
+        thread.shutdown(wait=False)
 
 
 class Server:
@@ -204,7 +221,7 @@ class Server:
             again.cancel()
 
     async def _wait_for_clients(self, dying: asyncio.Future[Any]) -> None:
-        """The delay in which clients move on; a second signal ends it."""
+        """The delay in which clients move on; a second signal ends it, and waits for no request."""
         delay = self._service.settings.shutdown_delay_seconds
         if delay <= 0:
             return
@@ -212,7 +229,6 @@ class Server:
         again: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait([dying, again], timeout=delay, return_when=asyncio.FIRST_COMPLETED)
         again.cancel()
-        self._stop.clear()
 
     async def _give_up(self, engine_exit_code: int) -> int:
         """Answer what is open with 503 now that the engine is gone; the termination log gets the reason."""
@@ -258,13 +274,6 @@ class _SignalFreeServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _listen_for_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
 
 
 def allow_open_files(connections: int) -> None:

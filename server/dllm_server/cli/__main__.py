@@ -1,5 +1,5 @@
 """``python -m dllm_server.cli``."""
 
-from dllm_server.cli.main import main
+from dllm_server.cli import main
 
 main()

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import CliRunner
-from dllm_server.cli.main import cli
+from dllm_server.cli.commands import cli
 
 from tests.server.fake_hub import fake_hub
 

@@ -8,6 +8,7 @@ import structlog
 import torch
 from dllm_kernels.backend import Backend, Operations, operations
 
+from dllm_server.cpus import usable_cpus
 from dllm_server.extras import missing
 from dllm_server.memory import EngineLimits
 from dllm_server.models.transformer import Transformer
@@ -66,7 +67,7 @@ def pick_operations(backend: Backend, model: Transformer, limits: EngineLimits) 
         log.warning("kernels are measured anew", reason=str(error))
         table = configurations.ConfigurationTable()
     known = len(table.entries)
-    warm_up(shape, sizes_to_come(limits, config.shift), table)
+    warm_up(shape, sizes_to_come(limits, config.shift), table, cpus=usable_cpus())
     if measured := len(table.entries) - known:
         table.save(path, name)
         log.info("kernels measured", entries=measured, table=str(path))

@@ -1,9 +1,8 @@
-"""The engine's process: read messages, step, send messages. The client in ``worker`` spawns it."""
+"""The engine's loop: read messages, step, send messages, in the process that ``worker`` spawns."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -52,8 +51,6 @@ def serve_engine(
 ) -> int:
     """The child's main: start, answer until told to stop or the parent is gone. Returns the exit code."""
     parent = os.getppid()
-    for ignored in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to stop
-        signal.signal(ignored, signal.SIG_IGN)
     encoder = msgspec.msgpack.Encoder()
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
     socket.set_hwm(0)
@@ -164,10 +161,6 @@ def growth_limits(settings: EngineSettings, started: StartedEngine) -> GrowthLim
 
 
 def main() -> int:
-    endpoint, settings, logs = sys.argv[1:]
+    endpoint, settings, logs, _ = sys.argv[1:]
     configure_logging(LogSettings.model_validate_json(logs))
     return serve_engine(endpoint, EngineSettings.model_validate_json(settings))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -39,8 +40,8 @@ from dllm_server.termination import Termination
 
 log = structlog.get_logger(__name__)
 
-ENGINE_PROGRAM = ("-m", "dllm_server.engine.process.loop")
-_STOP_SECONDS = 5.0
+ENGINE_PROGRAM = ("-m", "dllm_server.engine.process")
+_STOP_SECONDS = 5.0  # for a step to end, and again for the kernel to end the process
 
 
 class ProcessEngineClient:
@@ -121,13 +122,14 @@ class ProcessEngineClient:
         return self._process.returncode if self._process.returncode is not None else -1
 
     async def close(self) -> None:
-        if self._is_alive:
+        if self._is_alive and self._model is not None:
             self._send(Shutdown())
-            try:
-                await asyncio.wait_for(asyncio.shield(self._watching), _STOP_SECONDS)
-            except TimeoutError:
-                self._process.kill()
-                await self._watching
+            await asyncio.wait({self._watching}, timeout=_STOP_SECONDS)
+        if self._is_alive:  # starting, when it reads no messages, or in a long step
+            self._process.kill()
+            await asyncio.wait({self._watching}, timeout=_STOP_SECONDS)
+        if self._is_alive:
+            log.error("the engine process does not end", pid=self._process.pid)
         self._receiving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._receiving
@@ -188,7 +190,7 @@ async def start_engine(
 ) -> ProcessEngineClient:
     """Spawn the engine process and wait until it is ready; ``EngineStartError`` carries one clear line.
 
-    ``program`` is what Python is told to run.
+    ``program`` is what Python is told to run; it gets the socket's address, both settings and our process id.
     """
     logs = logs or LogSettings()
     directory = tempfile.TemporaryDirectory(prefix="dllm-")
@@ -196,14 +198,20 @@ async def start_engine(
     socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
     socket.set_hwm(0)
     socket.bind(endpoint)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *program,
-        endpoint,
-        settings.model_dump_json(),
-        logs.model_dump_json(),
-        start_new_session=True,  # a terminal's Ctrl-C is ours to pass on, also while the child imports
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *program,
+            endpoint,
+            settings.model_dump_json(),
+            logs.model_dump_json(),
+            str(os.getpid()),
+            start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
+        )
+    except BaseException:
+        socket.close(linger=0)
+        directory.cleanup()
+        raise
     client = ProcessEngineClient(process, socket, directory)
     try:
         await client.wait_until_started()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -17,6 +16,7 @@ from dllm_server.log_settings import LogSettings
 from dllm_server.memory import BudgetError
 from dllm_server.models.files import ModelError
 from dllm_server.settings import EngineSettings, ServeSettings
+from dllm_server.stop_signals import leave
 from dllm_server.termination import USAGE_EXIT_CODE, Termination, TerminationReason, termination_log
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -95,7 +95,7 @@ def serve(model: str | None, config_file: Path | None, **flags: Any) -> None:
         raise
     from dllm_server.api.server import run_server
 
-    sys.exit(run_server(settings))
+    leave(run_server(settings))
 
 
 @cli.command()
@@ -177,7 +177,3 @@ def evaluate(
     from dllm_server.evaluation.report import run_evaluation
 
     run_evaluation(settings, items=items, families=families, modes=modes, json_file=json_file)
-
-
-def main() -> None:
-    cli(prog_name="dllm")
