@@ -289,3 +289,15 @@ def test_the_default_image_must_be_among_the_allowed(
 
     assert (done.returncode == 0) is is_allowed, done.stderr
     assert is_allowed or f"server.image {image} is not among policies.allowedImages" in done.stderr
+
+
+def test_the_notes_begin_with_the_resource_of_the_smallest_example(tools: Tools) -> None:
+    """Whose limits the tests on a cluster hold it to."""
+    notes = tools.check(
+        "helm", "install", "dllm", str(CHART), "--namespace", "dllm-system", "--dry-run=client"
+    )
+
+    shown = yaml.safe_load(notes.split("<<'EOF'\n")[1].split("\nEOF")[0])
+
+    assert shown["spec"] == yaml.safe_load((ROOT / "examples" / "embedded-cpu.yaml").read_text())["spec"]
+    assert "DEVICE=cuda" in notes

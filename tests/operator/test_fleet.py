@@ -69,7 +69,7 @@ def test_the_operator_tells_how_every_condition_stands_while_the_resource_exists
 
     view.resources.put(make_body())  # seen, and not reconciled yet
     assert read(metrics, CONDITION_LABELS) == {}
-    view.resources.put(make_body() | {"status": make_status("OOMKilled", tuned="RolledBack")})
+    view.resources.put(make_body(generation=2) | {"status": make_status("OOMKilled", tuned="RolledBack")})
 
     assert read(metrics, CONDITION_LABELS) == {
         ("condition", NAMESPACE, NAME, "Ready", "False", "OOMKilled"): 1,
@@ -79,7 +79,7 @@ def test_the_operator_tells_how_every_condition_stands_while_the_resource_exists
         ("condition", NAMESPACE, NAME, "l4", "TuningConverged", "False", "RolledBack"): 1
     }
 
-    view.resources.put(make_body() | {"status": make_status("AllReplicasReady", "True")})
+    view.resources.put(make_body(generation=3) | {"status": make_status("AllReplicasReady", "True")})
     assert {labels[3:] for labels in read(metrics, CONDITION_LABELS)} == {
         ("Ready", "True", "AllReplicasReady"),
         ("SpecValid", "True", "Valid"),
