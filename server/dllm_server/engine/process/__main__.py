@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from dllm_server.stop_signals import ignore_stop_signals
+from dllm_server.stop_signals import ignore_stop_signals, leave
 
 _PR_SET_PDEATHSIG = 1
 
@@ -29,4 +29,4 @@ if __name__ == "__main__":
     end_with(int(sys.argv[-1]))
     from dllm_server.engine.process.loop import main
 
-    sys.exit(main())
+    leave(main())

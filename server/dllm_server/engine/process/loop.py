@@ -163,4 +163,6 @@ def growth_limits(settings: EngineSettings, started: StartedEngine) -> GrowthLim
 def main() -> int:
     endpoint, settings, logs, _ = sys.argv[1:]
     configure_logging(LogSettings.model_validate_json(logs))
-    return serve_engine(endpoint, EngineSettings.model_validate_json(settings))
+    code = serve_engine(endpoint, EngineSettings.model_validate_json(settings))
+    zmq.Context.instance().term()  # once the last messages are sent
+    return code
