@@ -150,6 +150,7 @@ NEVER: list[tuple[str, list[Any]]] = [
         "networkPolicy.extraEgress",
         [[{"from": []}], [{"ports": [{"port": 70000}]}], [{"ports": [{"protocol": "tcp"}]}]],
     ),
+    ("rollouts.maxConcurrentPools", [0, -1, 1.5, "2"]),
     ("policies.allowedImages", [["a b"], [""], ["a", "a"], "a"]),
     ("policies.allowedModelSources", [["GSAI-ML"], ["pvc:/models"], [""], "embedded"]),
     ("policies.maxGpusPerNamespace", [-1, "8", 1.5]),
