@@ -6,6 +6,7 @@ the file that gets the id of the process that stands still.
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,8 +23,14 @@ def stand_still() -> None:
 
 
 def on_event(event: str, arguments: tuple[object, ...]) -> None:
-    if event == "import" and arguments[0] == where:
+    if event != "import":
+        return
+    name = str(arguments[0])
+    if kind == "import" and name == where:
         stand_still()
+    if kind == "call" and name.endswith(module):  # calls are looked at from here on: it makes them slow
+        threading.setprofile(on_call)
+        sys.setprofile(on_call)
 
 
 def on_call(frame: object, event: str, argument: object) -> None:
@@ -33,11 +40,6 @@ def on_call(frame: object, event: str, argument: object) -> None:
         stand_still()
 
 
-if kind == "import":
-    sys.addaudithook(on_event)
-elif kind == "call":
-    import threading
-
-    file, _, function = where.partition(":")
-    sys.setprofile(on_call)
-    threading.setprofile(on_call)
+file, _, function = where.partition(":")
+module = file.removesuffix(".py").replace("/", ".")
+sys.addaudithook(on_event)

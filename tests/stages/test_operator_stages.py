@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.standing_still import standing_still, until
+from tests.stages.standing_still import DEADLINE_SECONDS, standing_still, until
 
 RUN = ("-m", "dllm_operator.process.cli", "run", "--server-image", "server:1", "--http-port", "0")
 
@@ -48,7 +48,7 @@ def test_told_to_stop_while_it_imports_or_reads_settings_it_ends_with_0(stage: s
     with standing_still(RUN, stage, tmp_path) as operator:
         operator.send_signal(signal.SIGTERM)
 
-        assert operator.wait(30) == 0, (tmp_path / "log").read_text()
+        assert operator.wait(DEADLINE_SECONDS) == 0, (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT], ids=lambda stop: stop.name)
@@ -66,7 +66,7 @@ def test_told_to_stop_while_it_waits_for_the_lease_it_ends_with_0(
         until(lambda: "waiting for the lease" in log.read_text(), "it waits for the lease")
         operator.send_signal(stop)
 
-        assert operator.wait(30) == 0, log.read_text()
+        assert operator.wait(DEADLINE_SECONDS) == 0, log.read_text()
         assert "Traceback" not in log.read_text()
     finally:
         operator.kill()

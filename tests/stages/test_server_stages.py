@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.stages.standing_still import is_gone, standing_still, until, who_stands_still
+from tests.stages.standing_still import DEADLINE_SECONDS, is_gone, standing_still, until, who_stands_still
 
 FIXTURE = Path(__file__).resolve().parents[1] / "fixtures" / "llada_mha"
 SERVE = ("-m", "dllm_server.cli", "serve", "--host", "127.0.0.1", "--port", "0", "--device", "cpu")
@@ -25,7 +25,7 @@ ENGINE_STAGES = {
     "loading weights": "call:models/loader.py:load_model",
     "choosing kernels": "call:device/kernel_choice.py:pick_operations",
     "measuring": "call:device/profiler.py:measure",
-    "making the pool": "call:process/startup.py:assemble",
+    "making the pool": "call:device/kv_pool.py:for_model",
 }
 LATER_STAGES = {"reading the tokenizer": "call:models/tokenizer.py:load_tokenizer"}
 STAGES = OWN_STAGES | ENGINE_STAGES | LATER_STAGES
@@ -55,7 +55,7 @@ def test_told_to_stop_at_any_stage_it_ends_with_0_and_leaves_nothing(
     with standing_still([*SERVE, model_for(stage)], STAGES[stage], tmp_path) as server:
         server.send_signal(stop)
 
-        assert server.wait(30) == 0, (tmp_path / "log").read_text()
+        assert server.wait(DEADLINE_SECONDS) == 0, (tmp_path / "log").read_text()
         until(lambda: is_gone(who_stands_still(tmp_path)), "the engine process is gone")
         assert leftovers(tmp_path) == []
         assert "Traceback" not in (tmp_path / "log").read_text()
@@ -81,4 +81,4 @@ def test_a_signal_to_the_engine_alone_does_not_end_it(stage: str, tmp_path: Path
         engine.send_signal(signal.SIGINT)
         server.send_signal(signal.SIGTERM)
 
-        assert server.wait(30) == 0
+        assert server.wait(DEADLINE_SECONDS) == 0
