@@ -303,6 +303,15 @@ PODS.append(
 
 PODS.append(
     Case(
+        ".spec.podTemplate.resourceClaims[]",
+        "a claim needs",
+        accepted={"podTemplate": {"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one"}]}},
+        rejected={"podTemplate": {"resourceClaims": [{"name": "gpu"}]}},
+        error="a claim needs exactly one of",
+    )
+)
+PODS.append(
+    Case(
         ".spec.podTemplate.rollingUpdate",
         "maxSurge and maxUnavailable",
         accepted={"podTemplate": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}},

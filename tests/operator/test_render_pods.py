@@ -201,6 +201,28 @@ def test_a_users_variable_comes_last_and_replaces_the_operators() -> None:
     assert [variable["name"] for variable in variables].count(grace["name"]) == 1
 
 
+def test_device_claims_are_the_pods_and_the_container_names_them() -> None:
+    claim = {"name": "gpu", "resourceClaimTemplateName": "one-gpu"}
+    resources = {"limits": {"memory": "1Gi"}, "claims": [{"name": "gpu", "request": "big"}]}
+
+    pod = make_pod(device="cpu", podTemplate={"resourceClaims": [claim], "resources": resources})
+
+    assert pod["resourceClaims"] == [claim]
+    assert pod["containers"][0]["resources"] == resources
+
+
+def test_a_claim_that_the_pods_do_not_have_is_no_valid_spec() -> None:
+    resources = {"claims": [{"name": "gpu"}]}
+    pools = [{"name": "a", "resources": resources}]
+
+    resource = make_resource(podTemplate={"resources": resources}, gpuPools=pools)
+
+    assert [problem.split(":")[0] for problem in resource.problems] == [
+        "spec.podTemplate.resources.claims[gpu]",
+        "spec.gpuPools[a].resources.claims[gpu]",
+    ]
+
+
 def test_secrets_are_referred_to_and_never_copied() -> None:
     spec = {
         "model": {"source": "org/name", "tokenSecret": {"name": "hub", "key": "t"}},

@@ -190,6 +190,13 @@ def test_a_restart_that_nobody_asked_for_waits_for_room(
         pytest.param([NODE], [FAILED], 1, 1, id="a pod that has ended holds nothing"),
         pytest.param([NODE], [LEAVING], 1, 0, id="a pod on its way out still holds its GPU"),
         pytest.param([Node("node-a", {"zone": "a"}, {GPU: "8"})], [OLD], 2, 3, id="by twos"),
+        pytest.param(
+            [Node("node-a", {"zone": "a"}, {GPU: "1k"})],
+            [OLD],
+            1,
+            999,
+            id="a thousand as quantities spell it",
+        ),
         pytest.param([Node("node-a", {"zone": "b"}, {GPU: "8"})], [], 1, 0, id="another kind of node"),
         pytest.param([Node("node-a", {"zone": "a"}, {GPU: "8"}, (CLOSED,))], [], 1, 0, id="cordoned"),
     ],

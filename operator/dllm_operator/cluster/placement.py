@@ -86,7 +86,8 @@ def free_places(
         node for node in nodes if selector.items() <= node.labels.items() and bears(tolerations, node)
     ]
     return sum(
-        max(int(node.allocatable.get(resource, "0")) - held[node.name], 0) // amount for node in open_nodes
+        max(int(parse_quantity(node.allocatable.get(resource, "0"))) - held[node.name], 0) // amount  # type: ignore[no-untyped-call]
+        for node in open_nodes
     )
 
 

@@ -86,7 +86,9 @@ class Operator:
         reconciler = Reconciler(
             kube, self._view, planner, defaults, claims, settings.identity, rollouts, observe=self._metrics
         )
-        self._queue: WorkQueue[ResourceKey] = WorkQueue(reconciler.reconcile, self._metrics)
+        self._queue: WorkQueue[ResourceKey] = WorkQueue(
+            reconciler.reconcile, self._metrics, tenant_of=lambda key: key[0]
+        )
         self._tuner = Tuner(
             self._view,
             planner,

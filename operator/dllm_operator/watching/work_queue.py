@@ -22,15 +22,22 @@ LAST_RETRY_SECONDS = 60.0
 
 class WorkQueue(Generic[Key]):
     """`handle` runs for one key in one worker at a time. It may say after how many seconds it wants the key
-    again; an exception retries the key with exponential backoff.
+    again; an exception retries the key with exponential backoff. Tenants take turns: one with many keys keeps
+    none of another waiting.
     """
 
     def __init__(
-        self, handle: Callable[[Key], Awaitable[float | None]], observe: QueueObserver | None = None
+        self,
+        handle: Callable[[Key], Awaitable[float | None]],
+        observe: QueueObserver | None = None,
+        tenant_of: Callable[[Key], Hashable] = lambda _: None,
     ) -> None:
         self._handle = handle
         self._observe = observe or QueueObserver()
-        self._ready: asyncio.PriorityQueue[tuple[int, int, Key]] = asyncio.PriorityQueue()
+        self._tenant_of = tenant_of
+        self._turn = 0  # of the key taken last
+        self._next_turns: dict[Hashable, int] = {}  # by tenant
+        self._ready: asyncio.PriorityQueue[tuple[int, int, int, Key]] = asyncio.PriorityQueue()
         self._number = itertools.count()
         self._queued: dict[Key, int] = {}
         self._running: set[Key] = set()
@@ -79,14 +86,24 @@ class WorkQueue(Generic[Key]):
             self._again.add(key)
         elif self._queued.get(key, rank + 1) > rank:  # an entry of a worse rank stays behind and is skipped
             self._queued[key] = rank
-            self._ready.put_nowait((rank, next(self._number), key))
+            self._ready.put_nowait((rank, self._take_turn(key), next(self._number), key))
         self._observe.depth(self.depth)
+
+    def _take_turn(self, key: Key) -> int:
+        """The tenant's n-th waiting key comes in the n-th turn from now, as everybody else's."""
+        tenant = self._tenant_of(key)
+        turn = max(self._next_turns.get(tenant, 0), self._turn)
+        self._next_turns[tenant] = turn + 1
+        return turn
 
     async def _work(self) -> None:
         while True:
-            rank, _, key = await self._ready.get()
+            rank, turn, _, key = await self._ready.get()
             if self._queued.get(key) != rank:
                 continue
+            self._turn = max(self._turn, turn)
+            if self._ready.empty():
+                self._next_turns.clear()
             del self._queued[key]
             self._running.add(key)
             started = time.monotonic()
