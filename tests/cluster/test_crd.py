@@ -348,3 +348,26 @@ def test_the_columns_show_the_model_and_its_state(kubectl: Kubectl, resources: R
     assert wide_titles.split()[-4:] == ["REASON", "TUNED", "CONVERGED", "URL"]
     assert wide_rows[0].split()[-2:] == ["Serving", "http://shown:8000"]
     assert f"dllmdeployment.{GROUP}/shown" in of_category
+
+
+def test_no_field_keeps_more_levels_than_a_reader_takes(
+    kubectl: Kubectl, resources: Resources, tmp_path: Path
+) -> None:
+    """One resource that no reader of Python's takes would hide all others, which come in the same list."""
+    levels = 2000
+    deep = '{"a":' * levels + "1" + "}" * levels
+    spec = {
+        "model": {"source": "embedded"},
+        "podTemplate": {"affinity": "DEEP", "env": [{"name": "A", "valueFrom": "DEEP"}]},
+        "networking": {"networkPolicy": {"from": ["DEEP"]}},
+    }
+    body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "deep"}, "spec": spec}
+    file = tmp_path / "deep.json"
+    file.write_text(json.dumps(body).replace('"DEEP"', deep))
+
+    path = f"/apis/{API_VERSION}/namespaces/{resources.namespace}/{PLURAL}"
+    kubectl("create", "--raw", path, "-f", str(file))
+
+    listed = json.loads(kubectl("get", "--raw", path))
+    assert [item["spec"]["podTemplate"]["affinity"] for item in listed["items"]] == [{}]
+    resources.delete("deep")
