@@ -150,7 +150,7 @@ def test_whatever_is_admitted_gets_a_status_while_others_are_served(
     cluster: Cluster, objects: Objects
 ) -> None:
     print(f"FUZZ_SEED={SEED} FUZZ_OBJECTS={OBJECTS}")
-    chosen = drawn(6 * OBJECTS, SEED)
+    chosen = drawn(4 * OBJECTS, SEED)
     sentinel = Sentinel(Serving.create(objects, "sentinel", {"device": "cpu", "replicas": 0}))
     sentinel.serving.wait_reason("Ready", "ScaledToZero")
     before = restarts(cluster)

@@ -85,10 +85,13 @@ def free_places(
     open_nodes = [
         node for node in nodes if selector.items() <= node.labels.items() and bears(tolerations, node)
     ]
-    return sum(
-        max(int(parse_quantity(node.allocatable.get(resource, "0"))) - held[node.name], 0) // amount  # type: ignore[no-untyped-call]
-        for node in open_nodes
-    )
+    return sum(max(_count(node, resource) - held[node.name], 0) // amount for node in open_nodes)
+
+
+def _count(node: Node, resource: str) -> int:
+    """Of a device; a thousand are written ``1k``."""
+    quantity: Decimal = parse_quantity(node.allocatable.get(resource, "0"))  # type: ignore[no-untyped-call]
+    return int(quantity)
 
 
 def _rules(pod: Manifest) -> tuple[Any, ...]:
