@@ -17,14 +17,12 @@ for _power, _letter in enumerate("KMGT", start=1):
 
 
 def parse_bytes(value: object) -> object:
-    """``"24GiB"`` -> 25769803776; numbers pass; ``ValueError`` names the text and the accepted units."""
+    """``"24GiB"`` -> 25769803776; numbers pass; ``ValueError`` names the accepted units."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value, re.ASCII)
     if match is None or match[2].upper() not in _BYTE_UNITS:
-        raise ValueError(
-            f"{value!r} is not a size in bytes: write a number and KiB, MiB, GiB, TiB (or KB, MB, GB, TB)"
-        )
+        raise ValueError("not a size in bytes: write a number and KiB, MiB, GiB, TiB (or KB, MB, GB, TB)")
     return int(float(match[1]) * _BYTE_UNITS[match[2].upper()])
 
 
@@ -39,7 +37,7 @@ def _is_a_memory_size(size: int) -> int:
 def _at_least(size: int, least: int, unit: str) -> int:
     """A smaller number was meant in another unit, and would fail much later as bytes."""
     if size < least:
-        raise ValueError(f"{size} bytes is less than {least}: write a unit, such as {max(size, 1)}{unit}")
+        raise ValueError(f"less than {least} bytes: write a unit, such as 4{unit}")
     return size
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from dllm_server.cause import Cause, Explanation
+
 GIB = 1024**3
 MIB = 1024**2
 
@@ -19,6 +21,10 @@ RESERVE_BYTES_CPU = 256 * MIB
 
 class BudgetError(ValueError):
     """The settings do not fit the device; the message names the owner and what to lower."""
+
+    def __init__(self, cause: Cause, **numbers: int) -> None:
+        self.why = Explanation(cause, numbers)
+        super().__init__(str(self.why))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +230,10 @@ def plan_budget(
     logits = per_row * limits.max_num_logits if logits_bytes is None else logits_bytes
     left = _claim(
         usable,
-        ("weights", weights, "use a smaller model, bfloat16 or a larger device"),
-        ("reserve", reserve_bytes, "raise gpu_memory_utilization or use a larger device"),
-        ("activations", activations, "lower max_num_batched_tokens"),
-        ("logits", logits, "lower max_num_logits"),
+        (weights, Cause.WEIGHTS_TOO_LARGE),
+        (reserve_bytes, Cause.RESERVE_TOO_LARGE),
+        (activations, Cause.ACTIVATIONS_TOO_LARGE),
+        (logits, Cause.LOGITS_TOO_LARGE),
     )
     page_bytes = shape.kv_bytes_per_slot * limits.page_size
     full = _pages_per_full_request(limits)
@@ -254,15 +260,12 @@ def plan_budget(
     )
 
 
-def _claim(usable: int, *owners: tuple[str, int, str]) -> int:
-    """What is left when each (owner, bytes, remedy) has taken its bytes, in order."""
+def _claim(usable: int, *owners: tuple[int, Cause]) -> int:
+    """What is left when each owner has taken its bytes, in order; the cause is of its having too few."""
     left = usable
-    for owner, needed, remedy in owners:
+    for needed, cause in owners:
         if needed > left:
-            raise BudgetError(
-                f"{owner} need {needed / GIB:.2f} GiB but {left / GIB:.2f} of {usable / GIB:.2f} usable GiB "
-                f"are left: {remedy}"
-            )
+            raise BudgetError(cause, needed_bytes=needed, left_bytes=left, usable_bytes=usable)
         left -= needed
     return left
 
@@ -276,25 +279,23 @@ def _pages_per_full_request(limits: EngineLimits) -> int:
 def _check_pool(pool_bytes: int, smallest_bytes: int, limits: EngineLimits) -> None:
     if pool_bytes < smallest_bytes:
         raise BudgetError(
-            f"kv_pool has {pool_bytes / GIB:.2f} GiB but one request of {limits.max_model_len} tokens needs "
-            f"{smallest_bytes / GIB:.2f} GiB: "
-            "lower max_model_len, retention_ratio or max_num_batched_tokens"
+            Cause.KV_POOL_TOO_SMALL,
+            pool_bytes=pool_bytes,
+            max_model_len=limits.max_model_len,
+            needed_bytes=smallest_bytes,
         )
 
 
 def _check_limits(shape: ModelShape, limits: EngineLimits) -> None:
     if limits.max_model_len > shape.max_model_len:
-        raise BudgetError(
-            f"max_model_len {limits.max_model_len} exceeds the model's {shape.max_model_len}: "
-            "lower it or use a longer-context model"
-        )
+        raise BudgetError(Cause.MODEL_LEN, max_model_len=limits.max_model_len, longest=shape.max_model_len)
     if limits.max_num_batched_tokens < limits.max_model_len:
         raise BudgetError(
-            f"max_num_batched_tokens {limits.max_num_batched_tokens} is below max_model_len "
-            f"{limits.max_model_len}, but a refresh runs a sequence whole: raise the one or lower the other"
+            Cause.TOKENS_BELOW_LEN,
+            max_num_batched_tokens=limits.max_num_batched_tokens,
+            max_model_len=limits.max_model_len,
         )
     if limits.block_length > limits.max_model_len:
         raise BudgetError(
-            f"block_length {limits.block_length} exceeds max_model_len {limits.max_model_len}: "
-            "lower block_length"
+            Cause.BLOCK_ABOVE_LEN, block_length=limits.block_length, max_model_len=limits.max_model_len
         )

@@ -12,8 +12,8 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Self
+from types import MappingProxyType, NoneType
+from typing import Annotated, Any, Self, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -352,6 +352,29 @@ class ServeSettings(BaseSettings, EngineSettings, ApiSettings, LogSettings):
 
     def api(self) -> ApiSettings:
         return ApiSettings(**{name: getattr(self, name) for name in ApiSettings.model_fields})
+
+
+def rule_of(name: str) -> str:
+    """What values a setting takes, in words."""
+    field = ServeSettings.model_fields[name]
+    kind: Any = field.annotation
+    while (parts := get_args(kind)) and get_origin(kind) is not tuple:
+        kind = next(part for part in parts if part is not NoneType)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return f"one of {', '.join(kind)}"
+    if name.endswith("_bytes") or name == "gpu_memory_limit":
+        return "a size in bytes such as 4GiB"
+    limits = {
+        word: getattr(limit, symbol)
+        for symbol, word in _LIMITS.items()
+        for limit in field.metadata
+        if getattr(limit, symbol, None) is not None
+    }
+    what = {int: "a whole number", float: "a number"}.get(kind, "what the documentation of the settings says")
+    return " ".join([what, *(f"{word} {limit:g}" for word, limit in limits.items())])
+
+
+_LIMITS = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:

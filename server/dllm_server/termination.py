@@ -6,22 +6,22 @@ Imports neither torch nor the engine, since the operator reads what the server w
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, ValidationError
+
+from dllm_server.cause import Cause, Explanation
 
 START_FAILED_EXIT_CODE = 1
 USAGE_EXIT_CODE = 2
 DEVICE_OUT_OF_MEMORY_EXIT_CODE = 86
 FORCED_EXIT_CODE = 130
 
-MAX_MESSAGE_CHARACTERS = 1000  # of at most four bytes; Kubernetes keeps 4,096 bytes of a termination log
 DEFAULT_LOG = Path("/dev/termination-log")
 
 
@@ -41,44 +41,60 @@ class Termination:
     """The end of a server that was not told to stop."""
 
     reason: TerminationReason
-    message: str
+    why: Explanation
     exit_code: int
 
+    @property
+    def message(self) -> str:
+        return str(self.why)
+
     @classmethod
-    def of_start(cls, reason: TerminationReason, message: str) -> Self:
+    def of_start(cls, reason: TerminationReason, why: Explanation) -> Self:
         """An engine or server that refuses to start."""
         is_out_of_memory = reason is TerminationReason.DEVICE_OUT_OF_MEMORY
         return cls(
-            reason, message, DEVICE_OUT_OF_MEMORY_EXIT_CODE if is_out_of_memory else START_FAILED_EXIT_CODE
+            reason, why, DEVICE_OUT_OF_MEMORY_EXIT_CODE if is_out_of_memory else START_FAILED_EXIT_CODE
         )
 
     @classmethod
-    def of_engine(cls, returncode: int, moment: str = "") -> Self:
+    def of_engine(cls, returncode: int, *, is_starting: bool = False) -> Self:
         """An engine process that has ended; ``returncode`` is negative for a signal.
 
         A server cannot go on without its engine, so an engine that ended with 0 makes a 1.
         """
         if returncode == DEVICE_OUT_OF_MEMORY_EXIT_CODE:
-            message = "the device ran out of memory outside of what the engine can contain; the log has more"
-            return cls(TerminationReason.DEVICE_OUT_OF_MEMORY, message, returncode)
-        how = f"was ended by signal {-returncode}" if returncode < 0 else f"ended with exit code {returncode}"
-        code = 128 - returncode if returncode < 0 else returncode or START_FAILED_EXIT_CODE
-        return cls(TerminationReason.ENGINE_DIED, f"the engine process {how}{moment}", code)
+            why = Explanation(Cause.DEVICE_MEMORY)
+            return cls(TerminationReason.DEVICE_OUT_OF_MEMORY, why, returncode)
+        if returncode < 0:
+            cause = Cause.ENGINE_SIGNAL_AT_START if is_starting else Cause.ENGINE_SIGNAL
+            why = Explanation(cause, {"signal": -returncode})
+            return cls(TerminationReason.ENGINE_DIED, why, 128 - returncode)
+        cause = Cause.ENGINE_EXIT_AT_START if is_starting else Cause.ENGINE_EXIT
+        why = Explanation(cause, {"code": returncode})
+        return cls(TerminationReason.ENGINE_DIED, why, returncode or START_FAILED_EXIT_CODE)
 
     @classmethod
     def parse(cls, text: str) -> Termination | None:
-        """What ``to_json`` wrote, or None for any other text (Kubernetes may put the log there)."""
+        """What ``to_json`` wrote, or None for any other text, whoever wrote it. The message is not read: a
+        cause that is not known here becomes the most general one of its reason."""
         try:
-            return _ADAPTER.validate_json(text)
+            line = _Line.model_validate_json(text)
         except ValidationError:
             return None
+        why = Explanation.read(line.cause, line.numbers, line.setting)
+        return cls(line.reason, why or Explanation(_GENERAL[line.reason]), line.exit_code)
 
     def to_json(self) -> str:
-        """One line of JSON, without a line break, that fits a termination log whatever the message holds."""
-        printable = "".join(
-            character if character.isprintable() else "?" for character in " ".join(self.message.split())
+        """One line of JSON; its message is for people who look at the pod."""
+        line = _Line(
+            reason=self.reason,
+            cause=self.why.cause,
+            numbers=dict(self.why.numbers),
+            setting=self.why.setting,
+            message=self.message,
+            exit_code=self.exit_code,
         )
-        return json.dumps(asdict(self) | {"message": printable[:MAX_MESSAGE_CHARACTERS]}, ensure_ascii=False)
+        return line.model_dump_json(exclude_none=True)
 
     def write(self, path: Path | None) -> None:
         """Leave the line at ``path``. A log that cannot be written stays as it is: stderr says the same."""
@@ -87,7 +103,23 @@ class Termination:
                 path.write_text(f"{self.to_json()}\n", encoding="utf-8")
 
 
-_ADAPTER = TypeAdapter(Termination)
+_GENERAL = {
+    TerminationReason.START_FAILED: Cause.START,
+    TerminationReason.BUDGET_EXCEEDED: Cause.BUDGET,
+    TerminationReason.DEVICE_OUT_OF_MEMORY: Cause.DEVICE_MEMORY,
+    TerminationReason.ENGINE_DIED: Cause.ENGINE,
+}
+
+
+class _Line(BaseModel):
+    """As it is written; anything may stand there in what is read."""
+
+    reason: TerminationReason
+    cause: Any = None
+    numbers: Any = None
+    setting: Any = None
+    message: Any = None
+    exit_code: Annotated[int, Field(ge=0, le=255)]
 
 
 def termination_log(environment: Mapping[str, str] = os.environ) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +116,13 @@ MODELS = [
         accepted=model(HUB, cache={"claimName": "weights"}),
         rejected=model(HUB, cache={}),
         error="cache needs exactly one of claimName",
+    ),
+    Case(
+        ".spec.model.cache",
+        "size is 0",
+        accepted=model(HUB, cache={"size": "1"}),
+        rejected=model(HUB, cache={"size": "0Gi"}),
+        error="size is 0: give the cache room",
     ),
     Case(
         ".spec.model.cache",
@@ -261,8 +269,19 @@ RESERVED_ENVIRONMENT = [
     "DLLM_API_KEYS_FILE",
     "DLLM_REVISION",
     "DLLM_SERVED_MODEL_NAME",
+    "DLLM_MAX_NUM_SEQS",
+    "DLLM_SHUTDOWN_GRACE_SECONDS",
+    "DLLM_TERMINATION_LOG",
+    "DLLM_METRICS_PORT",
+    "HF_HOME",
+    "HF_TOKEN",
     "dllm_model",
+    "Dllm_Max_Num_Seqs",
 ]
+TEMPLATES: dict[str, Callable[[Fields], Fields]] = {
+    ".spec.podTemplate": lambda fields: {"podTemplate": fields},
+    ".spec.gpuPools[]": lambda fields: {"gpuPools": [{"name": "a"} | fields]},
+}
 RESERVED_LABELS = [
     "app.kubernetes.io/instance",
     "app.kubernetes.io/managed-by",
@@ -290,6 +309,52 @@ PODS += [
         error="labels sets a label that the operator selects its pods by",
     )
     for label in RESERVED_LABELS
+]
+PODS += [
+    Case(
+        ".spec.podTemplate.env[]",
+        "env takes a setting",
+        accepted=env(name="DLLM_LOG_LEVEL", value="debug"),
+        rejected={"podTemplate": {"env": [elsewhere]}},
+        error="env 'DLLM_LOG_LEVEL' takes a setting of the server from elsewhere",
+    )
+    for elsewhere in (
+        {"name": "DLLM_LOG_LEVEL", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}},
+        {"name": "DLLM_LOG_LEVEL", "value": "x$(PASSWORD)"},
+    )
+]
+PODS += [
+    Case(
+        f"{path}.tolerations[]",
+        rule,
+        accepted=wrap({"tolerations": [accepted]}),
+        rejected=wrap({"tolerations": [rejected]}),
+        error=rule,
+    )
+    for path, wrap in TEMPLATES.items()
+    for rule, accepted, rejected in (
+        (
+            "operator Exists takes any value",
+            {"key": "a", "operator": "Exists", "value": ""},
+            {"key": "a", "operator": "Exists", "value": "b"},
+        ),
+        ("a toleration without a key", {"operator": "Exists"}, {"value": "b"}),
+        (
+            "tolerationSeconds is for effect NoExecute",
+            {"key": "a", "effect": "NoExecute", "tolerationSeconds": 5},
+            {"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5},
+        ),
+    )
+]
+PODS += [
+    Case(
+        f"{path}.resources",
+        "a request exceeds the limit",
+        accepted=wrap({"resources": {"requests": {"cpu": "1500m", "memory": 1024}, "limits": {"cpu": 2}}}),
+        rejected=wrap({"resources": {"requests": {"cpu": "2001m"}, "limits": {"cpu": 2}}}),
+        error="a request exceeds the limit of the same resource",
+    )
+    for path, wrap in TEMPLATES.items()
 ]
 PODS.append(
     Case(

@@ -16,6 +16,7 @@ from dllm_operator.reporting.failures import (
     shorten,
     worst_failure,
 )
+from dllm_server.cause import Cause, Explanation
 from dllm_server.termination import Termination, TerminationReason
 
 from tests.operator.objects import make_container, make_pod
@@ -28,13 +29,14 @@ def ended(exit_code: int, message: str = "", reason: str = "Error", **fields: An
     return {"terminated": {"exitCode": exit_code, "reason": reason, "message": message, **fields}}
 
 
-def ended_with(reason: TerminationReason, message: str) -> Manifest:
-    told = Termination.of_start(reason, message)
+def ended_with(reason: TerminationReason, cause: Cause, **numbers: int) -> Manifest:
+    told = Termination.of_start(reason, Explanation(cause, numbers))
     return ended(told.exit_code, f"{told.to_json()}\n")
 
 
 def waiting(reason: str, message: str = "details") -> Manifest:
-    return make_pod(make_container({"waiting": {"reason": reason, "message": message}}), phase="Pending")
+    state = {"waiting": {"reason": reason, "message": message}}
+    return make_pod(make_container(state, image="org/x:1"), phase="Pending")
 
 
 def crashed(last: Manifest, restarts: int = 2, state: Manifest = BACK_OFF) -> Manifest:
@@ -69,9 +71,12 @@ SHUT_DOWN = make_pod(
     make_container(ended(137)), phase="Failed", reason="Terminated", message="imminent node shutdown"
 )
 OOM_KILLED = crashed(ended(137, reason="OOMKilled"))
-CUDA = crashed(ended_with(TerminationReason.DEVICE_OUT_OF_MEMORY, "no room for 2 GiB"))
-PULL = waiting("ImagePullBackOff", "Back-off pulling image")
+CUDA = crashed(ended_with(TerminationReason.DEVICE_OUT_OF_MEMORY, Cause.DEVICE_MEMORY_AT_START))
+PULL = waiting("ImagePullBackOff", 'Back-off pulling image "org/x:1": ErrImagePull: org/x:1: not found')
 START = waiting("CreateContainerConfigError", 'secret "keys" not found')
+TOO_LONG = crashed(
+    ended_with(TerminationReason.BUDGET_EXCEEDED, Cause.MODEL_LEN, max_model_len=8192, longest=4096)
+)
 CRASH = crashed(ended(1, "Traceback: boom"))
 
 CASES = [
@@ -88,7 +93,7 @@ CASES = [
         "restarts: 0",
         id="just killed",
     ),
-    pytest.param(CUDA, FailureReason.CUDA_OUT_OF_MEMORY, "no room for 2 GiB", id="CUDA in the log"),
+    pytest.param(CUDA, FailureReason.CUDA_OUT_OF_MEMORY, "the device refused memory", id="CUDA, told"),
     pytest.param(
         crashed(ended(86)), FailureReason.CUDA_OUT_OF_MEMORY, "ran out of memory", id="CUDA by the exit code"
     ),
@@ -98,7 +103,12 @@ CASES = [
         "ran out of memory",
         id="CUDA by the exit code, other text in the log",
     ),
-    pytest.param(PULL, FailureReason.IMAGE_PULL_FAILED, "ImagePullBackOff: Back-off", id="pull backs off"),
+    pytest.param(
+        PULL,
+        FailureReason.IMAGE_PULL_FAILED,
+        "ImagePullBackOff: image org/x:1: the registry has no such image",
+        id="pull backs off",
+    ),
     pytest.param(waiting("ErrImagePull"), FailureReason.IMAGE_PULL_FAILED, "ErrImagePull", id="pull fails"),
     pytest.param(
         waiting("InvalidImageName"), FailureReason.IMAGE_PULL_FAILED, "InvalidImageName", id="bad image name"
@@ -111,24 +121,26 @@ CASES = [
         waiting("CreateContainerError"), FailureReason.START_FAILED, "CreateContainerError", id="not created"
     ),
     pytest.param(
-        crashed(ended(128, 'exec: "dllm": not found', "StartError")),
+        crashed(ended(128, 'exec: "dllm": executable file not found in $PATH', "StartError")),
         FailureReason.START_FAILED,
-        "not found",
+        "StartError: the image has no such program",
         id="no such program",
     ),
     pytest.param(
-        crashed(ended_with(TerminationReason.START_FAILED, "no such model: org/x")),
+        crashed(ended_with(TerminationReason.START_FAILED, Cause.HUB_MODEL)),
         FailureReason.START_FAILED,
-        "no such model: org/x",
+        "the hub has no such model",
         id="the server refuses to start",
     ),
     pytest.param(
-        crashed(ended_with(TerminationReason.BUDGET_EXCEEDED, "needs 30 GiB of 24")),
+        TOO_LONG,
         FailureReason.START_FAILED,
-        "needs 30 GiB of 24",
+        "max_model_len 8192 exceeds the model's 4096: lower it",
         id="the budget does not fit",
     ),
-    pytest.param(CRASH, FailureReason.CRASH_LOOP, "exit code 1 after 2 restarts: Traceback", id="crashes"),
+    pytest.param(
+        CRASH, FailureReason.CRASH_LOOP, "exit code 1 after 2 restarts: the container's log", id="crashes"
+    ),
     pytest.param(
         crashed(ended(0, reason="Completed")), FailureReason.CRASH_LOOP, "exit code 0", id="ends repeatedly"
     ),
@@ -143,7 +155,7 @@ CASES = [
             make_container(BACK_OFF, ended(3, "init broke"), name="init", restartCount=4)
         ]),
         FailureReason.CRASH_LOOP,
-        "exit code 3 after 4 restarts: init broke",
+        "exit code 3 after 4 restarts: the container's log says why",
         id="an init container crashes",
     ),
     pytest.param(EVICTED, FailureReason.EVICTED, "low on resource", id="evicted"),
@@ -250,7 +262,8 @@ def test_an_evicted_pod_is_forgotten_when_a_later_one_of_its_pool_serves() -> No
 
 
 def test_a_long_message_keeps_its_end() -> None:
-    failure = classify(crashed(ended(1, "x" * 4000 + " the last word")))
+    long = make_pod(phase="Failed", reason="Evicted", message="x" * 4000 + " the last word")
+    failure = classify(long)
 
     assert failure is not None
     assert len(failure.message) <= MAX_MESSAGE

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from dllm_operator.api.environment import RESERVED
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.render.pod import EXIT_SECONDS
 from dllm_server.settings import TuningFile
@@ -154,7 +155,7 @@ def test_the_container_serves_with_the_operators_image_unless_the_resource_names
     assert (container["name"], container["args"], container["image"]) == ("engine", ["serve"], DEFAULTS.image)
     assert (container["imagePullPolicy"], container["terminationMessagePolicy"]) == (
         "IfNotPresent",
-        "FallbackToLogsOnError",
+        "File",
     )
     own = make_container(image="example.local/own:1", podTemplate={"imagePullPolicy": "Always"})
     assert (own["image"], own["imagePullPolicy"]) == ("example.local/own:1", "Always")
@@ -193,12 +194,26 @@ def test_the_environment_tells_the_server_what_the_resource_says_in_a_fixed_orde
     assert names[-4:] == sorted(names[-4:])
 
 
-def test_a_users_variable_comes_last_and_replaces_the_operators() -> None:
-    grace = {"name": "DLLM_SHUTDOWN_GRACE_SECONDS", "value": "1"}
-    variables = make_container(podTemplate={"env": [OWN_ENV, grace]})["env"]
+def test_a_users_variable_comes_last_so_that_no_setting_can_refer_to_it() -> None:
+    template = {"env": [OWN_ENV]}
+    variables = make_container(
+        podTemplate=template, model={"source": "org/name", "revision": "$(DLLM_LOG_LEVEL)$"}
+    )["env"]
 
-    assert variables[-2:] == [OWN_ENV, grace]
-    assert [variable["name"] for variable in variables].count(grace["name"]) == 1
+    assert variables[-1] == OWN_ENV
+    assert {"name": "DLLM_REVISION", "value": "$$(DLLM_LOG_LEVEL)$$"} in variables
+    for setting in variables:
+        assert set(setting["name"]) & set("abcdefghijklmnopqrstuvwxyz") == set()
+
+
+def test_every_variable_that_the_operator_sets_is_its_own() -> None:
+    spec = {
+        "model": {"source": "org/name", "revision": "v1", "servedName": "a", "tokenSecret": {"name": "hub"}},
+        "auth": {"apiKeysSecret": {"name": "api"}},
+        "engine": {"maxNumSeqs": 4},
+    }
+
+    assert {variable["name"] for variable in make_container(**spec)["env"]} <= set(RESERVED)
 
 
 def test_device_claims_are_the_pods_and_the_container_names_them() -> None:

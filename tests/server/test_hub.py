@@ -136,7 +136,7 @@ def test_a_disk_that_takes_nothing_is_named_with_its_remedy(number: int) -> None
 
     reason = why(error, MODEL, None, endpoint="http://hub", cache="/cache")
 
-    assert reason.startswith(f"the hub's cache /cache/blob cannot be written ({os.strerror(number)})")
+    assert reason.text.startswith(f"the hub's cache /cache/blob cannot be written ({os.strerror(number)})")
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_a_size_is_a_number_and_a_unit(text: object, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GiB", "1PiB", "-1GiB", "1,5GiB", "1e9", "one"])
 def test_what_is_no_size_is_refused_with_the_units(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a size in bytes: write a number and KiB"):
+    with pytest.raises(ValueError, match="not a size in bytes: write a number and KiB"):
         parse_bytes(text)
 
 
@@ -129,7 +129,7 @@ def test_a_whole_number_of_binary_units_is_exact(number: int, unit: str) -> None
 @pytest.mark.parametrize("name", ["gpu_memory_limit", "kv_pool_bytes"])
 @pytest.mark.parametrize("given", ["24", 24, "8192", 8192, "24B", "5KB"])
 def test_a_memory_size_that_cannot_be_meant_in_bytes_is_refused_with_a_unit(name: str, given: object) -> None:
-    with pytest.raises(ValidationError, match=r"bytes is less than 10000: write a unit, such as \d+GiB"):
+    with pytest.raises(ValidationError, match="less than 10000 bytes: write a unit, such as 4GiB"):
         ServeSettings.load({name: given})
 
 
@@ -143,12 +143,12 @@ def test_a_size_without_its_unit_is_refused_from_every_source(
     if source == "file":
         file = write_yaml(tmp_path, "gpu-memory-limit: 24")
 
-    with pytest.raises(ValidationError, match="24 bytes is less than 10000: write a unit, such as 24GiB"):
+    with pytest.raises(ValidationError, match="less than 10000 bytes: write a unit, such as 4GiB"):
         ServeSettings.load(flags, file)
 
 
 def test_a_body_limit_without_its_unit_is_refused() -> None:
-    with pytest.raises(ValidationError, match="4 bytes is less than 1000: write a unit, such as 4MiB"):
+    with pytest.raises(ValidationError, match="less than 1000 bytes: write a unit, such as 4MiB"):
         ServeSettings.load({"max_body_bytes": "4"})
 
 

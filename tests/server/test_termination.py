@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import string
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dllm_server.cause import MOST_NUMBER, SENTENCES, Cause, Explanation
+from dllm_server.settings import ServeSettings, rule_of
 from dllm_server.termination import (
     DEFAULT_LOG,
     DEVICE_OUT_OF_MEMORY_EXIT_CODE,
-    MAX_MESSAGE_CHARACTERS,
     START_FAILED_EXIT_CODE,
     Termination,
     TerminationReason,
@@ -19,30 +23,38 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 MOST_BYTES = 4096  # what Kubernetes keeps of a termination log
+SECRET = "hunter2"
 
 
-@given(
-    reason=some.sampled_from(TerminationReason),
-    message=some.text() | some.text(max_size=3).map(lambda text: text * 1000),
-    exit_code=some.integers(0, 255),
-)
-def test_any_message_fits_on_one_line_that_can_be_read_back(
-    reason: TerminationReason, message: str, exit_code: int
+def places(cause: Cause) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(SENTENCES[cause]) if name}
+
+
+@some.composite
+def explanations(draw: Any) -> Explanation:
+    """Any that a server can give."""
+    cause = draw(some.sampled_from(Cause))
+    names = sorted(places(cause) - {"setting", "rule"})
+    numbers = {name: draw(some.integers(0, MOST_NUMBER)) for name in names}
+    setting = draw(some.sampled_from(sorted(ServeSettings.model_fields))) if cause is Cause.SETTING else None
+    return Explanation(cause, numbers, setting)
+
+
+@given(reason=some.sampled_from(TerminationReason), why=explanations(), exit_code=some.integers(0, 255))
+def test_any_end_fits_on_one_line_that_can_be_read_back(
+    reason: TerminationReason, why: Explanation, exit_code: int
 ) -> None:
-    line = Termination(reason, message, exit_code).to_json()
+    end = Termination(reason, why, exit_code)
+    line = end.to_json()
 
     assert len(line.encode()) <= MOST_BYTES
     assert len(line.splitlines()) == 1
-    read = Termination.parse(line)
-    assert read is not None
-    assert (read.reason, read.exit_code) == (reason, exit_code)
-    assert len(read.message) <= MAX_MESSAGE_CHARACTERS
+    assert Termination.parse(f"{line}\n") == end
+    assert json.loads(line)["message"] == end.message
 
 
-def test_a_plain_message_is_kept_as_it_is() -> None:
-    end = Termination(TerminationReason.START_FAILED, 'model "ü" is not there', 1)
-
-    assert Termination.parse(f"{end.to_json()}\n") == end
+def test_every_cause_has_a_sentence() -> None:
+    assert set(SENTENCES) == set(Cause)
 
 
 @pytest.mark.parametrize(
@@ -54,10 +66,57 @@ def test_a_plain_message_is_kept_as_it_is() -> None:
         "{}",
         '{"reason": "Bored", "message": "", "exit_code": 1}',
         '{"reason": "StartFailed", "message": "cut of',
+        '{"reason": "StartFailed", "exit_code": 1000000}',
     ],
 )
 def test_what_no_server_wrote_is_no_termination(text: str) -> None:
     assert Termination.parse(text) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"message": SECRET},
+        {"cause": SECRET},
+        {"cause": "Start", "numbers": {SECRET: 1}},
+        {"cause": "Setting", "setting": SECRET, "numbers": {}},
+        {"cause": "Setting", "numbers": {}},
+        {"cause": "Start", "setting": "port", "numbers": {}},
+        {"cause": "ModelLen", "numbers": {"max_model_len": SECRET, "longest": 1}},
+        {"cause": "ModelLen", "numbers": {"max_model_len": 1}},
+        {"cause": "ModelLen", "numbers": {"max_model_len": 10**300, "longest": 1}},
+        {"cause": "ModelLen", "numbers": {"max_model_len": -1, "longest": True}},
+        {"cause": ["Start"], "numbers": [SECRET], "setting": {SECRET: SECRET}},
+        {SECRET: SECRET},
+    ],
+)
+def test_nothing_but_a_known_sentence_is_read_of_what_a_container_wrote(said: dict[str, Any]) -> None:
+    end = Termination.parse(json.dumps({"reason": "StartFailed", "exit_code": 1} | said))
+
+    assert end is not None
+    assert end.why == Explanation(Cause.START)
+    assert SECRET not in end.message
+
+
+@given(name=some.sampled_from(sorted(ServeSettings.model_fields)))
+def test_every_setting_has_a_rule_in_words(name: str) -> None:
+    assert name in str(Explanation(Cause.SETTING, setting=name))
+    assert rule_of(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("max_num_seqs", "a whole number from 1 up to 4096"),
+        ("max_queued_requests", "a whole number from 1"),
+        ("refresh_share", "a number above 0 up to 1"),
+        ("kv_pool_bytes", "a size in bytes such as 4GiB"),
+        ("unknown_parameters", "one of refuse, warn"),
+        ("refresh_interval", "a whole number from 1"),
+    ],
+)
+def test_a_rule_says_what_a_setting_takes(name: str, rule: str) -> None:
+    assert rule_of(name) == rule
 
 
 @pytest.mark.parametrize(
@@ -69,7 +128,7 @@ def test_what_no_server_wrote_is_no_termination(text: str) -> None:
     ],
 )
 def test_a_failed_start_has_a_code_by_reason(reason: TerminationReason, code: int) -> None:
-    assert Termination.of_start(reason, "why").exit_code == code
+    assert Termination.of_start(reason, Explanation(Cause.START)).exit_code == code
 
 
 @pytest.mark.parametrize(

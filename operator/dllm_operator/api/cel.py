@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydantic.config import JsonDict
 
 VALIDATIONS = "x-kubernetes-validations"
-_PLACEHOLDER = re.compile(r"\{(.*?)\}")
+_PLACEHOLDER = re.compile(r"\{((?:[^{}]|\{[^{}]*\})*)\}")  # maps have braces of their own
 
 
 @dataclass(frozen=True, slots=True)

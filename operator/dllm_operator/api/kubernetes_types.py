@@ -5,10 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 from pydantic.config import JsonDict
 
 from dllm_operator.api.base import ApiModel
+from dllm_operator.api.cel import Rule, validations
 from dllm_operator.api.quantity import Quantity
 
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
@@ -49,6 +50,27 @@ class ImagePullPolicy(StrEnum):
 class Toleration(ApiModel):
     """A taint that the pods tolerate."""
 
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            Rule(
+                rule="!has(self.operator) || self.operator != 'Exists' || !has(self.value) "
+                "|| self.value == ''",
+                message="operator Exists takes any value: remove value, or set operator Equal",
+                field_path=".value",
+            ),
+            Rule(
+                rule="(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+                message="a toleration without a key is of every taint: set operator Exists, or a key",
+                field_path=".operator",
+            ),
+            Rule(
+                rule="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                message="tolerationSeconds is for effect NoExecute: set that effect, or remove it",
+                field_path=".tolerationSeconds",
+            ),
+        )
+    )
+
     key: str | None = Field(None, max_length=317, description="Taint key; unset with Exists: every taint.")
     operator: TolerationOperator | None = Field(
         None,
@@ -70,6 +92,18 @@ class ResourceClaim(ApiModel):
 
 class ResourceRequirements(ApiModel):
     """Compute resources of the engine's container; the operator adds the GPUs."""
+
+    model_config = ConfigDict(
+        json_schema_extra=validations(
+            Rule(
+                rule="!has(self.limits) || !has(self.requests) || self.requests.all(name, "
+                "!(name in self.limits) || quantity(string(self.requests[name]))"
+                ".compareTo(quantity(string(self.limits[name]))) <= 0)",
+                message="a request exceeds the limit of the same resource: lower it, or raise the limit",
+                field_path=".requests",
+            )
+        )
+    )
 
     limits: dict[str, Quantity] | None = Field(
         None, max_length=32, description="Most that the container may use, by resource name."

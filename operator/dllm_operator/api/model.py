@@ -56,6 +56,11 @@ class ModelCache(ApiModel):
                 message="cache needs exactly one of claimName (a claim you own) and size (a claim made here)",
             ),
             Rule(
+                rule="!has(self.size) || quantity(string(self.size)).compareTo(quantity('0')) > 0",
+                message="size is 0: give the cache room, e.g. 50Gi",
+                field_path=".size",
+            ),
+            Rule(
                 rule="has(self.size) || !has(self.storageClassName)",
                 message="storageClassName belongs to the claim that size makes: set size, or remove it",
                 naming="storageClassName '{self.storageClassName}' belongs to the claim that size makes: "

@@ -10,10 +10,10 @@ from pydantic import ConfigDict, Field, StringConstraints
 from dllm_operator.api.affinity import Affinity
 from dllm_operator.api.base import ApiModel
 from dllm_operator.api.cel import Rule, validations
+from dllm_operator.api.environment import EnvVar
 from dllm_operator.api.kubernetes_types import (
     ClaimName,
     ImagePullPolicy,
-    KeyName,
     LabelValue,
     LocalObjectReference,
     NodeSelector,
@@ -22,18 +22,7 @@ from dllm_operator.api.kubernetes_types import (
     Toleration,
     list_map,
 )
-from dllm_operator.api.quantity import Quantity
 
-RESERVED_ENVIRONMENT = (
-    "DLLM_API_KEYS_FILE",
-    "DLLM_DEVICE",
-    "DLLM_METRICS_PORT",
-    "DLLM_MODEL",
-    "DLLM_PORT",
-    "DLLM_REVISION",
-    "DLLM_SERVED_MODEL_NAME",
-    "DLLM_TUNING_FILE",
-)
 RESERVED_LABELS = (
     "app.kubernetes.io/instance",
     "app.kubernetes.io/managed-by",
@@ -46,42 +35,6 @@ AnnotationValue = Annotated[str, StringConstraints(max_length=8192)]
 
 def _cel_list(names: tuple[str, ...]) -> str:
     return "[" + ", ".join(f"'{name}'" for name in names) + "]"
-
-
-class KeyReference(ApiModel):
-    """A key of a Secret or ConfigMap in the resource's namespace."""
-
-    name: ObjectName = Field(description="Name of the object.")
-    key: KeyName = Field(description="The key.")
-    optional: bool | None = Field(None, description="Whether pods start without it.")
-
-
-class FieldReference(ApiModel):
-    """A field of the pod."""
-
-    api_version: str | None = Field(None, max_length=64, description="Version of the path; v1 if unset.")
-    field_path: str = Field(min_length=1, max_length=512, description="The field, e.g. metadata.name.")
-
-
-class ResourceReference(ApiModel):
-    """A limit or request of a container."""
-
-    container_name: str | None = Field(
-        None, max_length=63, description="The container; the engine's if unset."
-    )
-    resource: str = Field(min_length=1, max_length=317, description="What, e.g. limits.memory.")
-    divisor: Quantity | None = Field(None, description="Unit of the value; 1 if unset.")
-
-
-class EnvSource(ApiModel):
-    """Where a value comes from; one of them."""
-
-    secret_key_ref: KeyReference | None = Field(None, description="A key of a Secret.")
-    config_map_key_ref: KeyReference | None = Field(None, description="A key of a ConfigMap.")
-    field_ref: FieldReference | None = Field(None, description="A field of the pod.")
-    resource_field_ref: ResourceReference | None = Field(
-        None, description="A limit or request of a container."
-    )
 
 
 class PodResourceClaim(ApiModel):
@@ -101,38 +54,6 @@ class PodResourceClaim(ApiModel):
     resource_claim_name: ObjectName | None = Field(None, description="A ResourceClaim that all pods share.")
     resource_claim_template_name: ObjectName | None = Field(
         None, description="A ResourceClaimTemplate, of which each pod gets a claim of its own."
-    )
-
-
-class EnvVar(ApiModel):
-    """An environment variable of the engine's container."""
-
-    model_config = ConfigDict(
-        json_schema_extra=validations(
-            Rule(
-                rule=f"!(self.name.upperAscii() in {_cel_list(RESERVED_ENVIRONMENT)})",
-                message="env sets a variable that the operator sets itself: remove it and use the field of "
-                "the resource",
-                naming="env '{self.name}' is set by the operator itself: "
-                "remove it and use the field of the resource",
-                field_path=".name",
-                reason="FieldValueForbidden",
-            ),
-            Rule(
-                rule="!has(self.value) || !has(self.valueFrom)",
-                message="env has both value and valueFrom: remove one",
-                naming="env '{self.name}' has both value and valueFrom: remove one",
-            ),
-        )
-    )
-
-    name: str = Field(
-        pattern="^[-._a-zA-Z][-._a-zA-Z0-9]*$", max_length=256, description="Name of the variable."
-    )
-    value: str | None = Field(None, max_length=32768, description="Its value.")
-    value_from: EnvSource | None = Field(
-        None,
-        description="Where its value comes from: secretKeyRef, configMapKeyRef, fieldRef, resourceFieldRef.",
     )
 
 

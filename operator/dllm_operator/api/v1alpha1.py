@@ -5,6 +5,7 @@ from __future__ import annotations
 from dllm_operator.api.autoscaling import AutoscalingMetric, AutoscalingSpec, MetricName
 from dllm_operator.api.deployment import DLLMDeploymentSpec
 from dllm_operator.api.engine import EngineSpec
+from dllm_operator.api.environment import EnvVar
 from dllm_operator.api.gpu_pool import GpuPool
 from dllm_operator.api.kubernetes_types import (
     ImagePullPolicy,
@@ -25,7 +26,7 @@ from dllm_operator.api.networking import (
     NetworkingSpec,
     NetworkPolicySpec,
 )
-from dllm_operator.api.pod_template import EnvVar, PodTemplate, RollingUpdate, RollingUpdateMode
+from dllm_operator.api.pod_template import PodTemplate, RollingUpdate, RollingUpdateMode
 from dllm_operator.api.rollout import RolloutSpec
 from dllm_operator.api.source import EmbeddedSource, HubSource, ModelSource, PvcSource
 from dllm_operator.api.status import (

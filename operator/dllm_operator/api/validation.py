@@ -22,7 +22,7 @@ def check_spec(spec: DLLMDeploymentSpec) -> list[str]:
         f"spec.gpuPools[{pool.name}].engine": common | pool.engine.settings() for pool in spec.gpu_pools
     } or {"spec.engine": common}
     problems: dict[str, None] = dict.fromkeys(
-        _check_source(spec) + _check_replicas(spec) + _check_claims(spec)
+        _check_source(spec) + _check_replicas(spec) + _check_claims(spec) + _check_environment(spec)
     )
     for path, settings in engines.items():
         problems |= dict.fromkeys(f"{path}{problem}" for problem in _check_engine(settings))
@@ -88,6 +88,11 @@ def _check_claims(spec: DLLMDeploymentSpec) -> list[str]:
         for claim in (resources.claims if resources is not None else None) or ()
         if claim.name not in known
     ]
+
+
+def _check_environment(spec: DLLMDeploymentSpec) -> list[str]:
+    variables = spec.pod_template.env
+    return [f"spec.podTemplate.env[{v.name}]: {v.problem}" for v in variables if v.problem is not None]
 
 
 def _check_replicas(spec: DLLMDeploymentSpec) -> list[str]:

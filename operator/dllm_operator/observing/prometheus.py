@@ -29,8 +29,10 @@ async def query(session: aiohttp.ClientSession, url: str, namespace: str, pods: 
             samples = await _samples(session, url, selector)
     except TimeoutError:
         return _silent(pods, f"Prometheus did not answer within {TIMEOUT_SECONDS:g} s")
-    except (aiohttp.ClientError, ReadingError) as error:
-        return _silent(pods, f"Prometheus: {error or type(error).__name__}")
+    except aiohttp.ClientError as error:
+        return _silent(pods, f"Prometheus: {type(error).__name__}")
+    except ReadingError as error:
+        return _silent(pods, f"Prometheus: {error}")
     result = Scrape()
     for pod in pods:
         try:
@@ -51,7 +53,7 @@ async def _samples(
     try:
         return _by_pod(body)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReadingError(f"no answer of its query API: {error!r}") from error
+        raise ReadingError("no answer of its query API") from error
 
 
 def _by_pod(body: str) -> dict[str, dict[str, dict[Labels, float]]]:

@@ -38,8 +38,8 @@ async def scrape(
                 result.readings[pod] = parse_reading(text)
             except TimeoutError:
                 result.silent[pod] = f"no metrics within {timeout_seconds:g} s"
-            except aiohttp.ClientError as error:
-                result.silent[pod] = f"no metrics: {error or type(error).__name__}"
+            except aiohttp.ClientError as error:  # whose text repeats what the pod answered
+                result.silent[pod] = f"no metrics: {type(error).__name__}"
             except ReadingError as error:
                 result.silent[pod] = str(error)
 

@@ -29,7 +29,8 @@ KEYS_FILE = PurePosixPath("/etc/dllm/auth/keys")
 
 
 def engine_env(spec: DLLMDeploymentSpec, pool: PoolPlan) -> list[dict[str, Any]]:
-    """Variables in a fixed order: the operator's, the engine block's, then the user's own, which win."""
+    """Variables in a fixed order: the operator's, the engine block's, then the user's own, which are others
+    (``EnvVar``). What is written here refers to no variable, so that none comes into a setting."""
     networking = spec.networking
     values: dict[str, Any] = {
         "DLLM_MODEL": model_argument(spec.model.source),
@@ -58,9 +59,7 @@ def engine_env(spec: DLLMDeploymentSpec, pool: PoolPlan) -> list[dict[str, Any]]
     if token is not None:
         reference = {"secretKeyRef": {"name": token.name, "key": token.key}}
         env.append({"name": "HF_TOKEN", "valueFrom": reference})
-    own = [variable.manifest() for variable in spec.pod_template.env]
-    overridden = {variable["name"] for variable in own}
-    return [variable for variable in env if variable["name"] not in overridden] + own
+    return env + [variable.manifest() for variable in spec.pod_template.env]
 
 
 def metrics_port(spec: DLLMDeploymentSpec) -> int:
@@ -92,8 +91,9 @@ def tuning_document(generation: int = 0, settings: Mapping[str, Any] | None = No
 
 
 def _text(value: Any) -> str:
+    """Without references to variables: the kubelet reads ``$(NAME)`` as one, and ``$$`` as a dollar."""
     if isinstance(value, Enum):
         return str(value.value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value)
+    return str(value).replace("$", "$$")

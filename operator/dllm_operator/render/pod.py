@@ -152,7 +152,7 @@ def _container(spec: DLLMDeploymentSpec, pool: PoolPlan, defaults: PodDefaults) 
         "readinessProbe": _probe("/ready", failureThreshold=2),
         "livenessProbe": _probe("/health", failureThreshold=6),
         "lifecycle": {"preStop": {"sleep": {"seconds": SETTLE_SECONDS}}},
-        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "terminationMessagePolicy": "File",
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},

@@ -3,6 +3,9 @@
 Order: what the kernel or the device says first, then what kept the container from starting, then crashes,
 then pods that may not be made, then where the pod stands. Only pods that are not ready have a failure, so
 recovery clears it.
+
+What a container, its runtime or a registry says is never repeated, since it may hold values of Secrets: it is
+recognised, or left out.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from dllm_operator.cluster.observe import Manifest, condition_of, holds
 from dllm_operator.cluster.pod_setup import is_late, mounts
 from dllm_operator.planning.rollout import refusal
 from dllm_operator.reporting.conditions import PODS_REFUSED
+from dllm_operator.reporting.node_words import recognised
 
 MAX_MESSAGE = 512
 PROBE_SLACK_SECONDS = 5  # the first probe comes before its period is over
@@ -218,7 +222,7 @@ def _start_failed(status: dict[str, Any]) -> Found:
         ):
             return FailureReason.START_FAILED, termination.message
         if ended.get("reason") in _START_EXITS:
-            return FailureReason.START_FAILED, ended.get("message", ended["reason"])
+            return FailureReason.START_FAILED, recognised(ended["reason"], ended.get("message", ""))
     return None
 
 
@@ -229,9 +233,9 @@ def _crash_loop(status: dict[str, Any]) -> Found:
         if ended.get("exitCode", 0) == 0 and container.get("restartCount", 0) == 0:
             continue
         said = Termination.parse(ended.get("message", ""))
-        text = said.message if said else ended.get("message") or ended.get("reason", "")
+        text = said.message if said else "the container's log says why"
         code, restarts = ended.get("exitCode"), container.get("restartCount", 0)
-        return FailureReason.CRASH_LOOP, f"exit code {code} after {restarts} restarts: {shorten(text, 400)}"
+        return FailureReason.CRASH_LOOP, f"exit code {code} after {restarts} restarts: {text}"
     return None
 
 
@@ -297,5 +301,6 @@ def _waiting(status: dict[str, Any], reasons: tuple[str, ...], failure: FailureR
     for container in _containers(status):
         waiting = container.get("state", {}).get("waiting", {})
         if waiting.get("reason") in reasons:
-            return failure, f"{waiting['reason']}: {waiting.get('message', 'no message')}"
+            image = container.get("image", "") if failure is FailureReason.IMAGE_PULL_FAILED else ""
+            return failure, recognised(waiting["reason"], waiting.get("message", ""), image)
     return None

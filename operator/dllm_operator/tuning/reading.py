@@ -122,7 +122,7 @@ def _series(text: str) -> Series:
             for sample in family.samples:
                 found[sample.name][tuple(sorted(sample.labels.items()))] = sample.value
     except ValueError as error:
-        raise ReadingError(f"not Prometheus's text format: {error}") from error
+        raise ReadingError("not Prometheus's text format") from error
     return found
 
 
@@ -155,12 +155,12 @@ def _window(series: Series, number: int, peaks: Mapping[str, int]) -> WindowRead
         full = f"dllm_window_{name}"
         found = series.get(full, {}).get((("window", str(number)),))
         if found is None:
-            raise ReadingError(f"{full} of window {number} is missing")
+            raise ReadingError(f"{full} of a window is missing")
         return found if name == "generation" and found == -1 else _checked(full, found)
 
     missing = [owner for owner in OWNERS if owner not in peaks]
     if missing:
-        raise ReadingError(f"dllm_memory_window_peak_bytes of window {number} lacks owner {missing[0]}")
+        raise ReadingError(f"dllm_memory_window_peak_bytes of a window lacks owner {missing[0]}")
     return WindowReading(
         number=number,
         start_seconds=value("start_seconds"),

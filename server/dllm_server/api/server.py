@@ -29,6 +29,7 @@ from dllm_server.api.guards.lifecycle import ServingState
 from dllm_server.api.routes.metrics import create_metrics_app
 from dllm_server.api.schemas.errors import engine_dead, shutting_down
 from dllm_server.api.service import Service
+from dllm_server.cause import Cause, Explanation
 from dllm_server.engine.process.client import EngineStartError
 from dllm_server.engine.process.worker import ProcessEngineClient, start_engine
 from dllm_server.log_settings import LogSettings
@@ -58,10 +59,11 @@ def run_server(settings: ServeSettings, *, start: StartEngine = start_engine) ->
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(settings, start))
     except EngineStartError as error:
-        end = error.termination
+        end, message = error.termination, str(error)
     except (ValueError, OSError) as error:
-        end = Termination.of_start(TerminationReason.START_FAILED, str(error))
-    log.error("cannot start", reason=end.message, kind=end.reason, exit_code=end.exit_code)
+        why = getattr(error, "why", Explanation(Cause.START))
+        end, message = Termination.of_start(TerminationReason.START_FAILED, why), str(error)
+    log.error("cannot start", reason=message, kind=end.reason, exit_code=end.exit_code)
     end.write(termination_log())
     return end.exit_code
 
@@ -119,6 +121,12 @@ async def _open_service(settings: ServeSettings, start: StartEngine) -> Service:
         raise
     finally:
         thread.shutdown(wait=False)
+
+
+class ListenError(OSError):
+    """The address cannot be listened on."""
+
+    why = Explanation(Cause.ADDRESS)
 
 
 class Server:
@@ -303,7 +311,7 @@ def bind(host: str, port: int, *, flag: str = "--port") -> socket.socket:
             raise
     except OSError as error:
         remedy = f": stop what listens there, or choose another {flag}" if error.errno == EADDRINUSE else ""
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}{remedy}") from error
+        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}{remedy}") from error
     return listener
 
 

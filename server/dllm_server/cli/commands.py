@@ -10,6 +10,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from dllm_server.cause import Cause, Explanation
 from dllm_server.cli.options import describe, given, settings_options
 from dllm_server.extras import MissingPackageError, is_foreign, missing
 from dllm_server.log_settings import LogSettings
@@ -60,6 +61,17 @@ def load_settings(model: str | None, config_file: Path | None, flags: dict[str, 
     return ServeSettings.load(flags, config_file)
 
 
+def _settings_cause(error: ValueError) -> Explanation:
+    """Names the first setting that is wrong by itself."""
+    names = (
+        [problem["loc"][0] for problem in error.errors() if problem["loc"]]
+        if isinstance(error, ValidationError)
+        else []
+    )
+    known = [str(name) for name in names if name in ServeSettings.model_fields]
+    return Explanation(Cause.SETTING, setting=known[0]) if known else Explanation(Cause.SETTINGS)
+
+
 def show_warnings_only() -> None:
     """On stderr: what a command prints on stdout is its answer."""
     from dllm_server.logs import configure_logging
@@ -89,8 +101,7 @@ def serve(model: str | None, config_file: Path | None, **flags: Any) -> None:
     try:
         settings = load_settings(model, config_file, flags)
     except ValueError as error:
-        message = describe(error) if isinstance(error, ValidationError) else str(error)
-        end = Termination(TerminationReason.START_FAILED, message, USAGE_EXIT_CODE)
+        end = Termination(TerminationReason.START_FAILED, _settings_cause(error), USAGE_EXIT_CODE)
         end.write(termination_log())
         raise
     from dllm_server.api.server import run_server

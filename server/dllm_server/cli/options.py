@@ -37,14 +37,13 @@ def given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe(error: ValidationError) -> str:
-    """A validation error in one line that names the flags."""
+    """A validation error in one line that names the flags and the rules. Values are left out: they may be of
+    Secrets, and this may get into logs."""
     problems = []
-    for problem in error.errors():
+    for problem in error.errors(include_input=False):
         message = problem["msg"].removeprefix("Value error, ")
         name = ".".join(str(part) for part in problem["loc"])
-        problems.append(
-            f"--{name.replace('_', '-')}: {message} (got {problem['input']!r})" if name else message
-        )
+        problems.append(f"--{name.replace('_', '-')}: {message}" if name else message)
     return "; ".join(problems)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dllm_server.cause import Cause, Explanation
+
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -16,12 +18,18 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 class ModelError(ValueError):
     """A checkpoint cannot be served; the message names the file or field and the remedy."""
 
+    def __init__(self, message: str, cause: Cause = Cause.MODEL, **numbers: int) -> None:
+        super().__init__(message)
+        self.why = Explanation(cause, numbers)
+
 
 def read_config_json(directory: Path) -> dict[str, Any]:
     """``config.json``, which every checkpoint needs."""
     path = directory / "config.json"
     if not path.exists():
-        raise ModelError(f"{path}: No such file or directory: a model directory needs config.json")
+        raise ModelError(
+            f"{path}: No such file or directory: a model directory needs config.json", Cause.NO_CONFIG
+        )
     return read_json(path)
 
 
@@ -54,7 +62,8 @@ def refuse_pointer(path: Path) -> None:
     if head == _POINTER:
         raise ModelError(
             f"{path}: a Git LFS pointer, not the file itself: run `git lfs pull` in {path.parent}, "
-            "or download the model from the hub"
+            "or download the model from the hub",
+            Cause.LFS_POINTER,
         )
 
 
@@ -63,7 +72,9 @@ def shard_files(directory: Path) -> list[Path]:
     index = directory / INDEX
     names = _names_in(index) if index.exists() else [SINGLE] if (directory / SINGLE).exists() else []
     if not names:
-        raise ModelError(f"{directory}: holds neither {SINGLE} nor {INDEX}: {_instead(directory)}")
+        raise ModelError(
+            f"{directory}: holds neither {SINGLE} nor {INDEX}: {_instead(directory)}", Cause.NO_WEIGHTS
+        )
     paths = [directory / name for name in names]
     for path in paths:
         refuse_pointer(path)
@@ -80,11 +91,13 @@ def _names_in(index: Path) -> list[str]:
         if Path(name).name != name:
             raise ModelError(
                 f"{index.parent}: shard {name} is named by {INDEX} but is not there beside it: shards in "
-                "other folders are not read: move them beside the index and name them without a folder"
+                "other folders are not read: move them beside the index and name them without a folder",
+                Cause.NO_WEIGHTS,
             )
         if not (index.parent / name).is_file():
             raise ModelError(
-                f"{index.parent}: shard {name} is named by {INDEX} but is not there: download it again"
+                f"{index.parent}: shard {name} is named by {INDEX} but is not there: download it again",
+                Cause.NO_WEIGHTS,
             )
     return sorted(set(weight_map.values()))
 

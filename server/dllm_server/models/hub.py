@@ -7,8 +7,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
+from dllm_server.cause import Cause
 from dllm_server.logs import adopt_logger
 from dllm_server.models.files import ModelError
 
@@ -40,7 +42,9 @@ def download(model: str, revision: str | None, patterns: Sequence[str]) -> Path:
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(patterns), token=token))
     except Exception as error:  # the hub's client, its HTTP library and the disk raise types of their own
         reason = why(error, model, revision, endpoint=constants.ENDPOINT, cache=constants.HF_HUB_CACHE)
-        raise ModelError(f"{model}: no such directory, and {reason}") from error
+        raise ModelError(
+            f"{model}: no such directory, and {reason.text}", reason.cause, **reason.numbers
+        ) from error
 
 
 def is_token_void(environment: Mapping[str, str] = os.environ) -> bool:
@@ -49,7 +53,15 @@ def is_token_void(environment: Mapping[str, str] = os.environ) -> bool:
     return token.strip().lower() in _NO_TOKEN
 
 
-def why(error: Exception, model: str, revision: str | None, *, endpoint: str, cache: str) -> str:
+class Reason(NamedTuple):
+    """In words, and as a cause with its numbers."""
+
+    text: str
+    cause: Cause
+    numbers: Mapping[str, int] = MappingProxyType({})
+
+
+def why(error: Exception, model: str, revision: str | None, *, endpoint: str, cache: str) -> Reason:
     """What is wrong and what helps, of an error of ``snapshot_download``. Pure."""
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -63,54 +75,64 @@ def why(error: Exception, model: str, revision: str | None, *, endpoint: str, ca
         case HfHubHTTPError():
             return _refusal(error, model, revision, endpoint)
         case HFValidationError():
-            return "it is not a hub id (owner/name) either: check the name"
+            return Reason("it is not a hub id (owner/name) either: check the name", Cause.NO_MODEL)
         case LocalEntryNotFoundError():
             holds = "only a part of it" if isinstance(error, IncompleteSnapshotError) else "no copy of it"
             cause = error.__cause__ or error.__context__
             if isinstance(cause, OfflineModeIsEnabled):
-                return (
+                return Reason(
                     f"HF_HUB_OFFLINE is set while the cache {cache} holds {holds}: "
-                    "unset it, or fetch the model first"
+                    "unset it, or fetch the model first",
+                    Cause.HUB_OFFLINE,
                 )
             if isinstance(cause, HfHubHTTPError):
                 return _refusal(cause, model, revision, endpoint)
-            return (
+            return Reason(
                 f"the hub at {endpoint} cannot be reached ({_line(cause or error)}) while the cache {cache} "
-                f"holds {holds}: check the network, HF_ENDPOINT and proxies, or give a directory"
+                f"holds {holds}: check the network, HF_ENDPOINT and proxies, or give a directory",
+                Cause.HUB_UNREACHABLE,
             )
         case OSError(errno=number) if number in _DISK_ERRORS:
-            return (
+            return Reason(
                 f"the hub's cache {error.filename or cache} cannot be written ({os.strerror(number or 0)}): "
-                "point HF_HOME to a directory with room that may be written"
+                "point HF_HOME to a directory with room that may be written",
+                Cause.HUB_CACHE,
             )
-    return f"its download from {endpoint} failed ({_line(error)}): try again, or give a directory"
+    text = f"its download from {endpoint} failed ({_line(error)}): try again, or give a directory"
+    return Reason(text, Cause.HUB_UNREACHABLE)
 
 
-def _refusal(error: HfHubHTTPError, model: str, revision: str | None, endpoint: str) -> str:
+def _refusal(error: HfHubHTTPError, model: str, revision: str | None, endpoint: str) -> Reason:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     match error:
         case GatedRepoError():
-            return (
+            return Reason(
                 f"it is gated: accept its terms at {endpoint}/{model}, and set HF_TOKEN to a token of that "
-                "account"
+                "account",
+                Cause.HUB_GATED,
             )
         case RevisionNotFoundError():
-            return f"the hub has no revision {revision!r} of it: check --revision"
+            text = f"the hub has no revision {revision!r} of it: check --revision"
+            return Reason(text, Cause.HUB_REVISION)
         case RepositoryNotFoundError():
-            return (
+            return Reason(
                 f"the hub at {endpoint} has no such model, or hides it as private: check the name, or set "
-                "HF_TOKEN to a token that may read it"
+                "HF_TOKEN to a token that may read it",
+                Cause.HUB_MODEL,
             )
     match error.response.status_code:
         case 401:
-            return "the hub does not know the token in HF_TOKEN: renew or unset it"
+            return Reason("the hub does not know the token in HF_TOKEN: renew or unset it", Cause.HUB_TOKEN)
         case 403:
-            return "the token in HF_TOKEN may not read it: give it the right to read this model"
+            text = "the token in HF_TOKEN may not read it: give it the right to read this model"
+            return Reason(text, Cause.HUB_FORBIDDEN)
         case 429:
-            return "the hub refuses more requests for now (429): wait, or set HF_TOKEN"
+            text = "the hub refuses more requests for now (429): wait, or set HF_TOKEN"
+            return Reason(text, Cause.HUB_ANSWER, {"status": 429})
         case status:
-            return f"the hub at {endpoint} answered {status}: try again later, or give a directory"
+            text = f"the hub at {endpoint} answered {status}: try again later, or give a directory"
+            return Reason(text, Cause.HUB_ANSWER, {"status": status})
 
 
 def _line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dllm_server.cause import Cause
 from dllm_server.models.config import ModelConfig
 from dllm_server.models.files import ModelError, shard_files
 from dllm_server.models.registry import Checkpoint
@@ -46,7 +47,9 @@ def load_model(
         progress(loaded, total)
     if missing:
         names = sorted(missing)
-        raise ModelError(f"{directory}: {len(names)} weights are in no shard, the first is {names[0]}")
+        raise ModelError(
+            f"{directory}: {len(names)} weights are in no shard, the first is {names[0]}", Cause.NO_WEIGHTS
+        )
     return model
 
 
@@ -84,7 +87,7 @@ def _load_shard(
                     filled[name] = model.slice_of(missing.pop(name))
                     _copy(path, name, shard.get_tensor(name), filled[name])
     except SafetensorError as error:
-        raise ModelError(f"{path}: truncated or not a safetensors file: {error}") from error
+        raise ModelError(f"{path}: truncated or not a safetensors file: {error}", Cause.NO_WEIGHTS) from error
     except OSError as error:
         raise ModelError(f"{path}: {error}") from error
     _check_finite(path, filled)

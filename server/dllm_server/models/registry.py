@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dllm_server.cause import Cause
 from dllm_server.models.config import ModelConfig
 from dllm_server.models.dream import DREAM
 from dllm_server.models.family import Family
@@ -53,7 +54,8 @@ def find_family(
     if not known:
         named = ", ".join(map(str, architectures)) or "none"
         raise ModelError(
-            f"config.json: architectures names {named}, supported are {', '.join(sorted(FAMILIES))}"
+            f"config.json: architectures names {named}, supported are {', '.join(sorted(FAMILIES))}",
+            Cause.ARCHITECTURE,
         )
     _refuse_quantised(values)
     family = FAMILIES[known[0]]
@@ -67,5 +69,6 @@ def _refuse_quantised(values: Mapping[str, Any]) -> None:
             method = settings.get("quant_method") if isinstance(settings, dict) else None
             raise ModelError(
                 f"config.json: {name} says that the weights are quantised ({method or 'method not named'}): "
-                "serve the float32, float16 or bfloat16 checkpoint"
+                "serve the float32, float16 or bfloat16 checkpoint",
+                Cause.QUANTISED,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dllm_server.cause import Cause
 from dllm_server.models.files import ModelError
 from dllm_server.models.hub_cache import snapshot_of
 from dllm_server.settings import EMBEDDED_MODEL
@@ -34,9 +35,11 @@ def resolve_model(model: str, revision: str | None = None, *, has_weights: bool 
     if path.is_dir():
         return snapshot_of(path, revision)
     if path.is_file():
-        raise ModelError(f"{model}: a file, not a directory: give the directory that holds config.json")
+        raise ModelError(
+            f"{model}: a file, not a directory: give the directory that holds config.json", Cause.NO_MODEL
+        )
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1 or model.endswith("/"):
-        raise ModelError(f"{model}: no such directory, and not a hub id (owner/name)")
+        raise ModelError(f"{model}: no such directory, and not a hub id (owner/name)", Cause.NO_MODEL)
     from dllm_server.models.hub import download
 
     return download(model, revision, [*_PATTERNS, *(_WEIGHTS if has_weights else ())])
@@ -46,7 +49,7 @@ def _path(model: str) -> Path:
     try:
         return Path(model).expanduser()
     except RuntimeError as error:
-        raise ModelError(f"{model}: no such directory: {error}") from error
+        raise ModelError(f"{model}: no such directory: {error}", Cause.NO_MODEL) from error
 
 
 def model_name(model: str, served_model_name: str | None) -> str:

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
+from dllm_server.cause import Cause, Explanation
 from dllm_server.termination import Termination, TerminationReason
 from scripted_engine import FIXTURE
 
@@ -62,16 +64,39 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     end = end_of(launch(log, *SERVE, model=str(model)), log)
 
     assert (end.reason, end.exit_code) == (TerminationReason.START_FAILED, 1)
-    assert str(model) in end.message
+    assert end.why == Explanation(Cause.NO_MODEL)
+    assert str(model) not in log.read_text()
 
 
-def test_a_setting_that_is_out_of_bounds(tmp_path: Path) -> None:
+SECRET = "hunter2"
+REFUSING = (
+    "max_num_seqs",
+    "max_queued_requests",
+    "request_timeout_seconds",
+    "max_body_bytes",
+    "gpu_memory_limit",
+    "log_level",
+    "unknown_parameters",
+    "unmasking_strategy",
+    "refresh_share",
+)
+
+
+@pytest.mark.parametrize("setting", REFUSING)
+def test_a_setting_of_a_wrong_value_is_named_with_its_rule_and_without_the_value(
+    setting: str, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
+    process = launch(log, *SERVE, **{setting: SECRET})
 
-    end = end_of(launch(log, *SERVE, max_num_seqs="0"), log)
+    _, said = process.communicate(timeout=120)
+    end = Termination.parse(log.read_text())
 
+    assert end is not None
     assert (end.reason, end.exit_code) == (TerminationReason.START_FAILED, 2)
-    assert end.message.startswith("--max-num-seqs: ")
+    assert end.why == Explanation(Cause.SETTING, setting=setting)
+    assert f"--{setting.replace('_', '-')}: " in said
+    assert SECRET not in said + log.read_text()
 
 
 def test_settings_that_do_not_fit_the_device(tmp_path: Path) -> None:
@@ -80,6 +105,7 @@ def test_settings_that_do_not_fit_the_device(tmp_path: Path) -> None:
     end = end_of(launch(log, *SERVE, gpu_memory_limit="300MiB"), log)
 
     assert (end.reason, end.exit_code) == (TerminationReason.BUDGET_EXCEEDED, 1)
+    assert end.why.cause is Cause.LOGITS_TOO_LARGE
 
 
 def test_a_device_that_refuses_the_weights(tmp_path: Path) -> None:
@@ -87,7 +113,9 @@ def test_a_device_that_refuses_the_weights(tmp_path: Path) -> None:
 
     end = end_of(launch(log, "-c", WITH_ANOTHER_ENGINE, str(FAULTY_ENGINE), "start"), log)
 
-    assert end == Termination(TerminationReason.DEVICE_OUT_OF_MEMORY, "injected", 86)
+    why = Explanation(Cause.DEVICE_MEMORY_AT_START)
+    assert end == Termination(TerminationReason.DEVICE_OUT_OF_MEMORY, why, 86)
+    assert "injected" not in log.read_text()
 
 
 def test_a_device_that_runs_out_of_memory_where_nothing_contains_it(tmp_path: Path) -> None:
@@ -106,6 +134,5 @@ def test_an_engine_that_crashes_while_starting(tmp_path: Path) -> None:
 
     end = end_of(launch(log, "-c", WITH_ANOTHER_ENGINE, "-c", "import os; os.kill(os.getpid(), 9)"), log)
 
-    assert end == Termination(
-        TerminationReason.ENGINE_DIED, "the engine process was ended by signal 9 while starting", 137
-    )
+    why = Explanation(Cause.ENGINE_SIGNAL_AT_START, {"signal": 9})
+    assert end == Termination(TerminationReason.ENGINE_DIED, why, 137)

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dllm_server.api.schemas.errors import wrong_key
+from dllm_server.cause import Cause, Explanation
 
 log = structlog.get_logger(__name__)
 
@@ -20,11 +21,17 @@ _RECENT_SECONDS = 2.0  # a file changed this recently may change again within th
 OPEN_PATHS = frozenset({"/health", "/ready"})  # what probes ask
 
 
+class KeyFileError(ValueError):
+    """The file of keys cannot be read."""
+
+    why = Explanation(Cause.KEYS_FILE)
+
+
 class KeyFile:
     """One key a line (blank lines and ``#`` comments aside), read again when the file changes.
 
     A file without keys accepts none. A file that cannot be read later on keeps the keys it had, so that a
-    Secret being replaced locks nobody out; one that cannot be read at the start raises ``ValueError``.
+    Secret being replaced locks nobody out; one that cannot be read at the start raises ``KeyFileError``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +41,7 @@ class KeyFile:
             self._digests = self._read()
             self._tell_if_empty()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"api_keys_file {path}: {_reason(error)}") from error
+            raise KeyFileError(f"api_keys_file {path}: {_reason(error)}") from error
 
     @property
     def is_empty(self) -> bool:

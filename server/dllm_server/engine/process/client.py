@@ -26,11 +26,11 @@ class EngineDeadError(RuntimeError):
 
 
 class EngineStartError(RuntimeError):
-    """The engine process could not start; the message is one clear line, and ``termination`` says what
-    kind of failure it was."""
+    """The engine process could not start; the message is one clear line for the log, and ``termination``
+    says what kind of failure it was."""
 
-    def __init__(self, termination: Termination) -> None:
-        super().__init__(termination.message)
+    def __init__(self, termination: Termination, message: str | None = None) -> None:
+        super().__init__(message or termination.message)
         self.termination = termination
 
 

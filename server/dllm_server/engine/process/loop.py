@@ -11,6 +11,7 @@ import msgspec
 import structlog
 import zmq
 
+from dllm_server.cause import Cause, Explanation
 from dllm_server.engine.accounts.device_memory import is_out_of_memory
 from dllm_server.engine.process.live_tuning import GrowthLimits, TuningWatch
 from dllm_server.engine.process.meter import Meter
@@ -59,10 +60,10 @@ def serve_engine(
         with loading_bar() as progress:
             started = start(settings, progress=progress)
     except Exception as error:
-        reason = start_failure(error)
-        if reason is None:
+        failure = start_failure(error)
+        if failure is None:
             raise
-        socket.send(encoder.encode([StartFailed(reason, " ".join(str(error).split()))]))
+        socket.send(encoder.encode([failure]))
         socket.close(linger=1000)
         return EXIT_START_FAILED
     socket.send(encoder.encode([Ready(started.model)]))
@@ -78,16 +79,20 @@ def serve_engine(
     return 0
 
 
-def start_failure(error: Exception) -> TerminationReason | None:
-    """The kind of an error while starting; None for a bug, whose traceback should be seen."""
+def start_failure(error: Exception) -> StartFailed | None:
+    """What to say of an error while starting; None for a bug, whose traceback should be seen."""
     match error:
         case BudgetError():
-            return TerminationReason.BUDGET_EXCEEDED
-        case ModelError() | DeviceError() | MissingPackageError():
-            return TerminationReason.START_FAILED
+            reason, why = TerminationReason.BUDGET_EXCEEDED, error.why
+        case ModelError() | DeviceError():
+            reason, why = TerminationReason.START_FAILED, error.why
+        case MissingPackageError():
+            reason, why = TerminationReason.START_FAILED, Explanation(Cause.PACKAGE)
         case _ if is_out_of_memory(error):
-            return TerminationReason.DEVICE_OUT_OF_MEMORY
-    return None
+            reason, why = TerminationReason.DEVICE_OUT_OF_MEMORY, Explanation(Cause.DEVICE_MEMORY_AT_START)
+        case _:
+            return None
+    return StartFailed(reason, " ".join(str(error).split()), why.cause, dict(why.numbers))
 
 
 class EngineLoop:

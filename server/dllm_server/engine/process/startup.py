@@ -11,6 +11,7 @@ import structlog
 import torch
 from dllm_kernels.backend import Backend
 
+from dllm_server.cause import Cause, Explanation
 from dllm_server.engine.accounts.device_memory import DeviceMemory, open_device_memory
 from dllm_server.engine.accounts.ledger import MemoryLedger
 from dllm_server.engine.device.kernel_choice import pick_backend, pick_operations
@@ -48,6 +49,10 @@ CPU_POOL_BYTES = 2 * GIB  # a CPU shares its memory with everything else
 class DeviceError(ValueError):
     """The device that was asked for is not there."""
 
+    def __init__(self, message: str, cause: Cause) -> None:
+        super().__init__(message)
+        self.why = Explanation(cause)
+
 
 @dataclass(frozen=True, slots=True)
 class StartedEngine:
@@ -65,7 +70,7 @@ class StartedEngine:
 def pick_device(device: Device) -> torch.device:
     """``auto`` takes CUDA when there is one; asking for CUDA without one raises ``DeviceError``."""
     if device is Device.CUDA and not torch.cuda.is_available():
-        raise DeviceError(_no_cuda_device())
+        raise DeviceError(_no_cuda_device(), Cause.NO_CUDA_DEVICE)
     has_cuda = device is not Device.CPU and torch.cuda.is_available()
     return torch.device("cuda", torch.cuda.current_device()) if has_cuda else torch.device("cpu")
 
@@ -161,7 +166,9 @@ def start(
     """
     device = pick_device(settings.device)
     if settings.kernel_backend is KernelBackend.TRITON and device.type == "cpu" and not _is_interpreted():
-        raise DeviceError("kernel_backend triton needs a CUDA device: use auto or torch")
+        raise DeviceError(
+            "kernel_backend triton needs a CUDA device: use auto or torch", Cause.TRITON_WITHOUT_CUDA
+        )
     dtype = pick_dtype(settings.dtype, device)
     memory = open_device_memory(device, settings.gpu_memory_limit)
     directory = resolve_model(settings.model, settings.revision)

@@ -18,6 +18,7 @@ import structlog
 import zmq
 import zmq.asyncio
 
+from dllm_server.cause import Explanation
 from dllm_server.engine.process.client import EngineDeadError, EngineStartError, RequestEvent
 from dllm_server.engine.requests.messages import (
     Cancel,
@@ -158,9 +159,10 @@ class ProcessEngineClient:
             case Ready(model):
                 if not self._started.done():
                     self._started.set_result(model)
-            case StartFailed(reason, text):
+            case StartFailed(reason, text, cause, numbers):
                 if not self._started.done():
-                    self._started.set_exception(EngineStartError(Termination.of_start(reason, text)))
+                    end = Termination.of_start(reason, Explanation(cause, numbers))
+                    self._started.set_exception(EngineStartError(end, text))
             case _:
                 queue = self._queues.get(message.request_id)  # None: cancelled meanwhile
                 if queue is not None:
@@ -174,7 +176,8 @@ class ProcessEngineClient:
             with contextlib.suppress(TimeoutError, EngineStartError):
                 await asyncio.wait_for(asyncio.shield(self._started), 1.0)
         if not self._started.done():
-            self._started.set_exception(EngineStartError(Termination.of_engine(code, " while starting")))
+            end = Termination.of_engine(code, is_starting=True)
+            self._started.set_exception(EngineStartError(end))
         for queue in self._queues.values():
             queue.put_nowait(None)
 

@@ -12,6 +12,7 @@ from typing import Self
 
 import msgspec
 
+from dllm_server.cause import Cause
 from dllm_server.settings import Confidence, DiffusionSettings, Strategy
 from dllm_server.termination import TerminationReason
 
@@ -194,10 +195,13 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 class StartFailed(msgspec.Struct, frozen=True, tag=True):
-    """The engine could not start; the process ends after this."""
+    """The engine could not start; the process ends after this. ``message`` is for the log, the cause and its
+    numbers are for whoever may not read that."""
 
     reason: TerminationReason
     message: str
+    cause: Cause
+    numbers: dict[str, int] = {}
 
 
 class StepHistogram(msgspec.Struct, frozen=True):
