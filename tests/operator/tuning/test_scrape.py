@@ -5,10 +5,14 @@ import socket
 from collections.abc import Awaitable, Callable
 
 import aiohttp
+import pytest
 from aiohttp import web
 from dllm_operator.observing import scrape as module
 from dllm_operator.observing.scrape import Scrape, scrape
+from dllm_operator.tuning.reading import ReadingError, parse_reading
 from engine_metrics import make_snapshot, make_window, metrics_text
+from hypothesis import given
+from hypothesis import strategies as some
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 GOOD = metrics_text(make_snapshot(make_window(0)))
@@ -71,6 +75,58 @@ def test_pods_that_fail_say_why_and_stop_nobody() -> None:
         "lying": "dllm_device_memory_bytes is nan",
         "hanging": "no metrics within 0.5 s",
     }
+
+
+SECRET = "hunter2"
+HTTP = "HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"{SECRET}\r\n\r\n",
+        f"HTTP/1.1 200 {SECRET}\r\n{SECRET}\r\n\r\n",
+        f"HTTP/1.1 999999 {SECRET}\r\n\r\n",
+        f"{HTTP}Content-Length: {SECRET}\r\n\r\n",
+        f"{HTTP}Content-Encoding: gzip\r\n\r\n{SECRET}",
+        f"{HTTP}Transfer-Encoding: chunked\r\n\r\n{SECRET}\r\n",
+        f"{HTTP}\r\ndllm_kv_pages {SECRET}\n",
+        f'{HTTP}\r\ndllm_kv_pages{{state="{SECRET}"}} nan\n',
+        f"{HTTP}\r\n{SECRET}{{\n",
+        f"{HTTP}\r\n# TYPE {SECRET} {SECRET}\n",
+    ],
+)
+def test_nothing_of_what_a_hostile_pod_answers_is_repeated(answer: str) -> None:
+    async def run() -> Scrape:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer.encode())
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with aiohttp.ClientSession() as session:
+                return await scrape(session, {"a": f"http://127.0.0.1:{port}/metrics"})
+
+    result = asyncio.run(run())
+
+    assert list(result.silent) == ["a"]
+    assert SECRET not in result.silent["a"]
+
+
+@given(
+    text=some.lists(
+        some.sampled_from(
+            ["dllm_kv_pages", "{", "}", '"', "=", ",", "#", " ", "\n", "TYPE", "1", SECRET, "\\"]
+        )
+    ).map("".join)
+)
+def test_metrics_of_any_form_are_a_reading_or_a_sentence_of_our_own(text: str) -> None:
+    with pytest.raises(ReadingError) as refused:
+        parse_reading(text)
+
+    assert SECRET not in str(refused.value)
 
 
 def test_an_endless_answer_is_cut() -> None:
