@@ -277,14 +277,10 @@ def test_the_account_of_an_older_operator_goes_when_no_pod_uses_it(objects: Obje
     serving.delete()
 
 
-WRONG = {
-    "affinity": ({"affinity": {"nodeAffinity": {"bogus": 1}}}, "nodeAffinity.bogus: field not declared"),
+WRONG: dict[str, tuple[Fields, str]] = {
     "label": ({"labels": {"not a key!": "x"}}, 'spec.template.labels: Invalid value: "not a key!"'),
+    "annotation": ({"annotations": {"not a key!": "x"}}, "spec.template.annotations: Invalid value"),
     "resource": ({"resources": {"requests": {"nonsense": 1}}}, "must be a standard resource type"),
-    "reference": (
-        {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "x"}}}]},
-        "secretKeyRef.key: Required value",
-    ),
 }
 
 

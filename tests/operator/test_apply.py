@@ -200,6 +200,28 @@ def test_an_account_that_pods_still_use_goes_after_them() -> None:
     assert place.kube.calls == [("delete", "ServiceAccount", "chat")]
 
 
+@pytest.mark.parametrize(("is_owned", "runs_as"), [(True, "chat"), (False, "chat-dllm")])
+def test_a_template_of_before_keeps_its_account_only_if_that_is_the_resources(
+    is_owned: bool, runs_as: str
+) -> None:
+    place, resource = Place(), make_resource()
+    place.sync(resource)
+    manifests = list(render_resource(resource, _observed()))
+    former = only(tuple(manifests), "ServiceAccount")
+    owners = former["metadata"]["ownerReferences"] if is_owned else []
+    identity = {"name": "chat", "uid": "former", "resourceVersion": "1", "ownerReferences": owners}
+    place.see(former | {"metadata": former["metadata"] | identity})
+    deployment = only(tuple(manifests), "Deployment")
+    accounts = {"serviceAccount": "chat", "serviceAccountName": "chat"}
+    deployment["spec"]["template"]["spec"] |= accounts
+
+    asyncio.run(place.applier.sync(resource, manifests, ()))
+
+    pod = place.kube.objects["Deployment", "chat-l40s"]["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == runs_as
+    assert pod.get("serviceAccount", runs_as) == runs_as
+
+
 def test_accounts_of_two_resources_never_have_one_name() -> None:
     names = ("a", "a-dllm", "a-dllm-dllm")
 

@@ -14,7 +14,7 @@ from dllm_operator.cluster.cluster_view import FOREIGN, REPLICA_OWNERS, ClusterV
 from dllm_operator.cluster.field_owners import ForeignField, find
 from dllm_operator.cluster.kinds import BY_KIND
 from dllm_operator.cluster.kube import FIELD_MANAGER, Kind, Kube, KubeError
-from dllm_operator.cluster.labels import SPEC_HASH
+from dllm_operator.cluster.labels import SPEC_HASH, account_name
 from dllm_operator.cluster.observe import ChildKey, Manifest
 from dllm_operator.cluster.ownership import Owner, is_owned, owner
 from dllm_operator.cluster.resource import Resource
@@ -158,6 +158,7 @@ class Applier:
         return children
 
     async def _look(self, resource: Resource, manifest: Manifest) -> _Child:
+        manifest = self._with_own_account(resource, manifest)
         kind, name = BY_KIND[manifest["kind"]], manifest["metadata"]["name"]
         table = self._view.children[kind.kind]
         live = table.objects.get((resource.namespace, name))
@@ -168,6 +169,21 @@ class Applier:
                 if is_owned(live, resource):  # no event tells of the end of another one
                     table.put(found)
         return _Child(kind, with_hash(manifest), live)
+
+    def _with_own_account(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """A template of before, which a Deployment keeps or goes back to, may name an account of somebody
+        else."""
+        if manifest["kind"] != "Deployment":
+            return manifest
+        spec = manifest["spec"]
+        pod = spec["template"]["spec"]
+        own, named = account_name(resource.name), pod.get("serviceAccountName")
+        live = self._view.children[ACCOUNT].objects.get((resource.namespace, named))
+        if named == own or (live is not None and is_owned(live, resource)):
+            return manifest
+        pod = {field: value for field, value in pod.items() if field != "serviceAccount"}
+        template = spec["template"] | {"spec": pod | {"serviceAccountName": own}}
+        return manifest | {"spec": spec | {"template": template}}
 
     async def _look_for_others(self, resource: Resource, children: Iterable[_Child]) -> Outcome | None:
         """What to say where a name is not the resource's; None where all are."""
