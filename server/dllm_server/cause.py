@@ -29,6 +29,7 @@ class Cause(StrEnum):
     KEYS_FILE = "KeysFile"
     ADDRESS = "Address"
     PACKAGE = "Package"
+    CPU_IMAGE = "CpuImage"
     NO_CUDA_DEVICE = "NoCudaDevice"
     TRITON_WITHOUT_CUDA = "TritonWithoutCuda"
     MODEL = "Model"
@@ -75,8 +76,10 @@ SENTENCES: Mapping[Cause, str] = {
     Cause.KEYS_FILE: "the file of API keys cannot be read: check the Secret, its key and its text (UTF-8)",
     Cause.ADDRESS: "the server cannot listen on its address: choose another port or host",
     Cause.PACKAGE: "a Python package is missing: build the image with the extra `server`",
-    Cause.NO_CUDA_DEVICE: "PyTorch sees no CUDA device: use an image made for CUDA on a node with a GPU, or "
-    "device cpu",
+    Cause.CPU_IMAGE: "device cuda was asked for, but PyTorch is built for CPUs: use an image built with "
+    "DEVICE=cuda, or device cpu",
+    Cause.NO_CUDA_DEVICE: "device cuda was asked for, but PyTorch sees no CUDA device: check the driver and "
+    "that the container is given a GPU, or use device cpu",
     Cause.TRITON_WITHOUT_CUDA: "kernel_backend triton needs a CUDA device: use auto or torch",
     Cause.MODEL: f"the model cannot be served: {_LOG}",
     Cause.NO_MODEL: "there is no such model: no directory of that name, and no hub id (owner/name)",

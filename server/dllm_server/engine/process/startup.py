@@ -70,21 +70,23 @@ class StartedEngine:
 def pick_device(device: Device) -> torch.device:
     """``auto`` takes CUDA when there is one; asking for CUDA without one raises ``DeviceError``."""
     if device is Device.CUDA and not torch.cuda.is_available():
-        raise DeviceError(_no_cuda_device(), Cause.NO_CUDA_DEVICE)
+        raise _no_cuda_device()
     has_cuda = device is not Device.CPU and torch.cuda.is_available()
     return torch.device("cuda", torch.cuda.current_device()) if has_cuda else torch.device("cpu")
 
 
-def _no_cuda_device() -> str:
+def _no_cuda_device() -> DeviceError:
     asked = "device cuda was asked for, but"
     if torch.version.cuda is None:
-        return (
+        return DeviceError(
             f"{asked} PyTorch {torch.__version__} is built for CPUs: use an image built with DEVICE=cuda, or "
-            "device cpu"
+            "device cpu",
+            Cause.CPU_IMAGE,
         )
-    return (
+    return DeviceError(
         f"{asked} PyTorch sees no CUDA device: check the driver and that the container is given a GPU, or "
-        "use device cpu"
+        "use device cpu",
+        Cause.NO_CUDA_DEVICE,
     )
 
 
