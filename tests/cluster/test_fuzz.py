@@ -38,6 +38,7 @@ SEED = int(os.environ.get("FUZZ_SEED", random.randrange(2**32)))
 MOST_SECONDS = 5.0  # from an edit of a sentinel to its status
 SETTLE_SECONDS = 60.0 + OBJECTS / 2
 CLIENTS = 2
+MOST_OPEN = 24  # resources made and not told of yet
 
 
 def drawn(count: int, number: int) -> list[Spec]:
@@ -112,6 +113,16 @@ def _is_accepted(request: Any) -> bool:
     return True
 
 
+def wait_for_status(objects: Objects, names: list[str]) -> None:
+    """Of the last of them: authors do not come by the hundred at once."""
+
+    def check() -> None:
+        assert objects.get(KIND, names[-1]).get("status", {}).get("conditions"), names[-1]
+
+    if names:
+        eventually(check, SETTLE_SECONDS)
+
+
 def unsettled(objects: Objects) -> list[str]:
     """Resources without a status for their newest generation, or with a fault in it, and their specs."""
     return [
@@ -174,6 +185,7 @@ def test_whatever_is_admitted_gets_a_status_while_others_are_served(
                 made = pool.map(lambda item: admit(fuzzed, *item), enumerate(batch, tried))
                 names += [name for name in made if name is not None]
                 tried += len(batch)
+                wait_for_status(fuzzed, names[:-MOST_OPEN])
             created = time.monotonic() - started
             settled = settle(fuzzed)
             others = random.Random(SEED).sample(chosen, len(names))
