@@ -36,6 +36,7 @@ IN_NAMESPACES = {
     "events": ("create", "patch"),
     "events.events.k8s.io": ("create", "patch"),
     "deployments.apps": OWN,
+    "replicasets.apps": ("get", "list"),
     "poddisruptionbudgets.policy": OWN,
     "networkpolicies.networking.k8s.io": OWN,
     "horizontalpodautoscalers.autoscaling": READ,
