@@ -183,11 +183,14 @@ class Reconciler:
             record = record_of(live)
             former = await former_template(self._kube, live, record.good_revision) if record else None
             if former is None:
-                log.warning("no former template to go back to", name=name)
+                log.warning(
+                    "no former template to go back to", namespace=live["metadata"]["namespace"], name=name
+                )
                 step = steps[name] = Step(Verdict.APPLY, record)
             else:
                 manifest = with_template(manifest, former)
-                log.warning("rolling back", name=name, undone=step.record.undone if step.record else None)
+                undone = step.record.undone if step.record else None
+                log.warning("rolling back", namespace=live["metadata"]["namespace"], name=name, undone=undone)
         return manifest if step.record is None else with_record(manifest, step.record)
 
     async def _report(

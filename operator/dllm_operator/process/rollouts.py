@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec
-from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey, owner_of
+from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
 from dllm_operator.cluster.kinds import DEPLOYMENT
 from dllm_operator.cluster.labels import POOL
 from dllm_operator.cluster.observe import Manifest
@@ -127,22 +127,17 @@ class Rollouts:
         return self._limit - len((rolling | self._given) - {name}) - ahead
 
     def _rolling(self) -> set[DeploymentKey]:
-        return {
-            (live["metadata"]["namespace"], live["metadata"]["name"])
-            for live in self._deployments()
-            if pool_now(live).is_rolling_in_turn
-        }
+        return {key for key, now in self._in_turn() if now.is_rolling_in_turn}
 
     def _stopped_by(self) -> str | None:
-        pools = (
-            (f"{live['metadata']['namespace']}/{live['metadata']['name']}", pool_now(live))
-            for live in self._deployments()
-        )
-        return stopping(pools, self._release)
+        return stopping(((f"{key[0]}/{key[1]}", now) for key, now in self._in_turn()), self._release)
 
-    def _deployments(self) -> Iterator[Manifest]:
-        objects = list(self._view.children[DEPLOYMENT.kind].objects.values())
-        return (live for live in objects if owner_of(live) is not None)
+    def _in_turn(self) -> Iterator[tuple[DeploymentKey, PoolNow]]:
+        """Pools that have had a turn, or have gone back from one."""
+        for (namespace, name), live in list(self._view.children[DEPLOYMENT.kind].objects.items()):
+            record = record_of(live)
+            if record is not None and (record.has_turn or record.undone is not None):
+                yield (namespace, name), PoolNow(progress(live), record)
 
     def _pods(self, key: ResourceKey, pool: str | None = None) -> list[Manifest]:
         pods = self._view.pods.owned(key).values()
