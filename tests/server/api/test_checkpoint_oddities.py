@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 import torch
 from real_server import RealServer
 from safetensors.torch import save_file
+from scripted_engine import FIXTURE
 from scripted_server import eventually
 
 from tests.server.checkpoints import (
@@ -70,6 +72,10 @@ def shards_in(folder: str) -> Change:
     return move
 
 
+def fixture(name: str) -> Change:
+    return lambda at: shutil.copytree(FIXTURE.parent / name, at, dirs_exist_ok=True)
+
+
 def both(*changes: Change) -> Change:
     return lambda at: [change(at) for change in changes]
 
@@ -93,10 +99,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
         file("generation_config.json", '{"eos_token_id": [61, 126081]}'),
         "generation_config.json: eos_token_id 126081 is outside the vocabulary of 64",
     ),
-    "LLaDA-MoE under model_type llada": (
-        config(architectures=["LLaDAMoEModelLM"], model_type="llada"),
-        "architectures names LLaDAMoEModelLM, supported are",
+    "another family under model_type llada": (
+        config(architectures=["LLaDAVModelLM"], model_type="llada"),
+        "architectures names LLaDAVModelLM, supported are",
     ),
+    "a block-causal model": (fixture("sdar"), "whose blocks of 4 tokens see nothing behind them"),
     "a weight that nothing reads": (
         weights(model__transformer__blocks__0__q_norm__weight=torch.ones(8)),
         "weight model.transformer.blocks.0.q_norm.weight is not one of LLaDA's",
