@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 
 import kopf
 import structlog
@@ -42,7 +44,7 @@ async def run_operator(settings: OperatorSettings) -> int:
     """Until SIGTERM or SIGINT (0; 130 where something would not end), or until the Lease is lost (3)."""
     stop = asyncio.Event()
     listen(stop)
-    running = asyncio.create_task(_connect_and_run(settings))
+    running = asyncio.create_task(_connect_and_run(settings, partial(listen, stop)))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -56,10 +58,10 @@ async def run_operator(settings: OperatorSettings) -> int:
     return code
 
 
-async def _connect_and_run(settings: OperatorSettings) -> int:
+async def _connect_and_run(settings: OperatorSettings, hear_signals: Callable[[], None]) -> int:
     kube = await Kube.connect()
     try:
-        return await Operator(settings, kube).run()
+        return await Operator(settings, kube, hear_signals).run()
     finally:
         await kube.close()
 
@@ -67,9 +69,10 @@ async def _connect_and_run(settings: OperatorSettings) -> int:
 class Operator:
     """Holds the parts together; leads at most once in its life."""
 
-    def __init__(self, settings: OperatorSettings, kube: Kube) -> None:
+    def __init__(self, settings: OperatorSettings, kube: Kube, hear_signals: Callable[[], None]) -> None:
         self._settings = settings
         self._kube = kube
+        self._hear_signals = hear_signals
         self._view = ClusterView()
         self._metrics = OperatorMetrics()
         self._metrics.collect(FleetCollector(self._view))
@@ -129,7 +132,7 @@ class Operator:
                     group.create_task(self._tuner.run()),
                     group.create_task(self._audit_watches()),
                 ]
-                await self._watch()  # kopf takes over the signals and returns on one
+                await self._watch()
                 for task in rest:
                     task.cancel()
         finally:
@@ -148,13 +151,24 @@ class Operator:
         operator_settings(settings)
         settings.process.ultimate_exiting_timeout = STOP_SECONDS
         namespaces = self._settings.namespaces
-        await kopf.operator(
-            registry=registry,
-            settings=settings,
-            standalone=True,
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-        )
+        is_up = asyncio.Event()
+        hearing = asyncio.create_task(self._hear_signals_again(is_up))
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=settings,
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+                ready_flag=is_up,
+            )
+        finally:
+            hearing.cancel()
+
+    async def _hear_signals_again(self, is_up: asyncio.Event) -> None:
+        """kopf takes the signals over as it starts, and on one waits five seconds for tasks of others."""
+        await is_up.wait()
+        self._hear_signals()
 
     async def _resync(self) -> None:
         """Backs up the watches: every resource, spread over the interval."""
