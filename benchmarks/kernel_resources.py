@@ -9,11 +9,21 @@ import sys
 from collections.abc import Callable, Iterator
 
 import torch
-from dllm_kernels.gpu import few_rows, kv_select, logits_chunk, paged_attention, projection, varlen_attention
+from dllm_kernels.gpu import (
+    expert_order,
+    experts,
+    few_rows,
+    kv_select,
+    logits_chunk,
+    paged_attention,
+    projection,
+    varlen_attention,
+)
 from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable, Key, candidates
 from dllm_kernels.gpu.example_inputs import ModelShape, refresh_inputs, reuse_inputs
 from dllm_kernels.gpu.operations import TritonOperations
 from dllm_kernels.lm_head import Sampling
+from dllm_kernels.routing import RoutingRule, Score
 
 from benchmarks.offline_compiler import Resources, offline_compilation, resources_of
 
@@ -66,8 +76,33 @@ def launches(shape: ModelShape) -> dict[str, Launch]:
             )
 
     gate_up = shape.random(2 * shape.mlp_width, shape.d_model)
+    rule = RoutingRule(score=Score.SIGMOID, chosen=2, groups=4, kept_groups=2, renormalises=True, shared=1)
+    taken, at = torch.zeros(8, 3, dtype=torch.int32), torch.ones(8, 3)
+    layer = shape.random(5, 1024, shape.d_model), shape.random(5, shape.d_model, 512)
+    rows = shape.random(24, 512), shape.random(24, shape.d_model)
+
+    def sort(block: int) -> expert_order.ExpertOrder:
+        return expert_order.ExpertOrder(
+            tokens=taken.flatten(),
+            rows=taken.flatten(),
+            ends=taken.flatten(),
+            tiles=torch.zeros(1, 4, dtype=torch.int32),
+            filled_tiles=taken.flatten(),
+            block_rows=block,
+        )
+
+    def of_gate(block: int) -> Launch:
+        return lambda c: experts.gate_rows(hidden, layer[0], sort(block), c)
+
+    def of_down(block: int) -> Launch:
+        return lambda c: experts.down_rows(rows[0], layer[1], sort(block), c)
 
     return {
+        **{f"{experts.GATE}_{block}": of_gate(block) for block in experts.BLOCKS_OF_ROWS},
+        **{f"{experts.DOWN}_{block}": of_down(block) for block in experts.BLOCKS_OF_ROWS},
+        experts.SUM: lambda c: experts.sum_parts(rows[1], sort(16), at, hidden.clone(), c),
+        expert_order.KERNEL: lambda c: expert_order.order_by_expert(_Only(c), taken, 5, 16),
+        "route": lambda c: TritonOperations(_Only(c)).route(torch.zeros(8, 8), torch.zeros(8), rule),
         "lm_head_many": project(None),
         "lm_head_few": project(None),
         "lm_head_many_sampled": project(sampling),

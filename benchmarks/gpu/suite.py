@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import agreement, idle, kernels, limits, memory_cap, offline, open_loop, single
+from benchmarks.gpu import agreement, experts, idle, kernels, limits, memory_cap, offline, open_loop, single
 from benchmarks.gpu.bench import Bench, Deadline
 from benchmarks.gpu.figure import PartResult
 from benchmarks.gpu.record import entry, load, merge, save
@@ -20,6 +20,7 @@ EXIT_HUNG = 4
 Part = Callable[[Bench, PartResult], None]
 PARTS: dict[str, tuple[Part, float]] = {
     "kernels": (kernels.run, 450.0),
+    "experts": (experts.run, 200.0),
     "agreement": (agreement.run, 400.0),
     "limits": (limits.run, 200.0),
     "offline": (offline.run, 500.0),

@@ -28,6 +28,7 @@ class Implementation:
     has_small_tiles: bool = False
     lm_head: str = ""
     linear: str = ""
+    experts: str = ""
 
     @property
     def narrow(self) -> torch.dtype:
@@ -50,6 +51,8 @@ def table_of(implementation: Implementation) -> ConfigurationTable:
 
     swaps = int(implementation.linear == "streamed-swapped")
     small_stream = {"block_columns": 16, "block_depth": 16, "swaps": swaps, "ahead_bytes": 0}
+    swaps_experts = int("swapped" in implementation.experts)
+    small_group = {"block_columns": 16, "block_depth": 16, "swaps": swaps_experts}
     small = {
         "lm_head": ({"block_rows": 16, "block_columns": 16, "block_depth": 16, "is_flattened": 0}, 2),
         "logits_chunk": ({"block_rows": 16, "block_columns": 16}, 0),
@@ -59,6 +62,12 @@ def table_of(implementation: Implementation) -> ConfigurationTable:
         "kv_select": ({}, 0),
         "kv_pack": ({"block_keys": 4}, 0),
         **dict.fromkeys(("linear", "gated_linear", "add_linear"), (small_stream, 0)),
+        "route": ({"block_tokens": 2}, 0),
+        "expert_order": ({"block_slots": 16}, 0),
+        **{
+            f"experts_{product}_{rows}": (small_group, 0) for product in ("gate", "down") for rows in (16, 32)
+        },
+        "experts_sum": ({"block_columns": 16}, 0),
         "rms_norm": ({}, 0),
         "rope": ({"block_heads": 2}, 0),
         "silu_and_multiply": ({"block_columns": 16}, 0),
@@ -74,6 +83,8 @@ def table_of(implementation: Implementation) -> ConfigurationTable:
         def variant(self, operation: str, key: Key) -> str | None:
             if operation in ("linear", "gated_linear", "add_linear"):
                 return implementation.linear.removesuffix("-swapped") or None
+            if operation == "experts_mlp":
+                return implementation.experts.removesuffix("-swapped") or None
             return implementation.lm_head or None if operation == "lm_head" else None
 
     return FixedTable()
@@ -103,5 +114,6 @@ each_lm_head = pytest.mark.parametrize("implementation", _parameters("lm_head", 
 each_linear = pytest.mark.parametrize(
     "implementation", _parameters("linear", ("streamed", "streamed-swapped", "library"))
 )
+each_experts = pytest.mark.parametrize("implementation", _parameters("experts", ("16", "32-swapped")))
 each_width = pytest.mark.parametrize("width", ["float32", "narrow"])
 needs_triton = pytest.mark.skipif(WHY_NO_TRITON is not None, reason=str(WHY_NO_TRITON))

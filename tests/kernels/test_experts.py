@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from dllm_kernels.backend import Backend
+from dllm_kernels.cuda_graph import record
 from torch import Tensor
 
-from tests.kernels.implementations import Implementation, each_implementation, each_width
+from tests.kernels.implementations import HAS_GPU, Implementation, each_experts, each_width, needs_triton
 
-D_MODEL, WIDTH, EXPERTS, TAKEN = 40, 24, 6, 3
+D_MODEL, WIDTH, EXPERTS, TAKEN = 40, 24, 6, 3  # neither width is a whole number of tiles
 
 
 @dataclass
@@ -74,10 +76,10 @@ ROUTINGS = {"even": (), "skewed": (20.0, 1.0, 0.0, 5.0, 0.0, 0.1), "the-same": (
 each_routing = pytest.mark.parametrize("popularity", ROUTINGS.values(), ids=ROUTINGS.keys())
 
 
-@each_implementation
+@each_experts
 @each_width
 @each_routing
-@pytest.mark.parametrize("tokens", [1, 7, 45])
+@pytest.mark.parametrize("tokens", [1, 23])
 def test_each_tokens_experts_are_added_at_their_weights(
     implementation: Implementation, width: str, popularity: tuple[float, ...], tokens: int
 ) -> None:
@@ -89,12 +91,12 @@ def test_each_tokens_experts_are_added_at_their_weights(
     assert_near(result, expected_of(layer))
 
 
-@each_implementation
+@each_experts
 def test_no_tokens_are_left_alone(implementation: Implementation) -> None:
     assert run(implementation, make_layer(implementation, "float32", 0)).shape == (0, D_MODEL)
 
 
-@each_implementation
+@each_experts
 @each_width
 def test_a_token_that_is_not_finite_leaves_the_others_alone(
     implementation: Implementation, width: str
@@ -109,3 +111,65 @@ def test_a_token_that_is_not_finite_leaves_the_others_alone(
     others = [0, 1, 2, 3, 6, 7, 8]
     assert torch.equal(result[others], sound[others])
     assert result[[4, 5]].isnan().all()
+
+
+@each_experts
+@each_width
+@each_routing
+def test_a_tokens_result_does_not_depend_on_the_others(
+    implementation: Implementation, width: str, popularity: tuple[float, ...]
+) -> None:
+    """Bit by bit where our kernels run; a library's product of few rows may add in another order."""
+    layer = make_layer(implementation, width, 23, popularity)
+    together = run(implementation, layer)
+
+    for first, last in ((0, 1), (4, 7), (6, 23)):
+        part = slice(first, last)
+        some = replace(
+            layer,
+            x=layer.x[part],
+            experts=layer.experts[part],
+            weights=layer.weights[part],
+            residual=layer.residual[part],
+        )
+        alone = run(implementation, some)
+        if implementation.backend is Backend.TRITON:
+            assert torch.equal(alone, together[part])
+        else:
+            torch.testing.assert_close(alone, together[part], rtol=1e-2, atol=1e-5)
+
+
+@each_experts
+@pytest.mark.gpu
+@pytest.mark.skipif(not HAS_GPU, reason="needs a CUDA device")
+def test_a_graph_replays_other_routings(implementation: Implementation) -> None:
+    if implementation.backend is Backend.TORCH:
+        pytest.skip("the plain implementation reads counts on the host")
+    first, second = (
+        make_layer(implementation, "narrow", 21, r) for r in (ROUTINGS["even"], ROUTINGS["skewed"])
+    )
+    graph, residual = record(lambda: run(implementation, first), implementation.device, warm_up_runs=1)
+    expected = run(implementation, second)
+    for name in ("x", "experts", "weights", "residual", "gate_up", "down"):
+        getattr(first, name).copy_(getattr(second, name))
+
+    graph.replay()
+
+    assert torch.equal(residual, expected)
+
+
+@needs_triton
+def test_tiles_hold_about_the_rows_that_an_expert_gets() -> None:
+    from dllm_kernels.gpu.experts import blocks_to_try
+
+    expected = {
+        1: [16],
+        32: [16],
+        128: [16],
+        512: [16, 32, 64],
+        2048: [64, 32, 128],
+        4096: [128, 64],
+        65536: [128],
+    }
+
+    assert {tokens: blocks_to_try(torch.empty(tokens, 9), 257) for tokens in expected} == expected

@@ -7,10 +7,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from dllm_kernels.backend import Backend
 from dllm_kernels.routing import RoutingRule, Score, route
 from torch import Tensor
 
-from tests.kernels.implementations import Implementation, each_implementation, each_width
+from tests.kernels.implementations import (
+    HAS_GPU,
+    Implementation,
+    each_implementation,
+    each_width,
+    needs_triton,
+    table_of,
+)
 
 LLADA2 = RoutingRule(
     score=Score.SIGMOID,
@@ -62,7 +70,7 @@ def make_logits(tokens: int, experts: int = EXPERTS, seed: int = 0) -> Tensor:
 @each_rule
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_each_familys_rule(implementation: Implementation, rule: RoutingRule, has_bias: bool) -> None:
-    logits = make_logits(9)
+    logits = make_logits(5)
     bias = torch.linspace(0.3, -0.3, EXPERTS)[torch.randperm(EXPERTS)] if has_bias else None
     device = implementation.device
 
@@ -148,3 +156,28 @@ def test_no_token_is_routed_to_nothing(implementation: Implementation) -> None:
 def test_a_rule_that_does_not_fit_the_experts_is_refused(rule: RoutingRule, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         route(make_logits(2), None, rule)
+
+
+@needs_triton
+@pytest.mark.parametrize(("tokens", "count"), [(1, 3), (21, 6), (40, 35)])
+def test_slots_are_ordered_by_expert_and_tiles_cover_them(tokens: int, count: int) -> None:
+    from dllm_kernels.gpu.expert_order import order_by_expert
+
+    implementation = Implementation(Backend.TRITON, torch.device("cuda" if HAS_GPU else "cpu"), True)
+    torch.manual_seed(tokens)
+    experts = torch.rand(tokens, count)[:, : count - 1].topk(2).indices.int()
+
+    order = order_by_expert(table_of(implementation), experts.to(implementation.device), count, 16)
+
+    expected = experts.flatten().sort(stable=True)
+    assert order.rows.argsort().tolist() == expected.indices.tolist()
+    assert order.tokens.tolist() == (expected.indices // 2).tolist()
+    counts = torch.bincount(experts.flatten(), minlength=count)
+    assert order.ends.tolist() == counts.cumsum(0).tolist()
+    tiles = [
+        [expert, int(counts[:expert].sum()) + first, min(16, rows - first)]
+        for expert, rows in enumerate(counts.tolist())
+        for first in range(0, rows, 16)
+    ]
+    assert order.filled_tiles.tolist() == [len(tiles)]
+    assert order.tiles[: len(tiles), :3].tolist() == tiles

@@ -60,6 +60,11 @@ def _stream(columns: int, depth: int, stages: int, ahead: int, swaps: int = 0) -
     return Configuration(blocks, 4, stages)
 
 
+def _group(columns: int, depth: int, warps: int, stages: int, swaps: int) -> Configuration:
+    blocks = {"block_columns": columns, "block_depth": depth, "swaps": swaps}
+    return Configuration(blocks, warps, stages)
+
+
 CANDIDATES: Mapping[str, tuple[Configuration, ...]] = {
     # Many rows: the product is the floor.
     "lm_head_many": (
@@ -152,6 +157,30 @@ CANDIDATES: Mapping[str, tuple[Configuration, ...]] = {
         Configuration({"block_columns": 1024}, 4, 1),
         Configuration({"block_columns": 4096}, 8, 1),
     ),
+    "route": (
+        Configuration({"block_tokens": 4}, 4, 1),
+        Configuration({"block_tokens": 1}, 1, 1),
+        Configuration({"block_tokens": 8}, 8, 1),
+    ),
+    "expert_order": tuple(
+        Configuration({"block_slots": slots}, warps, 1) for slots, warps in ((256, 8), (128, 4), (256, 4))
+    ),
+    # By rows of a tile. Few rows an expert: the read of the experts' weights is the floor, and two programs
+    # or more share a multiprocessor, so that one reads while the other begins or ends.
+    "experts_gate_16": (_group(64, 128, 4, 4, 1), _group(128, 128, 4, 3, 1)),
+    "experts_gate_32": (_group(128, 128, 4, 3, 1), _group(64, 128, 4, 4, 1)),
+    "experts_gate_64": (_group(128, 64, 4, 5, 0), _group(128, 64, 4, 5, 1)),
+    "experts_gate_128": (_group(128, 64, 8, 4, 0), _group(64, 64, 4, 3, 1), _group(128, 64, 8, 4, 1)),
+    "experts_down_16": (_group(128, 128, 4, 3, 1), _group(64, 128, 4, 3, 1)),
+    "experts_down_32": (_group(128, 128, 4, 2, 1), _group(64, 128, 4, 3, 1)),
+    "experts_down_64": (_group(128, 64, 4, 3, 0), _group(256, 64, 4, 5, 0), _group(128, 128, 4, 2, 0)),
+    "experts_down_128": (_group(128, 64, 8, 3, 0), _group(256, 64, 8, 4, 0), _group(128, 64, 4, 3, 0)),
+    "experts_sum": (
+        Configuration({"block_columns": 1024}, 4, 1),
+        Configuration({"block_columns": 512}, 2, 1),
+        Configuration({"block_columns": 2048}, 8, 1),
+        Configuration({"block_columns": 2048}, 4, 1),
+    ),
 }
 
 # float32 is multiplied without matrix units, and fills registers and shared memory twice as fast.
@@ -163,6 +192,11 @@ _FLOAT32: Mapping[str, tuple[Configuration, ...]] = {
     **dict.fromkeys(("linear", "gated_linear", "add_linear"), (_stream(32, 32, 2, 0),)),
     "varlen_attention": (_attend(16, 16, 4, 2),),
     "paged_attention": (_attend(16, 32, 4, 2),),
+    **{
+        f"experts_{product}_{rows}": (_group(16, 32, 4, 2, 0),)
+        for product in ("gate", "down")
+        for rows in (16, 32, 64, 128)
+    },
 }
 
 

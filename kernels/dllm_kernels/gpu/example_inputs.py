@@ -12,12 +12,27 @@ from dllm_kernels.attention import PagedKeys
 from dllm_kernels.kv_select import PackGroup
 from dllm_kernels.layout import IntArray, PaddedRows, padded_rows
 from dllm_kernels.rope import HeadNorms
+from dllm_kernels.routing import RoutingRule
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertsShape:
+    """``routed`` experts of ``width`` beside those that the rule shares."""
+
+    routed: int
+    width: int
+    rule: RoutingRule
+
+    @property
+    def count(self) -> int:
+        """Of all that have weights."""
+        return self.routed + self.rule.shared
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What the kernels need to know of a model. ``mlp_width`` 0: no layer has one MLP of all tokens. All of a
-    head turns unless ``turned`` says how much of it."""
+    """What the kernels need to know of a model. ``mlp_width`` 0: no layer has one MLP of all tokens.
+    ``experts`` are those of its other layers. All of a head turns unless ``turned`` says how much of it."""
 
     heads: int
     kv_heads: int
@@ -29,6 +44,7 @@ class ModelShape:
     device: torch.device
     turned: int | None = None
     has_head_norms: bool = False
+    experts: ExpertsShape | None = None
 
     @property
     def rotary_dim(self) -> int:
@@ -74,6 +90,35 @@ class ReuseInputs:
     spans: PaddedRows
     keys: PagedKeys
     out: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertWeights:
+    """Of one layer."""
+
+    gate_up: Tensor
+    down: Tensor
+
+
+def expert_weights(shape: ModelShape, experts: ExpertsShape) -> ExpertWeights:
+    """Of a size that keeps products near 1."""
+    gate_up = shape.random(experts.count, 2 * experts.width, shape.d_model)
+    down = shape.random(experts.count, shape.d_model, experts.width)
+    return ExpertWeights(gate_up.mul_(shape.d_model**-0.5), down.mul_(experts.width**-0.5))
+
+
+def routing_inputs(
+    shape: ModelShape, experts: ExpertsShape, tokens: int, *, is_skewed: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Experts and weights of ``tokens``: each draws its own among all that are routed, the same chance for
+    each or, skewed, the r-th most popular 1/r of the first's."""
+    chances = torch.ones(experts.routed, device=shape.device)
+    if is_skewed:
+        chances /= 1 + torch.randperm(experts.routed, device=shape.device)
+    chosen = torch.multinomial(chances.expand(tokens, -1), experts.rule.chosen)
+    shared = torch.arange(experts.routed, experts.count, device=shape.device).expand(tokens, -1)
+    taken = torch.cat((chosen, shared), dim=1).to(torch.int32)
+    return taken, torch.rand(taken.shape, device=shape.device)
 
 
 def refresh_inputs(shape: ModelShape, requests: int, length: int, block: int, kept: int) -> RefreshInputs:

@@ -14,6 +14,8 @@ import torch
 from triton.runtime.errors import OutOfResources
 
 from dllm_kernels.gpu import (
+    expert_order,
+    experts,
     few_rows,
     kv_select,
     linear,
@@ -21,12 +23,21 @@ from dllm_kernels.gpu import (
     paged_attention,
     rms_norm,
     rope,
+    routing,
     swiglu,
     varlen_attention,
 )
 from dllm_kernels.gpu.block_layers import BLOCKS, apply_layer, block_layers
 from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable, Key, candidates
-from dllm_kernels.gpu.example_inputs import ModelShape, refresh_inputs, reuse_inputs
+from dllm_kernels.gpu.example_inputs import (
+    ExpertsShape,
+    ExpertWeights,
+    ModelShape,
+    expert_weights,
+    refresh_inputs,
+    reuse_inputs,
+    routing_inputs,
+)
 from dllm_kernels.gpu.jit import compile_at_once, is_compile_only
 from dllm_kernels.gpu.operations import TritonOperations
 from dllm_kernels.gpu.projection import can_project
@@ -45,8 +56,8 @@ class Sizes:
 
     Attributes:
         head_rows: rows of the LM head.
-        token_rows: rows of a step, for the kernels that work row by row; for the linear layers those that
-            are few.
+        token_rows: rows of a step, for the kernels that work row by row and for experts; for the linear
+            layers those that are few.
         refresh: requests, tokens a request, block and kept tokens.
         reuse: requests, block and keys a request.
         is_sampled: also the LM head at a temperature above 0.
@@ -77,6 +88,10 @@ def _visit(shape: ModelShape, sizes: Sizes, table: ConfigurationTable) -> None:
         if rows <= few_rows.MOST_ROWS:
             for kernel, size in block_layers(shape):
                 _linear_layer(shape, kernel, rows, size, table)
+    if shape.experts and sizes.token_rows:
+        weights = expert_weights(shape, shape.experts)
+        for rows in sizes.token_rows:
+            _experts(shape, shape.experts, weights, rows, table)
     for requests, length, block, kept in sizes.refresh:
         _refresh(shape, (requests, length, block, kept), table)
     for requests, block, keys in sizes.reuse:
@@ -219,6 +234,45 @@ def _linear_layer(
         linear.Variant.LIBRARY: partial(run, table),  # which knows no variant as yet
     }
     choose_variant(kernel, key, table, shape.device, runs)
+
+
+def _experts(
+    shape: ModelShape, model: ExpertsShape, weights: ExpertWeights, rows: int, table: ConfigurationTable
+) -> None:
+    """Tokens that choose evenly. The products of each size of tile, then the sizes against each other."""
+    gate_up, down = weights.gate_up, weights.down
+    x, residual = shape.random(rows, shape.d_model), shape.random(rows, shape.d_model)
+    logits = torch.randn(rows, model.routed, device=shape.device)
+    bias = torch.zeros(model.routed, device=shape.device)
+    taken, at = routing_inputs(shape, model, rows)
+    key, name_of = experts.key_of(x, taken, gate_up), ConfigurationTable.name_of
+    if table.variant(experts.OPERATION, key):
+        return
+    choose = partial(choose_configuration, table=table, device=shape.device)
+    route_key, order_key = routing.key_of(logits, model.rule), expert_order.key_of(taken, model.count)
+
+    def route(c: Configuration) -> None:
+        routing.route(ConfigurationTable({name_of(routing.KERNEL, route_key): c}), logits, bias, model.rule)
+
+    def sort(c: Configuration) -> None:
+        only = ConfigurationTable({name_of(expert_order.KERNEL, order_key): c})
+        expert_order.order_by_expert(only, taken, model.count, experts.BLOCKS_OF_ROWS[0])
+
+    choose(routing.KERNEL, route_key, run=route)
+    choose(expert_order.KERNEL, order_key, run=sort)
+    runs: dict[str, Callable[[], object]] = {}
+    for block in experts.blocks_to_try(taken, model.count):
+        order = expert_order.order_by_expert(table, taken, model.count, block)
+        gate, last = f"{experts.GATE}_{block}", f"{experts.DOWN}_{block}"
+        choose(gate, key, run=partial(experts.gate_rows, x, gate_up, order))
+        hidden = experts.gate_rows(x, gate_up, order, table.get(gate, key))
+        choose(last, key, run=partial(experts.down_rows, hidden, down, order))
+        parts = experts.down_rows(hidden, down, order, table.get(last, key))
+        choose(experts.SUM, key, run=partial(experts.sum_parts, parts, order, at, residual))
+        of_block = table.copy()
+        of_block.put_variant(experts.OPERATION, key, str(block))
+        runs[str(block)] = partial(experts.add_experts_mlp, of_block, x, gate_up, down, taken, at, residual)
+    choose_variant(experts.OPERATION, key, table, shape.device, runs)
 
 
 def _refresh(shape: ModelShape, size: tuple[int, int, int, int], table: ConfigurationTable) -> None:

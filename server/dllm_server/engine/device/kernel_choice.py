@@ -44,10 +44,10 @@ def pick_operations(backend: Backend, model: Transformer, limits: EngineLimits) 
     if backend is Backend.TORCH or model.device.type != "cuda":
         return operations(backend)
     from dllm_kernels.gpu import configurations
-    from dllm_kernels.gpu.example_inputs import ModelShape
+    from dllm_kernels.gpu.example_inputs import ExpertsShape, ModelShape
     from dllm_kernels.gpu.warm_up import warm_up
 
-    config, device = model.config, model.device
+    config, device, experts = model.config, model.device, model.config.experts
     shape = ModelShape(
         heads=config.n_heads,
         kv_heads=config.n_kv_heads,
@@ -59,6 +59,7 @@ def pick_operations(backend: Backend, model: Transformer, limits: EngineLimits) 
         device=device,
         turned=config.rotary_dim,
         has_head_norms=config.has_head_norms,
+        experts=ExpertsShape(experts.count, experts.width, experts.rule) if experts else None,
     )
     path, name = configurations.default_path(), configurations.device_name(device)
     try:
