@@ -58,14 +58,16 @@ def run(bench: Bench, result: PartResult) -> None:
     bench.release()
     if bench.is_cuda:
         experts = ExpertsShape(256, 512, LLADA2_RULE)
-        shape = ModelShape(16, 4, 128, 2048, 5120, 157184, torch.bfloat16, torch.device("cuda"), experts)
+        shape = ModelShape(
+            16, 4, 128, 2048, 5120, 157184, torch.bfloat16, torch.device("cuda"), experts=experts
+        )
         path, name = default_path(), device_name(shape.device)
         table = ConfigurationTable.load(path, name)
         warm_up(shape, Sizes(token_rows=TOKENS), table)
         table.save(path, name)
     else:
         experts = ExpertsShape(8, 16, TOY_RULE)
-        shape = ModelShape(4, 2, 16, 32, 48, 300, torch.float32, torch.device("cpu"), experts)
+        shape = ModelShape(4, 2, 16, 32, 48, 300, torch.float32, torch.device("cpu"), experts=experts)
         table = ConfigurationTable()
     limits = measure_limits(shape.device)
     result.data["limits"] = asdict(limits)
