@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.kernels.implementations import HAS_GPU, Implementation, each_experts, each_width, needs_triton
 
-D_MODEL, WIDTH, EXPERTS, TAKEN = 40, 24, 6, 3  # neither width is a whole number of tiles
+D_MODEL, WIDTH, EXPERTS, TAKEN = 40, 24, 5, 2  # neither width is a whole number of tiles
 
 
 @dataclass
@@ -72,14 +72,14 @@ def assert_near(result: Tensor, expected: Tensor) -> None:
     assert error <= (1e-6 if result.dtype == torch.float32 else 1e-2)
 
 
-EVEN, SKEWED, THE_SAME = (), (20.0, 1.0, 0.0, 5.0, 0.0, 0.1), (0.0, 1.0, 0.0, 1.0, 1.0, 0.0)
+EVEN, SKEWED, THE_SAME = (), (20.0, 1.0, 0.0, 5.0, 0.1), (0.0, 1.0, 0.0, 0.0, 1.0)
 
 
 @each_experts
 @each_width
 @pytest.mark.parametrize(
     ("tokens", "popularity"),
-    [(1, EVEN), (23, SKEWED), (23, THE_SAME)],
+    [(1, EVEN), (19, SKEWED), (19, THE_SAME)],
     ids=["one", "skewed", "the-same"],
 )
 def test_each_tokens_experts_are_added_at_their_weights(
@@ -119,7 +119,7 @@ def test_a_token_that_is_not_finite_leaves_the_others_alone(
 @each_width
 def test_a_tokens_result_does_not_depend_on_the_others(implementation: Implementation, width: str) -> None:
     """Bit by bit where our kernels run; a library's product of few rows may add in another order."""
-    layer = make_layer(implementation, width, 23, SKEWED)
+    layer = make_layer(implementation, width, 19, SKEWED)
     together = run(implementation, layer)
 
     for first, last in ((0, 1), (4, 7)):

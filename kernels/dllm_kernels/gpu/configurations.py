@@ -157,11 +157,7 @@ CANDIDATES: Mapping[str, tuple[Configuration, ...]] = {
         Configuration({"block_columns": 1024}, 4, 1),
         Configuration({"block_columns": 4096}, 8, 1),
     ),
-    "route": (
-        Configuration({"block_tokens": 4}, 4, 1),
-        Configuration({"block_tokens": 1}, 1, 1),
-        Configuration({"block_tokens": 8}, 8, 1),
-    ),
+    "route": (Configuration({"block_tokens": 1}, 1, 1), Configuration({"block_tokens": 4}, 4, 1)),
     "expert_order": tuple(
         Configuration({"block_slots": slots}, warps, 1) for slots, warps in ((256, 8), (128, 4), (256, 4))
     ),
@@ -193,7 +189,7 @@ _FLOAT32: Mapping[str, tuple[Configuration, ...]] = {
     "varlen_attention": (_attend(16, 16, 4, 2),),
     "paged_attention": (_attend(16, 32, 4, 2),),
     **{
-        f"experts_{product}_{rows}": (_group(16, 32, 4, 2, 0),)
+        f"experts_{product}_{rows}": (_group(16, 16, max(4, rows // 8), 2, 0),)
         for product in ("gate", "down")
         for rows in (16, 32, 64, 128)
     },
