@@ -54,6 +54,7 @@ def run(bench: Bench, result: PartResult) -> None:
     from dllm_kernels.gpu.configurations import ConfigurationTable, default_path, device_name
     from dllm_kernels.gpu.example_inputs import ExpertsShape, ModelShape, expert_weights
     from dllm_kernels.gpu.warm_up import Sizes, warm_up
+    from dllm_server.cpus import usable_cpus
 
     bench.release()
     if bench.is_cuda:
@@ -63,7 +64,7 @@ def run(bench: Bench, result: PartResult) -> None:
         )
         path, name = default_path(), device_name(shape.device)
         table = ConfigurationTable.load(path, name)
-        warm_up(shape, Sizes(token_rows=TOKENS), table)
+        warm_up(shape, Sizes(token_rows=TOKENS), table, cpus=usable_cpus())
         table.save(path, name)
     else:
         experts = ExpertsShape(8, 16, TOY_RULE)
