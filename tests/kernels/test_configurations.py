@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dllm_kernels.routing import RoutingRule, Score
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,8 +88,42 @@ def test_warm_up_fills_the_table_for_the_keys_that_serving_asks() -> None:
     assert len(asked) == 3
     assert set(asked) <= set(table.entries)
     assert {name.split()[0] for name in table.entries} >= set(CANDIDATES) - {
-        name for name in CANDIDATES if name.startswith("lm_head_many") or name.endswith("sampled")
+        name
+        for name in CANDIDATES
+        if name.startswith(("lm_head_many", "expert", "route")) or name.endswith("sampled")
     }
+
+
+@needs_triton
+def test_warm_up_measures_what_a_model_of_experts_asks_for() -> None:
+    from dllm_kernels.gpu.configurations import ConfigurationTable
+    from dllm_kernels.gpu.example_inputs import ExpertsShape, ModelShape, expert_weights
+    from dllm_kernels.gpu.experts import OPERATION
+    from dllm_kernels.gpu.operations import TritonOperations
+    from dllm_kernels.gpu.warm_up import Sizes, warm_up
+
+    asked: list[str] = []
+
+    class Recorder(ConfigurationTable):
+        def get(self, kernel: str, key: tuple[object, ...]) -> object:
+            asked.append(self.name_of(kernel, key))
+            return super().get(kernel, key)
+
+    table, device = Recorder(), torch.device("cuda") if HAS_GPU else CPU
+    rule = RoutingRule(score=Score.SIGMOID, chosen=2, groups=2, renormalises=True, shared=1)
+    experts = ExpertsShape(6, 8, rule)
+    shape = ModelShape(2, 1, 16, 16, 0, 70, torch.float32, device, experts=experts)
+    warm_up(shape, Sizes(token_rows=(4,)), table, cpus=1)
+    asked.clear()
+
+    run, weights = TritonOperations(table), expert_weights(shape, experts)
+    x = shape.random(3, 16)
+    taken, at = run.route(torch.randn(3, 6, device=device), None, rule)
+    run.add_experts_mlp(x, weights.gate_up, weights.down, taken, at, x.clone())
+
+    assert len(asked) == 5
+    assert set(asked) <= set(table.entries)
+    assert [name.split()[0] for name in table.variants if name.startswith(OPERATION)] == [OPERATION]
 
 
 def test_warm_up_knows_heads_that_are_normed_and_turn_in_part_and_layers_without_an_mlp() -> None:
@@ -106,7 +141,7 @@ def test_warm_up_knows_heads_that_are_normed_and_turn_in_part_and_layers_without
 
     table, device = Recorder(), torch.device("cuda") if HAS_GPU else CPU
     shape = ModelShape(4, 2, 16, 32, 0, 70, torch.float32, device, turned=8, has_head_norms=True)
-    warm_up(shape, Sizes(token_rows=(4,)), table)
+    warm_up(shape, Sizes(token_rows=(4,)), table, cpus=1)
     measured = set(table.entries)
     asked.clear()
 
