@@ -212,6 +212,20 @@ def test_a_pod_of_an_older_version_is_read_on_the_apis_port() -> None:
     assert drive(story).counts.changes == ["PeakAboveTarget"]
 
 
+def test_a_resource_of_another_operator_is_not_tuned() -> None:
+    async def story(place: Place) -> None:
+        live = place.kube.objects["DLLMDeployment", "chat"]
+        metadata = live["metadata"] | {"resourceVersion": place.kube.next_version()}
+        status = live["status"] | {"managedBy": "other/dllm-b"}
+        place.view.resources.put(place.kube.store(live | {"metadata": metadata, "status": status}))
+        await cut(place)
+
+    place = drive(story)
+
+    assert (place.counts.looks, place.counts.changes) == ([], [])
+    assert place.status()["managedBy"] == "other/dllm-b"
+
+
 def test_a_pod_without_a_known_port_is_silent_and_stops_nobody() -> None:
     async def story(place: Place) -> None:
         place.show_pod(port_name="other")
