@@ -198,7 +198,9 @@ def place(cluster: Cluster, tools: Tools, tmp_path_factory: pytest.TempPathFacto
             tools.check(
                 "kubectl", "wait", "--for=condition=Established", f"crd/{place.kind}", "--timeout=60s"
             )
-            old = gpus(image="evil.example/server:1", replicas=100, **source("evil/model"), **env("HF_HOME"))
+            old = gpus(
+                image="evil.example/server:1", replicas=100, **source("evil/model"), **env("HF_ENDPOINT")
+            )
             tools.check("kubectl", "create", "-f", "-", stdin=yaml.safe_dump(place.manifest("old", old)))
             tools.check("helm", "upgrade", *helm, stdin=yaml.safe_dump(where | {"policies": LIMITS}))
             await_limits(place)
@@ -295,7 +297,7 @@ def planned_gpus(spec: dict[str, Any]) -> int:
         ('{"spec": {"replicas": 101}}', False),
         ('{"spec": {"image": "evil.example/server:2"}}', False),
         ('{"spec": {"gpuPools": [{"name": "a", "gpusPerReplica": 2, "replicas": 100}]}}', False),
-        ('{"spec": {"podTemplate": {"env": [{"name": "HF_HOME", "value": "/elsewhere"}]}}}', False),
+        ('{"spec": {"podTemplate": {"env": [{"name": "HF_ENDPOINT", "value": "/elsewhere"}]}}}', False),
     ],
 )
 def test_what_was_there_before_may_stay_and_come_closer_but_not_go_further(
