@@ -31,6 +31,7 @@ OPERATOR_MAY = {
     ("", "events"): ["create", "patch"],
     ("events.k8s.io", "events"): ["create", "patch"],
     ("apps", "deployments"): OWN,
+    ("apps", "replicasets"): ["get", "list"],
     ("policy", "poddisruptionbudgets"): OWN,
     ("networking.k8s.io", "networkpolicies"): OWN,
     ("autoscaling", "horizontalpodautoscalers"): READ,
