@@ -21,6 +21,8 @@ class CommitRows:
         first: int32 ``[requests + 1]``, each request's first row, then the number of rows.
         quota: int64 ``[requests]``, how many of the most confident to commit.
         threshold: float32 ``[requests]``, the confidence from which all are committed.
+        edit: float32 ``[rows]``, the confidence above which another token replaces one that is there; None
+            where none is replaced.
     """
 
     canvas: Tensor
@@ -28,14 +30,15 @@ class CommitRows:
     first: Tensor
     quota: Tensor
     threshold: Tensor
+    edit: Tensor | None = None
 
 
 def commit_rows(
     confidence: Tensor, token: Tensor, probability: Tensor, rows: CommitRows, canvas: Tensor, result: Tensor
 ) -> None:
     """Write what is committed to the canvas, last of all. Rows that the canvas no longer masks are passed
-    over; ties of confidence go to the lower position. A request with a row whose probability is not finite
-    commits nothing.
+    over unless they are edited; ties of confidence go to the lower position. A request with a row whose
+    probability is not finite commits nothing.
 
     Args:
         confidence, probability: float32 ``[rows]``. token: int64 ``[rows]``.
@@ -46,7 +49,8 @@ def commit_rows(
     requests, block = result.shape[1:]
     before = canvas[rows.canvas]
     is_open = before == MASKED
-    is_broken = is_open & ~(probability.isfinite() & ~confidence.isnan())
+    is_edited = torch.zeros_like(is_open) if rows.edit is None else ~is_open & (confidence > rows.edit)
+    is_broken = (is_open | (rows.edit is not None)) & ~(probability.isfinite() & ~confidence.isnan())
     is_masked, breaks = torch.zeros(2, requests * block, dtype=torch.bool, device=canvas.device)
     is_masked[rows.cell], breaks[rows.cell] = is_open, is_broken
     dense = torch.full((requests * block,), -torch.inf, device=canvas.device)
@@ -59,6 +63,9 @@ def commit_rows(
     chosen &= ~breaks.view(requests, block).any(dim=1, keepdim=True)
     is_committed = (chosen.view(-1) & is_masked)[rows.cell]
     logprobs = probability.clamp_min(torch.finfo(torch.float32).tiny).log()
+    if rows.edit is not None:
+        is_sound = ~breaks.view(requests, block).any(dim=1)[rows.cell // block]
+        is_committed |= is_edited & is_sound & (token != before)
     tokens = torch.where(is_committed, token, before)
     result.fill_(MASKED)
     flat = result.view(2, -1)

@@ -56,6 +56,7 @@ class Cause(StrEnum):
     KV_POOL_TOO_SMALL = "KvPoolTooSmall"
     MODEL_LEN = "ModelLen"
     TOKENS_BELOW_LEN = "TokensBelowLen"
+    TOKENS_BELOW_BLOCKS = "TokensBelowBlocks"
     BLOCK_ABOVE_LEN = "BlockAboveLen"
     DEVICE_MEMORY = "DeviceMemory"
     DEVICE_MEMORY_AT_START = "DeviceMemoryAtStart"
@@ -113,6 +114,8 @@ SENTENCES: Mapping[Cause, str] = {
     "longer-context model",
     Cause.TOKENS_BELOW_LEN: "max_num_batched_tokens {max_num_batched_tokens} is below max_model_len "
     "{max_model_len}, but a refresh runs a sequence whole: raise the one or lower the other",
+    Cause.TOKENS_BELOW_BLOCKS: "max_num_batched_tokens {max_num_batched_tokens} is below two blocks of "
+    "{block_length} tokens, which a step must hold: raise it",
     Cause.BLOCK_ABOVE_LEN: "block_length {block_length} exceeds max_model_len {max_model_len}: "
     "lower block_length",
     Cause.DEVICE_MEMORY: "the device ran out of memory outside of what the engine can contain; "

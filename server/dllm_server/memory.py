@@ -58,6 +58,7 @@ class ModelShape:
     has_qkv_bias: bool
     dtype_bytes: int
     trained_len: int | None = None  # longest sequence trained on, where that is less than ``max_model_len``
+    grid: int = 0  # block length of a block-causal model
     has_head_norms: bool = False
     rotary_dim: int | None = None
     routed: RoutedShape | None = None
@@ -139,6 +140,12 @@ class EngineLimits:
     block_length: int
     retention_ratio: float
     page_size: int
+    grid: int = 0  # block length of a block-causal model
+
+    @property
+    def canvas_tokens(self) -> int:
+        """The longest sequence, whose last block is whole where blocks lie on a grid."""
+        return round_up(self.max_model_len, self.grid or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +182,11 @@ class Budget:
             "other": self.reserve_bytes,
             "free": self.free_bytes,
         }
+
+
+def round_up(tokens: int, step: int) -> int:
+    """To a multiple of ``step``."""
+    return -(-tokens // step) * step
 
 
 def kept_context_tokens(sequence_tokens: int, block_tokens: int, retention_ratio: float) -> int:
@@ -271,6 +283,8 @@ def _claim(usable: int, *owners: tuple[int, Cause]) -> int:
 
 
 def _pages_per_full_request(limits: EngineLimits) -> int:
+    if limits.grid:
+        return math.ceil(limits.canvas_tokens / limits.page_size)
     block = limits.block_length
     prompt = limits.max_model_len - block
     return lifetime_pages(prompt, block, block, limits.retention_ratio, limits.page_size, shift=1)
@@ -289,6 +303,14 @@ def _check_pool(pool_bytes: int, smallest_bytes: int, limits: EngineLimits) -> N
 def _check_limits(shape: ModelShape, limits: EngineLimits) -> None:
     if limits.max_model_len > shape.max_model_len:
         raise BudgetError(Cause.MODEL_LEN, max_model_len=limits.max_model_len, longest=shape.max_model_len)
+    if limits.grid:
+        if limits.max_num_batched_tokens < 2 * limits.grid:
+            raise BudgetError(
+                Cause.TOKENS_BELOW_BLOCKS,
+                max_num_batched_tokens=limits.max_num_batched_tokens,
+                block_length=limits.grid,
+            )
+        return
     if limits.max_num_batched_tokens < limits.max_model_len:
         raise BudgetError(
             Cause.TOKENS_BELOW_LEN,

@@ -54,7 +54,9 @@ class Strategy(StrEnum):
     """How many masked tokens a step commits; every strategy commits at least the most confident one."""
 
     QUOTA = "quota"
+    SEQUENTIAL = "sequential"
     THRESHOLD = "threshold"
+    JOINT_THRESHOLD = "joint_threshold"
     FACTOR = "factor"
     ENTROPY_BOUND = "entropy_bound"
 

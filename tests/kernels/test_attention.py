@@ -108,6 +108,49 @@ def test_paged_attention_equals_each_request_over_its_own_slots(
 
 
 @each_implementation
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from([1, 3, 4]),
+    st.lists(st.tuples(st.integers(1, 6), st.integers(0, 5)), min_size=1, max_size=4),
+    head_counts,
+    st.integers(0, 99),
+)
+def test_blocks_see_what_comes_before_them_and_themselves(
+    implementation: Implementation,
+    block: int,
+    shapes: list[tuple[int, int]],
+    heads: tuple[int, int],
+    seed: int,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = np.array([own for own, _ in shapes]) * block
+    counts = np.array([own + before for own, before in shapes]) * block
+    starts, total = np.cumsum(sizes) - sizes, int(sizes.sum())
+    q = torch.randn(total, heads[0], DIM, generator=generator)
+    k_pool, v_pool = (torch.randn(200, heads[1], DIM, generator=generator) for _ in range(2))
+    k_pool[0] = v_pool[0] = torch.nan  # the trash page must not count
+    slots = torch.randperm(199, generator=generator)[: counts.sum()] + 1
+    owned = torch.split(slots, counts.tolist())
+    padded = torch.zeros(len(sizes), int(counts.max()), dtype=torch.int64)
+    for index, mine in enumerate(owned):
+        padded[index, : len(mine)] = mine
+    device, is_padded = implementation.device, len(set(counts.tolist())) > 1
+    out = torch.full_like(q, torch.nan, device=device)
+    keys = PagedKeys(padded.to(device), torch.from_numpy(counts).int().to(device), is_padded, block)
+
+    implementation.run.paged_attention(
+        q.to(device), k_pool.to(device), v_pool.to(device), [(padded_rows(starts, sizes, device), keys)], out
+    )
+
+    for start, length, mine in zip(starts, sizes, owned, strict=True):
+        for first in range(0, length, block):
+            rows = slice(start + first, start + first + block)
+            seen = mine[: len(mine) - length + first + block]
+            expected = dense_float64(q[rows], k_pool[seen], v_pool[seen])
+            torch.testing.assert_close(out[rows].double().cpu(), expected, rtol=1e-5, atol=1e-5)
+
+
+@each_implementation
 @pytest.mark.parametrize("dim", [64, 96, 128])
 def test_16_bit_attention_is_within_a_hundredth_of_float64(implementation: Implementation, dim: int) -> None:
     device, generator = implementation.device, torch.Generator().manual_seed(dim)

@@ -43,7 +43,7 @@ def make_settings(model: Path, **changes: Any) -> EngineSettings:
 
 
 def start_engine_in_process(model: Path, **changes: Any) -> StartedEngine:
-    return start(make_settings(model, **changes))
+    return start(make_settings(model, **changes), takes_block_causal=True)
 
 
 def make_engine(model: Path, **changes: Any) -> Engine:
@@ -158,4 +158,4 @@ def run_alone(engine: Engine, request: Generate | Score) -> Outcome:
 
 
 def used_pages(engine: Engine) -> int:
-    return engine.runner.pool.allocator.used_pages
+    return engine.course.store.used_pages

@@ -11,6 +11,7 @@ from engines import make_request
 
 VALUES = {
     Strategy.QUOTA: (1.0, 2.0, 5.0),
+    Strategy.SEQUENTIAL: (1.0, 3.0),
     Strategy.THRESHOLD: (0.3, 0.9, 1.0),
     Strategy.FACTOR: (0.5, 1.5),
     Strategy.ENTROPY_BOUND: (0.2, 2.0),
@@ -30,7 +31,7 @@ def make_mixed_request(request_id: str, dice: random.Random, *, longest: int = 4
     prompt = [dice.randrange(MASK) for _ in range(dice.randint(1, longest - 1))]
     if len(prompt) > 1 and dice.random() < 0.25:
         prompt[dice.randrange(1, len(prompt))] = MASK
-    strategy = dice.choice(list(Strategy))
+    strategy = dice.choice(list(VALUES))
     probabilities = [Confidence.PROBABILITY, Confidence.MARGIN, Confidence.RANDOM]
     return make_request(
         request_id,

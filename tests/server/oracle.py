@@ -208,7 +208,10 @@ def commit(
         best[position] = int(top.indices[0])
         confidence[position] = float(probability[top.indices[0]])
         entropy[position] = float(torch.special.entr(probability).sum())
-    score = {p: -h for p, h in entropy.items()} if plan.strategy == "entropy_bound" else confidence
+    score = {
+        "entropy_bound": {p: -h for p, h in entropy.items()},
+        "sequential": {p: -float(p) for p in rows},
+    }.get(plan.strategy, confidence)
     ranked = sorted(rows, key=lambda p: (-score[p], p))
     count = how_many([score[p] for p in ranked], plan, result)
     if count < len(ranked):
@@ -219,7 +222,7 @@ def commit(
 
 def how_many(scores: list[float], plan: Plan, result: Decoded) -> int:
     """Tokens to commit of masked positions with descending ``scores`` (negated entropies for the bound)."""
-    if plan.strategy == "quota":
+    if plan.strategy in ("quota", "sequential"):
         return min(int(plan.value), len(scores))
     count = 1
     if plan.strategy == "threshold":

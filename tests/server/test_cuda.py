@@ -109,7 +109,7 @@ def test_the_fixtures_tokens_come_out_on_cuda_in_float32() -> None:
     assert [outcomes[str(index)].tokens for index in range(len(CASES))] == [
         case["expected"] for case in CASES
     ]
-    assert engine.runner.pool.allocator.used_pages == 0
+    assert engine.course.store.used_pages == 0
 
 
 def test_an_8b_model_serves_within_a_24_gib_limit(tmp_path: Path) -> None:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from dllm_server.engine.device.denoise import (
-    by_entropy_bound,
-    by_factor,
-    by_quota,
-    by_threshold,
-    choose_commits,
-)
+from dllm_server.engine.device.denoise import CommitRule, choose_commits
 from dllm_server.engine.requests.slots import STRATEGIES
 from dllm_server.settings import Strategy
 from hypothesis import given
 from hypothesis import strategies as st
 
-FUNCTIONS = {
-    Strategy.QUOTA: by_quota,
-    Strategy.THRESHOLD: by_threshold,
-    Strategy.FACTOR: by_factor,
-    Strategy.ENTROPY_BOUND: by_entropy_bound,
-}
+BY_QUOTA, BY_THRESHOLD = (Strategy.QUOTA, Strategy.SEQUENTIAL), (Strategy.THRESHOLD, Strategy.JOINT_THRESHOLD)
 Cell = tuple[int, bool]
 rows_of_cells = st.integers(1, 12).flatmap(
     lambda width: st.lists(
@@ -30,23 +21,26 @@ rows_of_cells = st.integers(1, 12).flatmap(
     )
 )
 values = {
-    Strategy.QUOTA: st.integers(1, 14).map(float),
-    Strategy.THRESHOLD: st.integers(1, 64).map(lambda n: n / 64),
+    **dict.fromkeys(BY_QUOTA, st.integers(1, 14).map(float)),
+    **dict.fromkeys(BY_THRESHOLD, st.integers(1, 64).map(lambda n: n / 64)),
     Strategy.FACTOR: st.integers(1, 200).map(lambda n: n / 64),
     Strategy.ENTROPY_BOUND: st.integers(1, 200).map(lambda n: n / 64),
 }
 
 
-def slow_commits(row: list[Cell], strategy: Strategy, value: float) -> list[bool]:
-    """The columns of one row that are committed, by the definition of each strategy."""
+def slow_commits(
+    row: list[Cell], strategy: Strategy, value: float, *, counts_own: bool = False
+) -> list[bool]:
+    """The columns of one row that are committed, by the definition of each strategy; those that go from left
+    to right are told so by their confidences."""
     sign = -1 if strategy is Strategy.ENTROPY_BOUND else 1
     masked = [column for column, (_, is_masked) in enumerate(row) if is_masked]
     ranked = sorted(masked, key=lambda column: (-sign * row[column][0], column))
     numbers = [row[column][0] / 64 for column in ranked]
     match strategy:
-        case Strategy.QUOTA:
+        case Strategy.QUOTA | Strategy.SEQUENTIAL:
             count = int(value)
-        case Strategy.THRESHOLD:
+        case Strategy.THRESHOLD | Strategy.JOINT_THRESHOLD:
             count = sum(number >= value for number in numbers)
         case Strategy.FACTOR:
             passing = [
@@ -55,6 +49,8 @@ def slow_commits(row: list[Cell], strategy: Strategy, value: float) -> list[bool
                 if c >= float(torch.tensor(1.0) - torch.tensor(value) / (n + 1))
             ]
             count = max(passing, default=1)
+        case Strategy.ENTROPY_BOUND if counts_own:
+            count = sum(sum(numbers[: n + 1]) < value for n in range(len(numbers)))
         case Strategy.ENTROPY_BOUND:
             count = sum(sum(numbers[:n]) <= value for n in range(len(numbers)))
     chosen = set(ranked[: max(count, 1)])
@@ -66,16 +62,34 @@ def as_tensors(rows: list[list[Cell]]) -> tuple[torch.Tensor, torch.Tensor]:
     return confidence, torch.tensor([[is_masked for _, is_masked in row] for row in rows])
 
 
-@given(rows_of_cells, st.sampled_from(list(Strategy)), st.data())
+def commit(
+    rows: list[list[Cell]], strategies: list[Strategy], chosen: list[float], *, counts_own: bool = False
+) -> torch.Tensor:
+    """Every row by its own strategy and value."""
+    confidence, is_masked = as_tensors(rows)
+    pairs = list(zip(strategies, chosen, strict=True))
+    rule = CommitRule(
+        quota=torch.tensor([int(value) if name in BY_QUOTA else 1 for name, value in pairs]),
+        threshold=torch.tensor([value if name in BY_THRESHOLD else math.inf for name, value in pairs]),
+        value=torch.tensor(chosen),
+        strategy=torch.tensor([STRATEGIES.index(name) for name in strategies]),
+        strategies=frozenset(strategies),
+        counts_own=counts_own,
+    )
+    return choose_commits(confidence, confidence, is_masked, rule)
+
+
+@given(rows_of_cells, st.sampled_from(list(Strategy)), st.booleans(), st.data())
 def test_each_strategy_equals_the_slow_loop(
-    rows: list[list[Cell]], strategy: Strategy, data: st.DataObject
+    rows: list[list[Cell]], strategy: Strategy, counts_own: bool, data: st.DataObject
 ) -> None:
     chosen = [data.draw(values[strategy]) for _ in rows]
 
-    committed = FUNCTIONS[strategy](*as_tensors(rows), torch.tensor(chosen))
+    committed = commit(rows, [strategy] * len(rows), chosen, counts_own=counts_own)
 
     assert committed.tolist() == [
-        slow_commits(row, strategy, value) for row, value in zip(rows, chosen, strict=True)
+        slow_commits(row, strategy, value, counts_own=counts_own)
+        for row, value in zip(rows, chosen, strict=True)
     ]
 
 
@@ -83,10 +97,10 @@ def test_each_strategy_equals_the_slow_loop(
 def test_commits_are_masked_and_at_least_one_where_there_is_a_mask(
     rows: list[list[Cell]], strategy: Strategy, value: float
 ) -> None:
-    confidence, is_masked = as_tensors(rows)
-    bound = max(1.0, value) if strategy is Strategy.QUOTA else value
+    is_masked = as_tensors(rows)[1]
+    bound = max(1.0, value) if strategy in BY_QUOTA else value
 
-    committed = FUNCTIONS[strategy](confidence, is_masked, torch.full((len(rows),), bound))
+    committed = commit(rows, [strategy] * len(rows), [bound] * len(rows))
 
     assert not (committed & ~is_masked).any()
     assert torch.equal(committed.any(1), is_masked.any(1))
@@ -94,18 +108,10 @@ def test_commits_are_masked_and_at_least_one_where_there_is_a_mask(
 
 @given(rows_of_cells, st.data())
 def test_each_request_follows_its_own_strategy(rows: list[list[Cell]], data: st.DataObject) -> None:
-    confidence, is_masked = as_tensors(rows)
     strategies = [data.draw(st.sampled_from(STRATEGIES)) for _ in rows]
     chosen = [data.draw(values[strategy]) for strategy in strategies]
 
-    committed = choose_commits(
-        confidence,
-        confidence,
-        is_masked,
-        torch.tensor([STRATEGIES.index(strategy) for strategy in strategies]),
-        torch.tensor(chosen),
-        frozenset(strategies),
-    )
+    committed = commit(rows, strategies, chosen)
 
     assert committed.tolist() == [
         slow_commits(row, strategy, value)
@@ -114,14 +120,13 @@ def test_each_request_follows_its_own_strategy(rows: list[list[Cell]], data: st.
 
 
 def test_ties_go_to_the_lower_position() -> None:
-    confidence, is_masked = torch.full((1, 4), 0.5), torch.tensor([[False, True, True, True]])
+    row = [(32, False), (32, True), (32, True), (32, True)]
 
-    assert by_quota(confidence, is_masked, torch.tensor([2.0])).tolist() == [[False, True, True, False]]
+    assert commit([row], [Strategy.QUOTA], [2.0]).tolist() == [[False, True, True, False]]
 
 
 def test_an_unmasked_position_of_full_confidence_is_not_counted() -> None:
-    confidence, is_masked = torch.tensor([[1.0, 0.2, 0.3]]), torch.tensor([[False, True, True]])
+    row = [(64, False), (13, True), (19, True)]
 
     for strategy, value in ((Strategy.QUOTA, 1.0), (Strategy.THRESHOLD, 0.9), (Strategy.FACTOR, 0.1)):
-        committed = FUNCTIONS[strategy](confidence, is_masked, torch.tensor([value]))
-        assert committed.tolist() == [[False, False, True]]
+        assert commit([row], [strategy], [value]).tolist() == [[False, False, True]]

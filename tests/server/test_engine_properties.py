@@ -68,7 +68,7 @@ class Checks:
         assert len(engine._free_slots) + len(running) == table.slots
         assert len(running) <= engine.live.max_num_seqs
         assert not set(engine._free_slots) & set(running)
-        pages = [page for pages in engine.runner.pool.allocator._owned.values() for page in pages]
+        pages = [page for slot in running for page in engine.course.store.held(slot)]
         assert len(pages) == len(set(pages))
         assert 0 not in pages
         for slot, request in running.items():

@@ -39,6 +39,7 @@ PLANS = {
     "threshold": Plan(16, "threshold", 0.4),
     "factor": Plan(8, "factor", 1.2),
     "entropy-bound": Plan(8, "entropy_bound", 1.5),
+    "from-left-to-right": Plan(8, "sequential", 3),
     "half-kept": Plan(8, "quota", 2, retention=0.5),
     "hardly-any-kept": Plan(8, "quota", 2, retention=0.01),
     "ratio-0.3-threshold": Plan(4, "threshold", 0.5, retention=0.3),

@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from dllm_server.engine.process.startup import start
 from dllm_server.models.files import ModelError
 from dllm_server.models.registry import FAMILIES, find_family, open_checkpoint
-from engines import start_engine_in_process
+from engines import make_settings
 from exact_cases import BLOCK_CAUSAL, FIXTURES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +66,7 @@ def test_a_block_causal_model_is_not_served_before_its_weights_are_read(fixture:
     assert config.block_causal is not None
 
     with pytest.raises(ModelError) as refused:
-        start_engine_in_process(tmp_path)
+        start(make_settings(tmp_path))
 
     assert str(refused.value) == (
         f"config.json: architectures names {config.architecture}, whose blocks of "

@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 BUDGET = 200
-runnings = st.lists(st.tuples(st.booleans(), st.integers(1, BUDGET), st.integers(0, 30)), max_size=12).map(
-    lambda rows: [Running(slot, *row) for slot, row in enumerate(rows)]
-)
+GRAIN = 8
+grains = st.sampled_from([0, GRAIN])  # whole, or to be cut
+runnings = st.lists(
+    st.tuples(st.booleans(), st.integers(1, BUDGET), st.integers(0, 30), grains), max_size=12
+).map(lambda rows: [Running(slot, *row) for slot, row in enumerate(rows)])
 waitings = st.lists(
-    st.builds(Waiting, st.integers(1, BUDGET), st.integers(0, 20), st.integers(0, 30)), max_size=8
+    st.builds(Waiting, st.integers(1, BUDGET), st.integers(0, 20), st.integers(0, 30), grains), max_size=8
 )
 
 
@@ -49,14 +51,16 @@ def test_a_plan_keeps_every_limit(
     plan = schedule(running, waiting, limits, deficit)
 
     by_slot = {request.slot: request for request in running}
-    admitted = waiting[: plan.admitted]
-    chosen = [*plan.refresh, *plan.reuse]
-    tokens = sum(by_slot[slot].tokens for slot in chosen) + sum(request.tokens for request in admitted)
-    assert tokens == plan.tokens <= limits.token_budget
-    assert len(set(chosen)) == len(chosen)
-    assert all(by_slot[slot].is_refresh for slot in plan.refresh)
-    assert not any(by_slot[slot].is_refresh for slot in plan.reuse)
-    assert plan.admitted <= max(limits.free_slots, 0)
+    admitted = waiting[: len(plan.admitted)]
+    chosen = plan.long | plan.short
+    assert sum(chosen.values()) + sum(plan.admitted) == plan.tokens <= limits.token_budget
+    given_tokens = [(by_slot[slot], tokens) for slot, tokens in chosen.items()]
+    for request, tokens in [*given_tokens, *zip(admitted, plan.admitted, strict=True)]:
+        assert tokens == request.tokens or (request.grain and 0 < tokens < request.tokens)
+        assert tokens == request.tokens or tokens % request.grain == 0
+    assert all(by_slot[slot].is_long for slot in plan.long)
+    assert not any(by_slot[slot].is_long for slot in plan.short)
+    assert len(plan.admitted) <= max(limits.free_slots, 0)
     assert sum(request.pages for request in admitted) <= limits.free_pages
     if running and admitted:
         assert limits.free_pages - sum(r.pages for r in admitted) >= limits.watermark_pages
@@ -74,16 +78,16 @@ def test_a_step_is_never_empty_while_something_runs(
 @given(waitings, st.floats(-BUDGET, BUDGET))
 def test_an_idle_engine_always_admits_the_head_of_the_queue(waiting: list[Waiting], deficit: float) -> None:
     if waiting:
-        assert schedule([], waiting, make_limits(watermark=39), deficit).admitted >= 1
+        assert schedule([], waiting, make_limits(watermark=39), deficit).admitted
 
 
 @given(runnings, limits_of)
 def test_work_is_conserved_when_nothing_reuses(running: list[Running], limits: Limits) -> None:
-    refreshing = [request._replace(is_refresh=True, waited_steps=0) for request in running]
+    refreshing = [request._replace(is_long=True, waited_steps=0) for request in running]
 
     plan = schedule(refreshing, [], limits, 0.0)
 
-    left_out = [request for request in refreshing if request.slot not in plan.refresh]
+    left_out = [request for request in refreshing if request.slot not in plan.long]
     if left_out:
         assert left_out[0].tokens > limits.token_budget - plan.tokens
 
@@ -94,8 +98,8 @@ def test_refreshes_that_end_together_are_spread_over_steps() -> None:
 
     plan = schedule([*reuse, *burst], [], make_limits(share=0.25), 0.0)
 
-    assert plan.reuse == (0, 1, 2, 3)
-    assert plan.refresh == (10,)
+    assert list(plan.short) == [0, 1, 2, 3]
+    assert list(plan.long) == [10]
 
 
 def test_a_share_too_small_for_a_refresh_adds_up_over_steps() -> None:
@@ -104,7 +108,7 @@ def test_a_share_too_small_for_a_refresh_adds_up_over_steps() -> None:
     while True:
         steps += 1
         plan = schedule(running, [], make_limits(share=0.1), deficit)
-        if plan.refresh:
+        if plan.long:
             break
         deficit = plan.deficit
 
@@ -123,7 +127,7 @@ def test_a_large_request_at_the_head_is_not_overtaken() -> None:
 
     plan = schedule([Running(0, True, 100, 0)], waiting, make_limits(), 0.0)
 
-    assert plan.admitted == 0
+    assert not plan.admitted
 
 
 @pytest.mark.parametrize(
@@ -150,15 +154,50 @@ def test_what_has_waited_longest_goes_first_once_aged() -> None:
 
     plan = schedule(running, [], make_limits(), 0.0)
 
-    assert plan.refresh == (2,)
-    assert plan.reuse == ()
+    assert list(plan.long) == [2]
+    assert not plan.short
 
 
 def test_pages_under_the_watermark_stay_free_while_anything_runs() -> None:
     waiting, limits = [Waiting(10, 5, 0)], make_limits(pages=12, watermark=8)
 
-    assert schedule([Running(0, False, 1, 0)], waiting, limits, 0.0).admitted == 0
-    assert schedule([], waiting, limits, 0.0).admitted == 1
+    assert schedule([Running(0, False, 1, 0)], waiting, limits, 0.0).admitted == ()
+    assert schedule([], waiting, limits, 0.0).admitted == (10,)
+
+
+def test_a_prefill_is_cut_to_the_share_and_goes_on_with_the_rest() -> None:
+    short, prefill = Running(0, False, 8, 0), Running(1, True, 500, 0, grain=32)
+
+    first = schedule([short, prefill], [], make_limits(share=0.5), 0.0)
+    second = schedule([short, prefill._replace(tokens=500 - 96)], [], make_limits(share=0.5), first.deficit)
+
+    assert (first.short, first.long, first.deficit, first.is_tight) == ({0: 8}, {1: 96}, 4.0, True)
+    assert second.long == {1: 96}
+    assert schedule([prefill], [], make_limits(share=0.5), 0.0).long == {1: 192}
+
+
+def test_who_is_admitted_begins_with_a_piece_and_nobody_overtakes_it() -> None:
+    waiting = [Waiting(500, 1, 0, grain=32), Waiting(8, 1, 0, grain=4)]
+
+    assert schedule([], waiting, make_limits(), 0.0).admitted == (192,)
+    assert schedule([Running(0, False, 8, 0)], waiting, make_limits(), 0.0).admitted == (96,)
+
+
+def test_the_youngest_go_back_until_the_others_have_their_pages() -> None:
+    running = [Running(slot, False, 8, 0, pages=2, frees=3) for slot in range(4)]
+
+    assert schedule(running, [], make_limits(pages=8), 0.0).preempted == ()
+    assert schedule(running, [], make_limits(pages=7), 0.0).preempted == (3,)
+    assert schedule(running, [], make_limits(pages=2), 0.0).preempted == (3, 2)
+    assert schedule(running, [], make_limits(pages=0), 0.0).preempted == (3, 2)
+    assert schedule(running[:1], [], make_limits(pages=0), 0.0).preempted == ()
+
+
+def test_nobody_is_admitted_to_pages_that_a_running_request_lacks() -> None:
+    running, waiting = [Running(0, False, 8, 0, pages=3)], [Waiting(8, 4, 0)]
+
+    assert schedule(running, waiting, make_limits(pages=6), 0.0).admitted == ()
+    assert schedule(running, waiting, make_limits(pages=7), 0.0).admitted == (8,)
 
 
 @dataclass
@@ -223,8 +262,8 @@ def test_no_admitted_request_waits_longer_than_aging_and_the_number_running(seed
 def serve(plan: StepPlan, running: dict[int, Load], queue: list[Load], now: int) -> list[int]:
     """Carry out a plan; returns the slots that are done."""
     admitted = []
-    for _ in range(plan.admitted):
+    for _ in plan.admitted:
         slot = next(number for number in range(1000) if number not in running)
         running[slot] = queue.pop(0)
         admitted.append(slot)
-    return [slot for slot in [*plan.refresh, *plan.reuse, *admitted] if running[slot].serve(now)]
+    return [slot for slot in [*plan.long, *plan.short, *admitted] if running[slot].serve(now)]

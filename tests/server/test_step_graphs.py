@@ -44,7 +44,7 @@ def test_a_graph_gives_what_the_batch_alone_gives(engine: Engine) -> None:
             ),
             {},
         )
-    nobody, slots = np.arange(0), np.array(engine._admit(2))
+    nobody, slots = np.arange(0), np.array(list(engine._admit(TOKENS)))
 
     with torch.inference_mode():
         for slot in slots:

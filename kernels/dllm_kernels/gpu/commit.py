@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from dllm_kernels.commit import MASKED, CommitRows
+from dllm_kernels.commit import commit_rows as commit_in_torch
 from dllm_kernels.gpu.jit import kernel, power_of_two
 
 _RIVALS = 32  # rows that each row is compared with at a time
@@ -66,7 +67,10 @@ def _commit(
 def commit_rows(
     confidence: Tensor, token: Tensor, probability: Tensor, rows: CommitRows, canvas: Tensor, result: Tensor
 ) -> None:
-    """Twin of ``dllm_kernels.commit.commit_rows``; ``result`` is contiguous."""
+    """Twin of ``dllm_kernels.commit.commit_rows``; ``result`` is contiguous. Edits are PyTorch's."""
+    if rows.edit is not None:
+        commit_in_torch(confidence, token, probability, rows, canvas, result)
+        return
     requests, block = result.shape[1:]
     result.fill_(MASKED)
     _commit[(requests,)](

@@ -33,6 +33,7 @@ from dllm_kernels.layout import RowSpans
 KERNEL = "paged_attention"
 PROGRAMS_A_MULTIPROCESSOR = 2
 MOST_SPLITS = 16
+LOWEST = tl.constexpr(-1e30)  # below any score
 
 
 @kernel("slots", "counts", "offsets", "lengths", "slots_row", "rows", "splits")
@@ -64,6 +65,7 @@ def _attend(
     block_dim: tl.constexpr,
     precision: tl.constexpr,
     is_split: tl.constexpr,
+    causal_block: tl.constexpr,
     block_queries: tl.constexpr,
     block_keys: tl.constexpr,
     overlaps: tl.constexpr,
@@ -71,7 +73,7 @@ def _attend(
     """One program: the queries of one KV head's group over one share of one request's keys.
 
     Where keys are split, ``out`` is float32 [splits, rows, heads, block_dim] and ``tops`` float32 [splits,
-    rows, heads] holds log2 of each part's weight.
+    rows, heads] holds log2 of each part's weight. ``causal_block`` 0: every row sees all keys.
     """
     await_inputs(overlaps)
     kv_head = tl.program_id(0)
@@ -92,10 +94,13 @@ def _attend(
     share = tl.cdiv(tl.cdiv(count, splits), block_keys) * block_keys
     first = split * share
     last = tl.minimum(first + share, count)
+    visible = count - length + (folded // group // causal_block + 1) * causal_block if causal_block else count
+    if causal_block:
+        last = tl.minimum(last, tl.max(visible, 0))
     slots += request.to(tl.int64) * slots_row
     k_place = k_pool + kv_head * k_head + dim[None, :]
     v_place = v_pool + kv_head * v_head + dim[None, :]
-    top = tl.full((block_queries,), float("-inf"), tl.float32)
+    top = tl.full((block_queries,), LOWEST, tl.float32)  # finite: a row may see no key of a tile
     total = tl.zeros((block_queries,), tl.float32)
     mean = tl.zeros((block_queries, block_dim), tl.float32)
     for start in range(first, last, block_keys):
@@ -106,7 +111,10 @@ def _attend(
         keys = tl.load(k_place + slot[:, None] * k_slot, mask=key_mask, other=0.0)
         values = tl.load(v_place + slot[:, None] * v_slot, mask=key_mask, other=0.0)
         scores = tl.dot(queries, keys.T, input_precision=precision) * scale
-        scores = tl.where(is_key[None, :], scores, float("-inf"))
+        is_seen = is_key[None, :]
+        if causal_block:
+            is_seen &= key[None, :] < visible[:, None]
+        scores = tl.where(is_seen, scores, float("-inf"))
         top, total, mean = absorb_keys(scores, values, top, total, mean, precision)
     if is_split:
         mean = tl.where(total[:, None] > 0, mean / total[:, None], 0.0)
@@ -229,6 +237,7 @@ def attend(
         block_dim=width,
         precision=dot_precision(q),
         is_split=is_split,
+        causal_block=keys.causal_block,
         **configuration.launch,
         **overlapping(q),
     )

@@ -16,9 +16,15 @@ def absorb_keys(
     mean: tl.tensor,
     precision: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """The running state after a tile: ``scores`` float32 [queries, keys] in units of log 2, of which each row
-    has a finite one; ``v`` [keys, dim]. ``top`` is the largest score, ``total`` the sum of 2**(score - top),
-    ``mean`` float32 [queries, dim] the values' sum so weighted."""
+    """The running state after a tile.
+
+    Args:
+        scores: float32 [queries, keys] in units of log 2; all of a row may be -inf where ``top`` is finite.
+        v: [keys, dim].
+        top: the largest score so far.
+        total: the sum of 2**(score - top).
+        mean: float32 [queries, dim], the values' sum so weighted.
+    """
     new_top = tl.maximum(top, tl.max(scores, 1))
     weight = tl.exp2(scores - new_top[:, None])
     decay = tl.exp2(top - new_top)

@@ -37,7 +37,7 @@ def run_plan(settings: EngineSettings, *, as_json: bool) -> None:
     config = open_checkpoint(resolve_model(settings.model, settings.revision, has_weights=False)).config
     shape = config.shape(model_name(settings.model, settings.served_model_name), dtype_bytes)
     budget = plan_for(settings, shape, device_bytes, is_cpu=is_cpu)
-    limits = engine_limits(settings, shape.longest_trained)
+    limits = engine_limits(settings, shape.longest_trained, shape.grid)
     warning = context_warning(shape, limits)
     if as_json:
         values = dataclasses.asdict(budget) | {

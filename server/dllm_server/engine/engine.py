@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,7 +31,8 @@ from dllm_server.engine.requests.publish import block_committed, canvas_update, 
 from dllm_server.engine.requests.request import Phase, Request
 from dllm_server.engine.requests.slots import SlotTable
 from dllm_server.engine.schedule.batch import build_batch, step_kind
-from dllm_server.engine.schedule.scheduler import Limits, Running, StepPlan, Waiting, schedule
+from dllm_server.engine.schedule.course import Course
+from dllm_server.engine.schedule.scheduler import Limits, StepPlan, schedule
 from dllm_server.engine.schedule.throttle import Throttle
 from dllm_server.settings import LiveSettings
 
@@ -52,7 +53,7 @@ class Engine:
     """
 
     runner: ModelRunner
-    table: SlotTable
+    course: Course
     capacity: Capacity
     live: LiveSettings
     aging_steps: int
@@ -71,9 +72,14 @@ class Engine:
     _launched: Launched | None = None  # its result is still to be read
     _collected_seconds: float = 0.0
     _recorded_tokens: int = 0
+    _arrived: int = 0
 
     def __post_init__(self) -> None:
         self._free_slots = list(range(self.table.slots - 1, -1, -1))
+
+    @property
+    def table(self) -> SlotTable:
+        return self.course.table
 
     @property
     def has_work(self) -> bool:
@@ -89,18 +95,23 @@ class Engine:
 
     @property
     def token_budget(self) -> int:
-        """Query tokens the next step may hold. A setting or an OOM below a running sequence yields to it:
-        refreshes are whole."""
+        """Query tokens the next step may hold. A setting or an OOM below what a running request needs at
+        once yields to it."""
         configured = self.live.max_num_batched_tokens
         budget = configured if self.throttle.tokens is None else min(configured, self.throttle.tokens)
-        if not self._running:
-            return max(budget, self._waiting[0].sequence_tokens if self._waiting else 0)
-        return max(budget, *(request.sequence_tokens for request in self._running.values()), 0)
+        running = self._running.values() or list(self._waiting)[:1]
+        return max(budget, *map(self.course.least_tokens, running), 0)
 
     @property
     def longest_sequence_tokens(self) -> int:
-        """Of the requests in flight, 0 without one. The token budget must reach it at last."""
+        """Of the requests in flight, 0 without one."""
         return max((request.sequence_tokens for request in self._by_id.values()), default=0)
+
+    @property
+    def floor_tokens(self) -> int:
+        """Most that a request in flight needs at once, 0 without one. The token budget must reach it at
+        last."""
+        return max(map(self.course.least_tokens, self._by_id.values()), default=0)
 
     def is_open(self, request_id: str) -> bool:
         """Whether a request waits or runs."""
@@ -118,13 +129,16 @@ class Engine:
             request = Request.to_score(message, self.clock(), last_step=self._step)
         else:
             problem = self.capacity.refusal(message)
-            pages = self.capacity.pages_for(message)
-            request = Request(message, self.clock(), pages, last_step=self._step)
+            pages, grid = self.capacity.pages_for(message), self.capacity.grid or 1
+            request = Request(message, self.clock(), pages, grid=grid, last_step=self._step)
         if message.request_id in self._by_id:
             problem = f"request id {message.request_id} is already in use"
         if problem is not None:
             self.stats.refused += 1
             return [Failed(message.request_id, FailureReason.TOO_LARGE, problem)]
+        self._arrived += 1
+        request.number = self._arrived
+        self.course.arrive(request)
         self._waiting.append(request)
         self._by_id[message.request_id] = request
         return []
@@ -147,37 +161,46 @@ class Engine:
         An out-of-memory error puts the step's requests back unchanged and shrinks the budget.
         """
         self.last_step = None
-        budget = self.token_budget
-        plan = self._plan(budget)
+        budget, outgoing = self.token_budget, list[FromEngine]()
+        while (plan := self._plan(budget)).preempted:
+            outgoing += self._collect_last()  # what a request has committed goes with it
+            self._preempt(plan.preempted)
         if plan.is_empty:
-            return self._collect_last()
+            return outgoing + self._collect_last()
         self._step += 1
         self._deficit = plan.deficit
-        refresh = np.array([*plan.refresh, *self._admit(plan.admitted)], np.int64)
-        reuse = np.array(plan.reuse, np.int64)
-        slots, kind = np.concatenate((refresh, reuse)).tolist(), step_kind(len(refresh), len(reuse))
+        planned = plan.long | plan.short | self._admit(plan.admitted)
+        for slot, tokens in planned.items():
+            self.course.place(self._running[slot], tokens)
+        refreshing = {slot: self.course.refreshes(self._running[slot]) for slot in planned}
+        refresh = np.array([slot for slot in planned if refreshing[slot]], np.int64)
+        others = np.array([slot for slot in planned if not refreshing[slot]], np.int64)
+        slots, kind = [*planned], step_kind(len(refresh), len(others))
         started = self.clock()
         try:
-            batch = build_batch(refresh, reuse, self.table)
+            if (growth := self.course.growth.take()) is not None:
+                self.runner.grow(*growth)
+            batch = build_batch(refresh, others, self.table)
             pending = self.runner.launch(batch, self.live.max_num_logits)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             batch = None
         if batch is None:  # outside the handler: the exception holds the step's tensors
-            return self._collect_last() + self._contain_oom(slots, plan.tokens, kind)
+            return outgoing + self._collect_last() + self._contain_oom(slots, plan.tokens, kind)
         requests = [self._running[slot] for slot in batch.slots.tolist()]
         launched = Launched(
             pending,
             batch,
             requests,
+            [self.course.commits(request) for request in requests],
+            [self.course.launched(request) for request in requests],
             budget,
             started,
             self.runner.forward_seconds,
-            is_predictable=all(request.quota is not None for request in requests),
         )
         self._advance(launched)
-        outgoing = self._collect_last()
+        outgoing += self._collect_last()
         self._launched = launched
         if not (self.runs_ahead and launched.is_predictable):
             outgoing += self._collect_last()
@@ -193,63 +216,55 @@ class Engine:
         return outgoing
 
     def _plan(self, budget: int) -> StepPlan:
-        table, pool = self.table, self.runner.pool.allocator
+        course, store = self.course, self.course.store
         running = [
-            Running(
-                slot,
-                request.phase is Phase.REFRESH,
-                request.sequence_tokens if request.phase is Phase.REFRESH else table.window(slot),
-                self._step - request.last_step,
-            )
-            for slot, request in self._running.items()
+            course.cost(request, self._step - request.last_step)
+            for request in self._running.values()
             if request.phase is not Phase.DRAINING
         ]
-        waiting = (Waiting(r.sequence_tokens, r.pages, self._step - r.last_step) for r in self._waiting)
         limits = Limits(
             token_budget=budget,
             refresh_share=self.live.refresh_share,
             aging_steps=self.aging_steps,
-            free_slots=min(self.live.max_num_seqs, table.slots) - len(self._running),
-            free_pages=pool.free_pages,
-            watermark_pages=int(self.live.admission_watermark * pool.pages),
+            free_slots=min(self.live.max_num_seqs, self.table.slots) - len(self._running),
+            free_pages=store.free_pages,
+            watermark_pages=int(self.live.admission_watermark * store.pages),
         )
-        return schedule(running, waiting, limits, self._deficit)
+        return schedule(running, course.queue(self._waiting, self._step), limits, self._deficit)
 
-    def _admit(self, count: int) -> list[int]:
-        slots = []
-        for _ in range(count):
+    def _admit(self, pieces: Iterable[int]) -> dict[int, int]:
+        """The head of the queue, and so on; the slots with the tokens of their first steps."""
+        admitted = {}
+        for tokens in pieces:
             request = self._waiting.popleft()
-            slot = self._free_slots.pop()
-            self.table.fill(slot, request, self.runner.pool.allocator.reserve(slot, request.pages))
-            request.slot, request.admitted_seconds = slot, self.clock()
-            request.start_block(int(self.table.block_end[slot] - self.table.block_start[slot]))
-            self._running[slot] = request
-            self.runner.start(slot)
-            slots.append(slot)
-        return slots
+            request.slot = self._free_slots.pop()
+            request.admitted_seconds = request.admitted_seconds or self.clock()
+            self.course.admit(request)
+            self._running[request.slot] = request
+            self.runner.start(request.slot)
+            admitted[request.slot] = tokens
+        return admitted
+
+    def _preempt(self, slots: Iterable[int]) -> None:
+        """Send requests back to the head of the queue with what they have committed. Not those that have
+        ended meanwhile."""
+        going = [self._running[slot] for slot in slots if slot in self._running]
+        for request in sorted(going, key=lambda request: -request.number):
+            request.saved = self.table.save(request)
+            request.preemptions += 1
+            self.stats.preemptions += 1
+            self._leave_slot(request)
+            request.enter(Phase.WAITING)
+            self.course.arrive(request)
+            self._waiting.appendleft(request)
 
     def _advance(self, launched: Launched) -> None:
         """Count the step for its requests, and let those whose outcome is known go on before it is there."""
-        batch = launched.batch
-        self.table.step[batch.slots] += 1
-        for request in launched.requests:
+        self.table.step[launched.batch.slots] += 1
+        for request, commits in zip(launched.requests, launched.commits, strict=True):
             request.count_launch(self._step)
-            if launched.is_predictable and request.quota is not None:
-                self._go_on(request, request.masks_left - request.quota)
-
-    def _go_on(self, request: Request, masks_left: int) -> None:
-        """The phase after a step: the same block, the next one, or none."""
-        table, slot = self.table, request.slot
-        if masks_left > 0:
-            request.masks_left = masks_left
-            request.enter(request.next_phase_in_block())
-            return
-        end = int(table.block_end[slot])
-        if end == table.sequence_len[slot]:
-            request.enter(Phase.DRAINING)
-            return
-        table.start_block(slot, end)
-        request.start_block(int(table.block_end[slot]) - end)
+            if launched.is_predictable and commits is not None:
+                self.course.go_on(request, request.masks_left - commits)
 
     def _collect_last(self) -> list[FromEngine]:
         """Wait for the step that was launched last, if it is still to be read, and publish its commits."""
@@ -271,20 +286,21 @@ class Engine:
         batch, table = launched.batch, self.table
         live = [i for i, request in enumerate(launched.requests) if request.phase is not Phase.FINISHED]
         rows = np.array(live, np.int64)
-        slots, starts, lengths = batch.slots[rows], batch.block_starts[rows], batch.block_lengths[rows]
-        self.stats.committed_tokens += table.commit(slots, starts, result.tokens[rows], result.logprobs[rows])
+        slots, tokens = batch.slots[rows], result.tokens[rows]
+        edits = table.commit(slots, batch.open_starts[rows], tokens, result.logprobs[rows])
+        self.stats.committed_tokens += int((tokens >= 0).sum() - edits.sum())
         if result.alternatives is not None:
             note_alternatives(launched, result.tokens, result.alternatives)
-        masks_left, ended_at = table.block_state(slots, starts, lengths)
-        is_broken = (result.tokens[rows] == NOT_FINITE).any(axis=1)
+        starts, lengths = batch.block_starts[rows], batch.block_lengths[rows]
+        masks_left, masks_shown, ended_at = table.block_state(slots, starts, lengths)
+        is_broken = (tokens == NOT_FINITE).any(axis=1)
         outgoing: list[FromEngine] = []
-        for index, start, length, masks, ended, breaks in zip(
+        for index, start, length, masks, shown, ended, edited, breaks in zip(
             live,
-            starts.tolist(),
-            lengths.tolist(),
-            masks_left.tolist(),
-            ended_at.tolist(),
-            is_broken.tolist(),
+            *(
+                column.tolist()
+                for column in (starts, lengths, masks_left, masks_shown, ended_at, edits, is_broken)
+            ),
             strict=True,
         ):
             request = launched.requests[index]
@@ -297,18 +313,23 @@ class Engine:
                 self.soundness.note_finished()
                 outgoing.append(scored(request, request.score, index, result.scores))
                 continue
+            self.course.publish(request, launched.final[index])
+            end = min(start + length, request.limit)
             if request.message.wants_canvas:
-                outgoing.append(canvas_update(table, request, start, start + length))
-            if ended >= 0:
+                outgoing.append(canvas_update(table, request, start, end))
+            is_final = not shown
+            if request.edits:  # what has been committed may change until the block is done
+                is_final = self.course.go_on(request, masks, edits=edited)
+            if ended >= 0 and (is_final or not request.edits):
                 outgoing += self._finish(request, start, ended, FinishReason.STOP)
                 continue
-            if not masks and start + length == table.sequence_len[request.slot]:
-                outgoing += self._finish(request, start, start + length, FinishReason.LENGTH)
+            if is_final and end == request.limit:
+                outgoing += self._finish(request, start, end, FinishReason.LENGTH)
                 continue
-            if not masks:
-                outgoing.append(block_committed(table, request, start, start + length))
-            if not launched.is_predictable:
-                self._go_on(request, masks)
+            if is_final:
+                outgoing.append(block_committed(table, request, start, end))
+            if not (launched.is_predictable or request.edits):
+                self.course.go_on(request, masks)
         return outgoing
 
     def _finish(self, request: Request, start: int, end: int, reason: FinishReason) -> list[FromEngine]:
@@ -320,8 +341,9 @@ class Engine:
         return [published, finished] if published.token_ids else [finished]
 
     def _fail_not_finite(self, request: Request) -> Failed:
-        """End a request whose tokens would be arbitrary. Its K/V are read by nobody else."""
+        """End a request whose tokens would be arbitrary. Who shares its K/V comes to the same end."""
         stats = request.stats()
+        self.course.store.withdraw(request.slot)
         self._release(request)
         self.soundness.note_not_finite()
         message = "the model computed a NaN or an infinity for this request: its tokens would be arbitrary"
@@ -333,9 +355,12 @@ class Engine:
         request.enter(Phase.FINISHED)
         del self._by_id[request.request_id]
         if was_running:
-            del self._running[request.slot]
-            self.runner.pool.allocator.release(request.slot)
-            self._free_slots.append(request.slot)
+            self._leave_slot(request)
+
+    def _leave_slot(self, request: Request) -> None:
+        del self._running[request.slot]
+        self.course.store.release(request.slot)
+        self._free_slots.append(request.slot)
 
     def _contain_oom(self, slots: list[int], tokens: int, kind: str) -> list[FromEngine]:
         """Halve the budget. Where that cannot make the step smaller it runs once more, and then a request
@@ -347,8 +372,8 @@ class Engine:
         self.last_step = StepRecord(tokens, len(slots), 0, 0, 0.0, is_out_of_memory=True)
         if not slots:
             return []
-        largest = max(self._running.values(), key=lambda request: request.sequence_tokens)
-        target = max(tokens // 2, largest.sequence_tokens)
+        largest = max(self._running.values(), key=self.course.least_tokens)
+        target = max(tokens // 2, self.course.least_tokens(largest))
         log.warning(
             "out of memory in a step", phase=kind, tokens=tokens, requests=len(slots), next_budget=target
         )

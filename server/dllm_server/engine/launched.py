@@ -15,17 +15,23 @@ from dllm_server.engine.schedule.batch import StepBatch
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """``requests`` in the batch's order. ``forward_seconds`` is the host's time for the forward pass and the
-    head; on a GPU only their launches. ``is_predictable``: the phases that follow are known before the result
-    is (a stop token aside)."""
+    """``requests`` in the batch's order, ``commits`` how many masks of each it fills, None where its outcome
+    tells, and ``final`` the tokens whose K/V it makes final. ``forward_seconds`` is the host's time for the
+    forward pass and the head; on a GPU only their launches. ``is_predictable``: the phases that follow are
+    known before the result is (a stop token aside)."""
 
     pending: PendingStep
     batch: StepBatch
     requests: list[Request]
+    commits: list[int | None]
+    final: list[int]
     budget: int
     started_seconds: float
     forward_seconds: float
-    is_predictable: bool
+
+    @property
+    def is_predictable(self) -> bool:
+        return None not in self.commits
 
 
 def note_alternatives(launched: Launched, committed: NDArray[np.int32], rows: NamedTokens) -> None:
@@ -36,7 +42,7 @@ def note_alternatives(launched: Launched, committed: NDArray[np.int32], rows: Na
         request = launched.requests[index]
         count = request.message.top_logprobs
         if count and committed[index, column] >= 0 and request.phase is not Phase.FINISHED:
-            position = int(batch.block_starts[index]) + column
+            position = int(batch.open_starts[index]) + column
             request.alternatives[position] = _possible(tokens[:count], logprobs[:count])
 
 

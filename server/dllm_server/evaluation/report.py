@@ -53,7 +53,7 @@ def evaluate(
     if any(mode.selection is KvSelection.SHARED for mode in modes):
         model = started.engine.runner.model
         shared = settings.model_copy(update={"kv_selection": KvSelection.SHARED})
-        limits = engine_limits(settings, model.config.trained_len)
+        limits = engine_limits(settings, model.config.trained_len, model.config.grid)
         engines[KvSelection.SHARED] = assemble(model, shared, limits, pages=started.engine.capacity.pages)
     questions = {family: make_items(family, items) for family in families}
     scores = []

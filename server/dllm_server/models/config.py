@@ -158,6 +158,11 @@ class ModelConfig:
         return self.eos_token_ids[0]
 
     @property
+    def grid(self) -> int:
+        """Tokens of a block on the grid from position 0 where attention is block-causal, else 0."""
+        return self.block_causal.block_length if self.block_causal is not None else 0
+
+    @property
     def dense_layers(self) -> tuple[int, ...]:
         """Layers whose feed-forward part is one gated MLP."""
         routed = self.experts.layers if self.experts else ()
@@ -178,6 +183,7 @@ class ModelConfig:
             is_tied=self.is_tied,
             has_qkv_bias=self.has_qkv_bias,
             dtype_bytes=dtype_bytes,
+            grid=self.grid,
             has_head_norms=self.has_head_norms,
             rotary_dim=self.rotary_dim,
             routed=self.experts.shape if self.experts else None,

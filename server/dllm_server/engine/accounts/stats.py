@@ -39,6 +39,7 @@ class EngineStats:
     step_times: StepTimes = field(default_factory=lambda: StepTimes(dict.fromkeys(KINDS, StepSums())))
     committed_tokens: int = 0
     cancelled: int = 0
+    preemptions: int = 0
     refused: int = 0
     batch_fill: float = 0.0
     seconds: float = 0.0

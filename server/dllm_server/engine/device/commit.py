@@ -13,10 +13,9 @@ from torch import Tensor
 
 from dllm_server.engine.device.denoise import choose_commits
 from dllm_server.engine.device.head_inputs import HeadInputs
-from dllm_server.engine.requests.slots import CONFIDENCES
-from dllm_server.settings import Confidence, Strategy
+from dllm_server.engine.requests.slots import BY_POSITION, CONFIDENCES
+from dllm_server.settings import Confidence
 
-_BY_RANK = {Strategy.QUOTA, Strategy.THRESHOLD}
 _OTHER_NOISE = 0x5BD1E995  # ranks do not share the tokens' noise
 
 
@@ -32,11 +31,13 @@ def commit(head: HeadInputs, choice: Choice, canvas: Tensor, host: Tensor, opera
     """
     result = torch.empty(host.shape, dtype=torch.int32, device=canvas.device)
     confidence, rows = _confidence(head, choice), head.commits
-    if head.strategies - _BY_RANK:
+    if not head.rule.is_by_rank:
         is_committed = _choose(head, confidence, choice.entropy, canvas, result.shape[1:])
         # By threshold: infinite where it is committed, and no other reaches that.
-        confidence = torch.where(is_committed, torch.inf, -torch.inf)
-        ones, zeros = torch.ones_like(head.value), torch.zeros_like(rows.quota)
+        decided = torch.where(is_committed, torch.inf, -torch.inf)
+        is_open = canvas[rows.canvas] == MASKED  # what is edited keeps its own
+        confidence = decided if rows.edit is None else torch.where(is_open, decided, confidence)
+        ones, zeros = torch.ones_like(rows.threshold), torch.zeros_like(rows.quota)
         rows = replace(rows, quota=zeros, threshold=ones)
     operations.commit_rows(confidence, choice.token, choice.probability, rows, canvas, result)
     host.copy_(result, non_blocking=True)
@@ -51,24 +52,33 @@ def _choose(
     is_masked.view(-1)[cell] = canvas[head.commits.canvas] == MASKED
     dense = torch.zeros(2, *grid, device=canvas.device)
     dense.view(2, -1)[:, cell] = torch.stack((confidence, entropy))
-    committed = choose_commits(dense[0], dense[1], is_masked, head.strategy, head.value, head.strategies)
+    committed = choose_commits(dense[0], dense[1], is_masked, head.rule)
     return committed.view(-1)[cell]
 
 
 def _confidence(head: HeadInputs, choice: Choice) -> Tensor:
-    by_kind = {
-        Confidence.PROBABILITY: lambda: choice.probability,
-        Confidence.MARGIN: lambda: choice.margin,
-        Confidence.ENTROPY: lambda: -choice.entropy,
-        Confidence.RANDOM: lambda: _random(head.keys),
-    }
     if len(head.confidences) == 1:
         (kind,) = head.confidences
-        return by_kind[kind]()
+        return _ranking(kind, head, choice)
     result = choice.probability
     for kind in head.confidences:
-        result = torch.where(head.confidence == CONFIDENCES.index(kind), by_kind[kind](), result)
+        result = torch.where(head.confidence == kind, _ranking(kind, head, choice), result)
     return result
+
+
+def _ranking(kind: int, head: HeadInputs, choice: Choice) -> Tensor:
+    """What ranks positions by ``kind``, an index into ``CONFIDENCES`` or ``BY_POSITION``."""
+    if kind == BY_POSITION:
+        return -head.commits.cell.float()
+    match CONFIDENCES[kind]:
+        case Confidence.PROBABILITY:
+            return choice.probability
+        case Confidence.MARGIN:
+            return choice.margin
+        case Confidence.ENTROPY:
+            return -choice.entropy
+        case Confidence.RANDOM:
+            return _random(head.keys)
 
 
 def _random(keys: Tensor | None) -> Tensor:

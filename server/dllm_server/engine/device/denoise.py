@@ -8,6 +8,9 @@ progress. Ties go to the lower position.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -15,16 +18,32 @@ from dllm_server.engine.requests.slots import STRATEGIES
 from dllm_server.settings import Strategy
 
 
-def by_quota(confidence: Tensor, is_masked: Tensor, quota: Tensor) -> Tensor:
-    """The ``quota`` [requests] most confident masked positions (LLaDA's fixed schedule)."""
-    return (_rank(confidence, is_masked) < quota[:, None]) & is_masked
+@dataclass(frozen=True, slots=True)
+class CommitRule:
+    """How a step's requests choose what they commit.
+
+    ``quota`` int64, ``threshold`` and ``value`` float32, ``strategy`` int64 (index into ``STRATEGIES``), all
+    ``[requests]``; ``strategies`` are those that occur. ``counts_own``: see ``by_entropy_bound``.
+    """
+
+    quota: Tensor
+    threshold: Tensor
+    value: Tensor
+    strategy: Tensor
+    strategies: frozenset[Strategy]
+    counts_own: bool
+
+    @property
+    def is_by_rank(self) -> bool:
+        """Whether ``quota`` and ``threshold`` say all."""
+        return not self.strategies & {Strategy.FACTOR, Strategy.ENTROPY_BOUND}
 
 
-def by_threshold(confidence: Tensor, is_masked: Tensor, threshold: Tensor) -> Tensor:
-    """Every masked position whose confidence reaches ``threshold`` [requests] (Fast-dLLM's parallel
-    decoding)."""
+def by_rank(confidence: Tensor, is_masked: Tensor, quota: Tensor, threshold: Tensor) -> Tensor:
+    """The ``quota`` [requests] most confident masked positions, and every one whose confidence reaches
+    ``threshold`` [requests]: LLaDA's fixed schedule, Fast-dLLM's parallel decoding, or both."""
     is_sure = confidence >= threshold[:, None]
-    return (is_sure | (_rank(confidence, is_masked) == 0)) & is_masked
+    return (is_sure | (_rank(confidence, is_masked) < quota[:, None])) & is_masked
 
 
 def by_factor(confidence: Tensor, is_masked: Tensor, factor: Tensor) -> Tensor:
@@ -38,46 +57,32 @@ def by_factor(confidence: Tensor, is_masked: Tensor, factor: Tensor) -> Tensor:
     return (rank < count[:, None]) & is_masked
 
 
-def by_entropy_bound(entropy: Tensor, is_masked: Tensor, bound: Tensor) -> Tensor:
+def by_entropy_bound(entropy: Tensor, is_masked: Tensor, bound: Tensor, *, counts_own: bool) -> Tensor:
     """By ascending entropy, accept while the sum of the *previous* entropies stays within ``bound``
-    [requests]."""
+    [requests], or with ``counts_own`` while that of the previous and its own stays below (SDAR)."""
     rank = _rank(-entropy, is_masked)
     ordered = -_ordered(-entropy, is_masked, rank)
-    previous = ordered.cumsum(dim=1) - ordered
-    count = ((previous <= bound[:, None]) & ordered.isfinite()).sum(dim=1).clamp_min(1)
+    total = ordered.cumsum(dim=1)
+    is_within = total < bound[:, None] if counts_own else total - ordered <= bound[:, None]
+    count = (is_within & ordered.isfinite()).sum(dim=1).clamp_min(1)
     return (rank < count[:, None]) & is_masked
 
 
-def choose_commits(
-    confidence: Tensor,
-    entropy: Tensor,
-    is_masked: Tensor,
-    strategy: Tensor,
-    value: Tensor,
-    used: frozenset[Strategy],
-) -> Tensor:
-    """Each request by its own strategy.
-
-    Args:
-        strategy: int64 ``[requests]``, index into ``STRATEGIES``. value: float32 ``[requests]``, the
-        strategy's value. used: the strategies that occur; others are not computed.
-    """
-    committed = torch.zeros_like(is_masked)
-    for index, name in enumerate(STRATEGIES):
-        if name not in used:
-            continue
-        match name:
-            case Strategy.QUOTA:
-                chosen = by_quota(confidence, is_masked, value)
-            case Strategy.THRESHOLD:
-                chosen = by_threshold(confidence, is_masked, value)
-            case Strategy.FACTOR:
-                chosen = by_factor(confidence, is_masked, value)
-            case Strategy.ENTROPY_BOUND:
-                chosen = by_entropy_bound(entropy, is_masked, value)
-        if len(used) == 1:
-            return chosen
-        committed |= chosen & (strategy == index)[:, None]
+def choose_commits(confidence: Tensor, entropy: Tensor, is_masked: Tensor, rule: CommitRule) -> Tensor:
+    """Each request by its own strategy; strategies that do not occur are not computed."""
+    others: dict[Strategy, Callable[[], Tensor]] = {
+        Strategy.FACTOR: lambda: by_factor(confidence, is_masked, rule.value),
+        Strategy.ENTROPY_BOUND: lambda: by_entropy_bound(
+            entropy, is_masked, rule.value, counts_own=rule.counts_own
+        ),
+    }
+    used = [strategy for strategy in others if strategy in rule.strategies]
+    if len(used) == len(rule.strategies) == 1:
+        return others[used[0]]()
+    committed = by_rank(confidence, is_masked, rule.quota, rule.threshold)
+    for strategy in used:
+        is_its = (rule.strategy == STRATEGIES.index(strategy))[:, None]
+        committed = torch.where(is_its, others[strategy](), committed)
     return committed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from dllm_kernels.commit import MASKED
+from dllm_kernels.layout import IntArray
 from torch import Tensor
 
 from dllm_server.engine.device.upload import Upload
@@ -32,6 +33,15 @@ class DeviceTable:
         upload.send(self.device)
         self.canvas[slot * length : (slot + 1) * length] = upload.take(canvas)
         self.pool_slots[slot] = upload.take(pool_slots)
+
+    def grow(self, slots: IntArray, entries: IntArray) -> None:
+        """Take over from the host's table the pool slots of entries that have come to requests, one each of
+        ``slots`` and ``entries``."""
+        upload = Upload()
+        places = upload.add(slots * self.pool_slots.shape[1] + entries)
+        values = upload.add(self._table.pool_slots[slots, entries])
+        upload.send(self.device)
+        self.pool_slots.view(-1)[upload.take(places)] = upload.take(values)
 
     def tokens(self, index: Tensor) -> Tensor:
         """What the model reads at ``index`` of the canvas; a mask token in a prompt is just a token."""

@@ -59,7 +59,7 @@ def place_forward(
     ]
     ratio = _REUSE_RATIO if is_grouped else None
     reuse_groups = [
-        _add_reuse(upload, batch, members, on_device)
+        _add_reuse(upload, batch, members, table, on_device)
         for members in _similar(np.arange(split, batch.requests), batch.key_counts, ratio)
     ]
     upload.send(on_device.device)
@@ -125,7 +125,7 @@ def _add_pack(
 
 
 def _add_reuse(
-    upload: Upload, batch: StepBatch, members: IntArray, on_device: DeviceTable
+    upload: Upload, batch: StepBatch, members: IntArray, table: SlotTable, on_device: DeviceTable
 ) -> Callable[[], tuple[PaddedRows, PagedKeys]]:
     rows = _add_rows(upload, batch, members, on_device.device, batch.refresh_rows)
     host_counts = batch.key_counts[members - batch.refresh_requests]
@@ -134,6 +134,6 @@ def _add_reuse(
 
     def take() -> tuple[PaddedRows, PagedKeys]:
         keys = on_device.pool_slots[upload.take(slots), :most]
-        return rows(), PagedKeys(keys, upload.take(counts), bool((host_counts < most).any()))
+        return rows(), PagedKeys(keys, upload.take(counts), bool((host_counts < most).any()), table.grid)
 
     return take

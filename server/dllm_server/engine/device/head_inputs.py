@@ -15,11 +15,12 @@ from dllm_kernels.whole_logits import WholeRows
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dllm_server.engine.device.denoise import CommitRule
 from dllm_server.engine.device.upload import Upload
 from dllm_server.engine.device.whole_inputs import fused_first, whole_columns, whole_rows
 from dllm_server.engine.requests.slots import CONFIDENCES, STRATEGIES, SlotTable
 from dllm_server.engine.schedule.batch import StepBatch
-from dllm_server.settings import Confidence, Strategy
+from dllm_server.settings import Confidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,9 @@ class HeadInputs:
     is that of the rows before ``split``, ``whole`` what the others ask for; ``named`` int64, on the host, the
     cells of the latter if alternatives are wanted of any, else empty.
 
-    ``commits`` is how many of a request's rows are committed where all requests say it by rank or threshold.
-    ``strategy`` int64 (index into ``STRATEGIES``) and ``value`` float32, both ``[requests]``, are the
-    requests' commit strategies, ``strategies`` those that occur. ``confidence`` int64 ``[masked]`` (index
-    into ``CONFIDENCES``) is what ranks a position, ``confidences`` what occurs. ``keys`` int64 ``[masked]``
-    is there where any request samples or ranks at random.
+    ``rule`` says which of a request's rows are committed; ``commits`` are those rows. ``confidence`` int64
+    ``[masked]`` (index into ``CONFIDENCES``, or ``BY_POSITION``) is what ranks a position, ``confidences``
+    what occurs. ``keys`` int64 ``[masked]`` is there where any request samples or ranks at random.
     """
 
     row: Tensor
@@ -45,10 +44,8 @@ class HeadInputs:
     named: IntArray
     target: Tensor
     commits: CommitRows
-    strategies: frozenset[Strategy]
-    strategy: Tensor
-    value: Tensor
-    confidences: frozenset[Confidence]
+    rule: CommitRule
+    confidences: frozenset[int]
     confidence: Tensor
     keys: Tensor | None
 
@@ -58,10 +55,9 @@ def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> Head
     slots, head, upload = batch.slots, batch.head, Upload()
     of_row = slots[head.request]  # each masked position's slot
     kinds, samples = np.unique(table.confidence[slots]), bool(table.temperature[slots].any())
-    confidences = frozenset(CONFIDENCES[kind] for kind in kinds)
+    confidences = frozenset(kinds.tolist())
     strategies = frozenset(STRATEGIES[kind] for kind in np.unique(table.strategy[slots]))
-    has_keys = samples or Confidence.RANDOM in confidences
-    is_quota = table.strategy[slots] == STRATEGIES.index(Strategy.QUOTA)
+    has_keys = samples or CONFIDENCES.index(Confidence.RANDOM) in confidences
     order, split = fused_first(batch, table)
     temperature, whole = table.temperature[of_row[order]], of_row[order][split:]
     is_named = bool(table.alternatives[whole].any())
@@ -73,8 +69,8 @@ def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> Head
         "strategy": table.strategy[slots],
         "value": table.value[slots],
         "first": np.searchsorted(head.request, np.arange(len(slots) + 1)).astype(np.int32),
-        "quota": np.where(is_quota, table.value[slots], 1).astype(np.int64),
-        "threshold": np.where(is_quota, np.inf, table.value[slots]).astype(np.float32),
+        "quota": table.quota[slots],
+        "threshold": table.threshold[slots],
         "confidence": table.confidence[of_row],
         "temperature": temperature,
     }
@@ -82,6 +78,8 @@ def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> Head
         columns |= {"seed": table.seed[of_row], "position": head.position, "step": table.step[of_row]}
     if isinstance(order, np.ndarray):
         columns |= {"order": order, "place": np.argsort(order)}
+    if has_edits := bool((table.edit_threshold[slots] < np.inf).any()):
+        columns["edit"] = table.edit_threshold[of_row]
     columns |= whole_columns(table, whole, head.position[order][split:])
     uploads = {name: upload.add(column) for name, column in columns.items()}
     upload.send(device)
@@ -102,10 +100,22 @@ def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> Head
         whole=whole_rows(sampling_of(slice(split, None)), sent, is_named=is_named),
         named=head.cell[order][split:] if is_named else head.cell[:0],
         target=sent["target"],
-        commits=CommitRows(sent["canvas"], sent["cell"], sent["first"], sent["quota"], sent["threshold"]),
-        strategies=strategies,
-        strategy=sent["strategy"],
-        value=sent["value"],
+        commits=CommitRows(
+            sent["canvas"],
+            sent["cell"],
+            sent["first"],
+            sent["quota"],
+            sent["threshold"],
+            sent["edit"] if has_edits else None,
+        ),
+        rule=CommitRule(
+            sent["quota"],
+            sent["threshold"],
+            sent["value"],
+            sent["strategy"],
+            strategies,
+            counts_own=table.grid > 0,
+        ),
         confidences=confidences,
         confidence=sent["confidence"],
         keys=keys,

@@ -1,52 +1,22 @@
-"""The paged pool of head-packed K/V: which pages are free, and the tensors behind them."""
+"""The paged pool of K/V: the tensors behind the pages."""
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from dllm_server.engine.requests.pages import PageStore
 from dllm_server.models.transformer import Transformer
-
-
-class PageAllocator:
-    """Hands out pages 1 ... ``pages``; page 0 takes padding writes and belongs to nobody."""
-
-    def __init__(self, pages: int) -> None:
-        self.pages = pages
-        self._free = list(range(pages, 0, -1))
-        self._owned: dict[int, list[int]] = {}
-
-    @property
-    def free_pages(self) -> int:
-        return len(self._free)
-
-    @property
-    def used_pages(self) -> int:
-        return self.pages - len(self._free)
-
-    def reserve(self, slot: int, count: int) -> list[int]:
-        """Pages for the life of the request in ``slot``; raises ``ValueError`` when they are not there or it
-        has some."""
-        if slot in self._owned:
-            raise ValueError(f"slot {slot} already owns pages")
-        if count > len(self._free):
-            raise ValueError(f"{count} pages asked for, {len(self._free)} are free")
-        pages = [self._free.pop() for _ in range(count)]
-        self._owned[slot] = pages
-        return pages
-
-    def release(self, slot: int) -> None:
-        """Give the pages of ``slot`` back; raises ``KeyError`` when it owns none."""
-        self._free.extend(reversed(self._owned.pop(slot)))
 
 
 class KvPool:
     """K and V of every layer, ``[layers, (pages + 1) * page_size, kv_heads, head_dim]`` each; keys are
     post-RoPE.
 
-    Slot j of a request may hold a different token for each KV head.
+    Where K/V are packed, slot j of a request may hold a different token for each KV head.
     """
 
     def __init__(
@@ -59,8 +29,9 @@ class KvPool:
         head_dim: int,
         dtype: torch.dtype,
         device: torch.device,
+        chunk_tokens: int = 0,
     ) -> None:
-        self.allocator = PageAllocator(pages)
+        self.store = PageStore(pages, chunk_pages=chunk_tokens // page_size, chunk_tokens=chunk_tokens)
         self.page_size = page_size
         shape = (layers, (pages + 1) * page_size, kv_heads, head_dim)
         self.k: Tensor = torch.zeros(shape, dtype=dtype, device=device)
@@ -68,7 +39,9 @@ class KvPool:
 
     @classmethod
     def for_model(cls, model: Transformer, pages: int, page_size: int) -> Self:
-        """A pool of the model's shape on its device."""
+        """A pool of the model's shape on its device. Where its K/V are exact, prefixes are shared by chunks
+        that are both whole blocks and whole pages."""
+        exact = model.config.block_causal
         return cls(
             layers=model.config.n_layers,
             pages=pages,
@@ -77,6 +50,7 @@ class KvPool:
             head_dim=model.config.head_dim,
             dtype=model.dtype,
             device=model.device,
+            chunk_tokens=math.lcm(exact.block_length, page_size) if exact is not None else 0,
         )
 
     @property

@@ -6,6 +6,7 @@ import time
 
 import torch
 from dllm_kernels.backend import Backend
+from dllm_kernels.layout import IntArray
 from torch import Tensor
 
 from dllm_server.engine.device.commit import commit
@@ -50,6 +51,10 @@ class ModelRunner:
     def start(self, slot: int) -> None:
         """Take over a new request from the host's table."""
         self.on_device.start(slot)
+
+    def grow(self, slots: IntArray, entries: IntArray) -> None:
+        """Take over pages that have come to running requests."""
+        self.on_device.grow(slots, entries)
 
     def release_cached_memory(self) -> None:
         """Give the allocator's cached blocks back to the device."""

@@ -6,22 +6,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from dllm_kernels.lm_head import Sampling
+from dllm_kernels import lm_head
 from dllm_kernels.whole_logits import WholeRows, choose_whole
 
 from dllm_server.engine.accounts.device_memory import DeviceMemory, is_out_of_memory
 from dllm_server.engine.device.kv_pool import KvPool
-from dllm_server.engine.device.model_runner import ModelRunner
-from dllm_server.engine.requests import messages
-from dllm_server.engine.requests.messages import MOST_ALTERNATIVES, Diffusion, Generate
-from dllm_server.engine.requests.request import Request
-from dllm_server.engine.requests.slots import SlotTable
-from dllm_server.engine.schedule.batch import build_batch
-from dllm_server.memory import MOST_WHOLE_ROWS, EngineLimits, lifetime_pages
+from dllm_server.engine.device.made_up import MadeUp, pages_of
+from dllm_server.engine.requests.messages import MOST_ALTERNATIVES, Sampling
+from dllm_server.memory import MOST_WHOLE_ROWS, EngineLimits
 from dllm_server.models.transformer import Transformer
-from dllm_server.settings import Confidence, Strategy
 
 _CPU_TOKENS = 512  # a CPU's activations grow linearly; a whole budget would take minutes on a large model
 _MARGIN = 1.05
@@ -43,8 +37,8 @@ class Profile:
 
 
 def measure(model: Transformer, memory: DeviceMemory, limits: EngineLimits) -> Profile:
-    """Run a refresh of ``max_num_batched_tokens`` and a head of ``max_num_logits`` rows; on a CPU a part of
-    them, scaled up.
+    """Run a refresh, or a prefill, of ``max_num_batched_tokens`` and a head of ``max_num_logits`` rows; on a
+    CPU a part of them, scaled up.
 
     When the device refuses a size, half of it is tried, and the result scaled, so that the budget can say
     what does not fit.
@@ -52,9 +46,7 @@ def measure(model: Transformer, memory: DeviceMemory, limits: EngineLimits) -> P
     is_cpu = model.device.type == "cpu"
     tokens = min(limits.max_num_batched_tokens, _CPU_TOKENS) if is_cpu else limits.max_num_batched_tokens
     rows = min(limits.max_num_logits, _CPU_TOKENS) if is_cpu else limits.max_num_logits
-    activations, tokens, oom_tokens = _largest(
-        tokens, lambda size: _refresh_peak(model, memory, limits, size)
-    )
+    activations, tokens, oom_tokens = _largest(tokens, lambda size: _long_peak(model, memory, limits, size))
     logits, rows, oom_rows = _largest(rows, lambda size: _head_peak(model, memory, size))
     return Profile(
         activations_bytes=int(activations * limits.max_num_batched_tokens / tokens * _MARGIN),
@@ -79,29 +71,12 @@ def _largest(size: int, peak_at: Callable[[int], int]) -> tuple[int, int, int]:
         _release_cached()
 
 
-def _refresh_peak(model: Transformer, memory: DeviceMemory, limits: EngineLimits, tokens: int) -> int:
+def _long_peak(model: Transformer, memory: DeviceMemory, limits: EngineLimits, tokens: int) -> int:
     length = min(limits.max_model_len, tokens)
-    count = max(1, tokens // length)
-    block = min(limits.block_length, length - 1) if length > 1 else 1
-    prompt = length - block
-    pages = lifetime_pages(prompt, block, block, limits.retention_ratio, limits.page_size, model.config.shift)
-    table = SlotTable(
-        count,
-        length,
-        max_pages=pages,
-        page_size=limits.page_size,
-        mask_token_id=model.config.mask_token_id,
-        shift=model.config.shift,
-    )
-    pool = KvPool.for_model(model, pages, limits.page_size)
-    diffusion = Diffusion(block, None, Strategy.QUOTA, 1.0, Confidence.PROBABILITY, limits.retention_ratio)
-    message = Generate("profile", [model.config.eos_token_id] * prompt, block, messages.Sampling(), diffusion)
-    for slot in range(count):
-        table.fill(slot, Request(message, 0.0, pages), list(range(1, pages + 1)))  # all write the same pages
-    runner = ModelRunner(model, pool, table)
-    for slot in range(count):
-        runner.start(slot)
-    batch = build_batch(np.arange(count), np.arange(0), table)
+    requests = MadeUp.of(model, limits, max(1, tokens // length), length, limits.retention_ratio, Sampling())
+    pages = pages_of(limits, length, limits.retention_ratio, model.config.shift)
+    runner = requests.runner(model, KvPool.for_model(model, pages, limits.page_size))
+    batch = requests.long_step(tokens)
     _release_cached()
     before = memory.used_bytes()
     memory.reset_peak()
@@ -115,7 +90,7 @@ def _head_peak(model: Transformer, memory: DeviceMemory, rows: int) -> int:
     hidden = torch.zeros(rows, model.config.d_model, dtype=model.dtype, device=model.device)
     banned = torch.tensor([model.config.mask_token_id], device=model.device)
     ones, zeros = torch.ones(rows, device=model.device), torch.zeros_like(hidden[:, 0], dtype=torch.int64)
-    whole = WholeRows(Sampling(ones, zeros), 0.5 * ones, zeros, zeros[:, None], MOST_ALTERNATIVES)
+    whole = WholeRows(lm_head.Sampling(ones, zeros), 0.5 * ones, zeros, zeros[:, None], MOST_ALTERNATIVES)
     _release_cached()
     before = memory.used_bytes()
     memory.reset_peak()

@@ -170,7 +170,7 @@ class _ReuseGraph(_Graph):
         sizes = np.full(self._requests, self._window)
         rows = padded_rows(np.cumsum(sizes) - sizes, sizes, owner.device, sent["ends"])
         slots = owner.on_device.pool_slots[sent["slots"], : self._keys]
-        keys = PagedKeys(slots, sent["counts"], is_padded=True)
+        keys = PagedKeys(slots, sent["counts"], is_padded=True, causal_block=owner.table.grid)
         return ForwardInputs(sent["canvas"], sent["positions"], sent["tail_slots"], [], [], [(rows, keys)])
 
 

@@ -53,7 +53,7 @@ class Meter:
         return Load(
             waiting=engine.requests_waiting,
             running=engine.requests_running,
-            free_pages=engine.runner.pool.allocator.free_pages,
+            free_pages=engine.course.store.free_pages,
             longest_sequence_tokens=engine.longest_sequence_tokens,
             generation=generation,
         )

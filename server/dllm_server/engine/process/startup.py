@@ -23,6 +23,8 @@ from dllm_server.engine.engine import Engine
 from dllm_server.engine.requests.admission import Capacity
 from dllm_server.engine.requests.messages import ModelInfo
 from dllm_server.engine.requests.slots import SlotTable
+from dllm_server.engine.schedule.course import RefreshReuse
+from dllm_server.engine.schedule.exact import PrefillDenoise
 from dllm_server.memory import (
     GIB,
     MOST_WHOLE_ROWS,
@@ -104,17 +106,19 @@ def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
             return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def engine_limits(settings: EngineSettings, trained_len: int) -> EngineLimits:
+def engine_limits(settings: EngineSettings, trained_len: int, grid: int = 0) -> EngineLimits:
     """The length the model was trained on is the default, cut to what one step can refresh whole."""
-    longest = settings.max_model_len or min(trained_len, settings.max_num_batched_tokens)
+    at_once = trained_len if grid else settings.max_num_batched_tokens
+    longest = settings.max_model_len or min(trained_len, at_once)
     return EngineLimits(
         max_model_len=longest,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         max_num_seqs=settings.max_num_seqs,
         max_num_logits=settings.max_num_logits,
-        block_length=settings.block_length,
-        retention_ratio=settings.retention_ratio,
+        block_length=grid or settings.block_length,
+        retention_ratio=1.0 if grid else settings.retention_ratio,
         page_size=settings.page_size,
+        grid=grid,
     )
 
 
@@ -143,7 +147,7 @@ def plan_for(
     measured: dict[str, int] | None = None,
 ) -> Budget:
     """The budget of these settings; ``measured`` replaces predictions (see ``memory.plan_budget``)."""
-    limits = engine_limits(settings, shape.longest_trained)
+    limits = engine_limits(settings, shape.longest_trained, shape.grid)
     if measured is None and not is_cpu and settings.kernel_backend is not KernelBackend.TORCH:
         rows = min(limits.max_num_logits, MOST_WHOLE_ROWS)
         measured = {"logits_bytes": rows * shape.logits_bytes_per_row}
@@ -160,9 +164,14 @@ def plan_for(
 
 
 def start(
-    settings: EngineSettings, *, progress: Progress = no_progress, clock: Callable[[], float] = time.monotonic
+    settings: EngineSettings,
+    *,
+    progress: Progress = no_progress,
+    clock: Callable[[], float] = time.monotonic,
+    takes_block_causal: bool = False,
 ) -> StartedEngine:
-    """Everything up to the first request.
+    """Everything up to the first request. ``takes_block_causal``: requests will say all that such a model
+    needs to know; without it one is refused.
 
     Raises ``DeviceError``, ``ModelError`` and ``BudgetError`` with one clear line.
     """
@@ -176,7 +185,8 @@ def start(
     directory = resolve_model(settings.model, settings.revision)
     checkpoint = open_checkpoint(directory)
     config = checkpoint.config
-    _refuse_block_causal(config)
+    if not takes_block_causal:
+        _refuse_block_causal(config)
     name = model_name(settings.model, settings.served_model_name)
     shape = config.shape(name, dtype.itemsize)
     is_cpu = device.type == "cpu"
@@ -187,7 +197,7 @@ def start(
         model = dummy_model(config, device, dtype)
     else:
         model = load_model(checkpoint, device, dtype, progress=progress)
-    limits = engine_limits(settings, config.trained_len)
+    limits = engine_limits(settings, config.trained_len, config.grid)
     if (warning := context_warning(shape, limits)) is not None:
         log.warning(warning)
     backend = pick_backend(settings.kernel_backend, device, config.head_dim)
@@ -246,22 +256,34 @@ def assemble(
     """Pool, table and runner around a loaded model."""
     config = model.config
     pool = KvPool.for_model(model, pages, limits.page_size)
-    max_pages = (limits.max_model_len + config.shift) // limits.page_size + 1
+    max_pages = (limits.canvas_tokens + config.shift) // limits.page_size + 1
     table = SlotTable(
         limits.max_num_seqs,
-        limits.max_model_len,
+        limits.canvas_tokens,
         max_pages=max_pages,
         page_size=limits.page_size,
         mask_token_id=config.mask_token_id,
         shift=config.shift,
+        grid=limits.grid,
+    )
+    course = (
+        PrefillDenoise(table, pool.store, limits.page_size)
+        if limits.grid
+        else RefreshReuse(table, pool.store)
     )
     runner = ModelRunner(model, pool, table, shares_indices=settings.kv_selection is KvSelection.SHARED)
     capacity = Capacity(
-        limits.max_model_len, pages, limits.page_size, config.vocab_size, config.shift, config.mask_token_id
+        limits.max_model_len,
+        pages,
+        limits.page_size,
+        config.vocab_size,
+        config.shift,
+        config.mask_token_id,
+        limits.grid,
     )
     return Engine(
         runner,
-        table,
+        course,
         capacity,
         settings.live_settings(),
         settings.aging_steps,
@@ -280,7 +302,10 @@ def prepare(engine: Engine, settings: EngineSettings, limits: EngineLimits, back
     if backend is Backend.TORCH or not (requests or tokens) or settings.kv_selection is KvSelection.SHARED:
         return 0
     before = _reserved_only()
-    runner.capture(requests, limits.block_length + runner.model.config.shift, tokens)
+    if limits.grid:  # a block, and the one before it whose K/V become final
+        runner.capture(requests, 2 * limits.grid, 0)
+    else:
+        runner.capture(requests, limits.block_length + runner.model.config.shift, tokens)
     return max(_reserved_only() - before, 0)
 
 

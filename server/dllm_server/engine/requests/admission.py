@@ -11,7 +11,8 @@ from dllm_server.memory import lifetime_pages
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """The sizes of an engine. ``shift`` is 1 where logits are shifted (Dream)."""
+    """The sizes of an engine. ``shift`` is 1 where logits are shifted (Dream). With a ``grid`` K/V are exact:
+    blocks of so many tokens lie on it from position 0."""
 
     max_model_len: int
     pages: int
@@ -19,9 +20,13 @@ class Capacity:
     vocab_size: int
     shift: int
     mask_token_id: int
+    grid: int = 0
 
     def pages_for(self, message: Generate) -> int:
-        """Pages reserved for a request's whole life."""
+        """Pages of a request's whole life."""
+        if self.grid:
+            blocks = -(-(len(message.prompt) + message.max_tokens) // self.grid)
+            return -(-blocks * self.grid // self.page_size)
         if message.diffusion.refresh_interval == 1:
             return 0  # every step refreshes: nothing is ever read from pages
         return lifetime_pages(

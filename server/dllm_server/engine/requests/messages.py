@@ -47,7 +47,8 @@ class Sampling(msgspec.Struct, frozen=True):
 
 
 class Diffusion(msgspec.Struct, frozen=True):
-    """Decoding settings of one request, checked by ``settings.DiffusionSettings``."""
+    """Decoding settings of one request, checked by ``settings.DiffusionSettings``. Those with a default mean
+    something where K/V are exact only."""
 
     block_length: int
     refresh_interval: int | None
@@ -55,6 +56,10 @@ class Diffusion(msgspec.Struct, frozen=True):
     value: float
     confidence: Confidence
     retention_ratio: float
+    steps_per_block: int | None = None
+    edit_threshold: float | None = None
+    max_post_edit_steps: int = 0
+    sub_block_length: int | None = None
 
     @classmethod
     def of(cls, settings: DiffusionSettings) -> Self:
@@ -73,7 +78,8 @@ class Generate(msgspec.Struct, frozen=True, tag=True):
     """Any of ``stop_token_ids`` (at most ``MOST_STOP_TOKENS``, EOS among them where it is to end the request)
     ends it once everything before it is committed; neither it nor what follows is published. None of them is
     chosen, or takes probability, at the first ``min_tokens`` positions. ``top_logprobs`` (at most
-    ``MOST_ALTERNATIVES``) asks for the most likely tokens of every position."""
+    ``MOST_ALTERNATIVES``) asks for the most likely tokens of every position. Only requests of the same
+    ``cache_salt`` share prefixes."""
 
     request_id: str
     prompt: list[int]
@@ -84,6 +90,7 @@ class Generate(msgspec.Struct, frozen=True, tag=True):
     min_tokens: int = 0
     top_logprobs: int = 0
     wants_canvas: bool = False
+    cache_salt: str = ""
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):

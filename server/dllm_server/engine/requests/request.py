@@ -6,39 +6,69 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
+import numpy as np
+from dllm_kernels.layout import IntArray
+from numpy.typing import NDArray
+
 from dllm_server.engine.requests.messages import Diffusion, Generate, RequestStats, Sampling, Score
+from dllm_server.engine.requests.pages import Chunk
 from dllm_server.settings import Confidence, Strategy
 
 
 class Phase(StrEnum):
-    """WAITING has no slot; REFRESH queries the whole sequence, REUSE its block; DRAINING waits for the result
-    of its last step; FINISHED has given everything back."""
+    """WAITING has no slot; REFRESH queries the whole sequence, REUSE its block; PREFILL writes K/V of tokens
+    that are final, DENOISE queries the block, and the one before it where its K/V are not written yet;
+    DRAINING waits for the result of its last step; FINISHED has given everything back."""
 
     WAITING = "waiting"
     REFRESH = "refresh"
     REUSE = "reuse"
+    PREFILL = "prefill"
+    DENOISE = "denoise"
     DRAINING = "draining"
     FINISHED = "finished"
 
 
 _NEXT = {
-    Phase.WAITING: {Phase.REFRESH, Phase.FINISHED},
+    Phase.WAITING: {Phase.REFRESH, Phase.PREFILL, Phase.DENOISE, Phase.FINISHED},
     Phase.REFRESH: {Phase.REFRESH, Phase.REUSE, Phase.DRAINING, Phase.FINISHED},
     Phase.REUSE: {Phase.REFRESH, Phase.REUSE, Phase.DRAINING, Phase.FINISHED},
+    Phase.PREFILL: {Phase.PREFILL, Phase.DENOISE, Phase.WAITING, Phase.FINISHED},
+    Phase.DENOISE: {Phase.PREFILL, Phase.DENOISE, Phase.WAITING, Phase.DRAINING, Phase.FINISHED},
     Phase.DRAINING: {Phase.FINISHED},
     Phase.FINISHED: set[Phase](),
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a request had committed when it had to give up its slot: the canvas from the prompt's end on, and
+    where it was."""
+
+    token_ids: IntArray
+    is_masked: NDArray[np.bool_]
+    logprobs: NDArray[np.float32]
+    block_start: int
+    steps: int
+    in_block: tuple[int, int]  # steps, and those of them after its last mask was gone
+
+
 @dataclass(slots=True)
 class Request:
     """One ``Generate``, or ``Score``, on its way. Numbers that a step reads for all requests at once live in
-    the ``SlotTable``. To ``score`` is to read a text once, as a prompt to which nothing is generated."""
+    the ``SlotTable``. To ``score`` is to read a text once, as a prompt to which nothing is generated.
+
+    ``pages`` are those of its whole life; its canvas ends on a ``grid`` of blocks. Of exact K/V, ``computed``
+    counts the positions whose K/V are final, ``prefix`` names the chunks of the tokens to begin with, and
+    ``post_edit_steps`` the steps without a mask in the current block.
+    """
 
     message: Generate
     arrived_seconds: float
     pages: int
     score: Score | None = None
+    grid: int = 1
+    number: int = 0  # in the order of arrival
     phase: Phase = Phase.WAITING
     slot: int = -1
     admitted_seconds: float = 0.0
@@ -48,6 +78,11 @@ class Request:
     forward_passes: int = 0
     refresh_passes: int = 0
     alternatives: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # by committed position
+    computed: int = 0
+    prefix: list[Chunk] = field(default_factory=list)
+    post_edit_steps: int = 0
+    preemptions: int = 0
+    saved: Saved | None = None
 
     @property
     def request_id(self) -> str:
@@ -55,13 +90,32 @@ class Request:
 
     @property
     def sequence_tokens(self) -> int:
+        return -(-self.limit // self.grid) * self.grid
+
+    @property
+    def limit(self) -> int:
+        """Behind the last position that is published."""
         return len(self.message.prompt) + self.message.max_tokens
 
     @property
     def quota(self) -> int | None:
-        """Tokens that every step commits while there are so many masks; None where a step's outcome tells."""
+        """Tokens that the next step commits while there are so many masks; None where its outcome tells."""
+        is_fixed = self.message.diffusion.strategy in (Strategy.QUOTA, Strategy.SEQUENTIAL)
+        return self.share if is_fixed else None
+
+    @property
+    def edits(self) -> bool:
+        """Whether tokens of the current block may be replaced until it is done."""
+        return self.message.diffusion.edit_threshold is not None
+
+    @property
+    def share(self) -> int:
+        """Tokens that the next step commits at least: of a block's, evenly over its steps, the rest first."""
         diffusion = self.message.diffusion
-        return int(diffusion.value) if diffusion.strategy is Strategy.QUOTA else None
+        if diffusion.steps_per_block is None:
+            return int(diffusion.value) if diffusion.strategy in (Strategy.QUOTA, Strategy.SEQUENTIAL) else 1
+        share, rest = divmod(diffusion.block_length, diffusion.steps_per_block)
+        return max(share + (self.steps_in_block < rest), 1)
 
     @classmethod
     def to_score(cls, score: Score, arrived_seconds: float, *, last_step: int) -> Self:
@@ -70,10 +124,10 @@ class Request:
         message = Generate(score.request_id, score.tokens, 0, Sampling(), diffusion)
         return cls(message, arrived_seconds, 0, score, last_step=last_step)
 
-    def start_block(self, tokens: int) -> None:
-        """The next block, of ``tokens`` masks, begins with a refresh."""
-        self.masks_left, self.steps_in_block = tokens, 0
-        self.enter(Phase.REFRESH)
+    def start_block(self, masks: int, phase: Phase) -> None:
+        """The next block, of so many masks, begins with a step of that phase."""
+        self.masks_left, self.steps_in_block = masks, 0
+        self.enter(phase)
 
     def enter(self, phase: Phase) -> None:
         """The one transition function; an illegal transition raises ``ValueError``."""
@@ -84,7 +138,6 @@ class Request:
     def count_launch(self, step: int) -> None:
         """Step number ``step`` serves this request."""
         self.last_step = step
-        self.steps_in_block += 1
 
     def count_result(self, *, is_refresh: bool) -> None:
         """The result of a step is there."""

@@ -3,24 +3,28 @@ operations."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from dllm_kernels.layout import IntArray
 from numpy.typing import NDArray
 
 from dllm_server.engine.requests.messages import MOST_STOP_TOKENS, Generate
-from dllm_server.engine.requests.request import Request
+from dllm_server.engine.requests.request import Request, Saved
 from dllm_server.memory import kept_context_tokens
 from dllm_server.settings import Confidence, Strategy
 
 STRATEGIES = tuple(Strategy)
 CONFIDENCES = tuple(Confidence)
+BY_POSITION = len(CONFIDENCES)  # in the place of a confidence: positions are ranked from left to right
 
 
 class SlotTable:
     """Numbers and canvases of the requests in flight.
 
     The canvas is two arrays: token ids, and whether a position is still masked. A mask token in a prompt is
-    just a token. Columns are int64 ``[slots]`` unless said otherwise; canvas arrays are ``[slots,
+    just a token. ``grid`` above 0: blocks of so many tokens lie on a grid from position 0, and K/V are exact.
+    Columns are int64 ``[slots]`` unless said otherwise; canvas arrays are ``[slots,
     max_model_len]``.
     """
 
@@ -33,15 +37,20 @@ class SlotTable:
         page_size: int,
         mask_token_id: int,
         shift: int,
+        grid: int = 0,
     ) -> None:
-        self.slots, self.max_model_len, self.shift = slots, max_model_len, shift
+        self.slots, self.max_model_len, self.shift, self.grid = slots, max_model_len, shift, grid
         self.mask_token_id, self._page_size = mask_token_id, page_size
         self.prompt_len = np.zeros(slots, np.int64)
         self.sequence_len = np.zeros(slots, np.int64)
         self.block_start = np.zeros(slots, np.int64)
         self.block_end = np.zeros(slots, np.int64)
         self.block_length = np.zeros(slots, np.int64)
-        self.kept = np.zeros(slots, np.int64)  # context slots of the current block
+        self.limit = np.zeros(slots, np.int64)  # behind the last position that is published
+        # Positions that the next step queries unless it refreshes, and those it may choose tokens for.
+        self.first, self.until = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
+        self.open_start, self.open_end = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
+        self.kept = np.zeros(slots, np.int64)  # entries of the pages before those of ``first``
         self.packs = np.zeros(slots, bool)  # a refresh writes pages; not when every step refreshes
         self.stop_token_ids = np.full((slots, MOST_STOP_TOKENS), -1, np.int64)  # -1 past a request's own
         self.stop_count = np.zeros(slots, np.int64)
@@ -49,7 +58,12 @@ class SlotTable:
         self.scores = np.zeros(slots, bool)  # its masks are there to be scored, not filled
         self.strategy = np.zeros(slots, np.int64)  # index into STRATEGIES
         self.value = np.zeros(slots, np.float32)
-        self.confidence = np.zeros(slots, np.int64)  # index into CONFIDENCES
+        # A step commits the so many most confident tokens, and all whose confidence reaches the threshold; it
+        # replaces a token of the block where another's exceeds what editing takes.
+        self.quota = np.ones(slots, np.int64)
+        self.threshold = np.full(slots, np.inf, np.float32)
+        self.edit_threshold = np.full(slots, np.inf, np.float32)
+        self.confidence = np.zeros(slots, np.int64)  # index into CONFIDENCES, or BY_POSITION
         self.temperature = np.zeros(slots, np.float32)
         self.top_p = np.ones(slots, np.float32)
         self.top_k = np.zeros(slots, np.int64)
@@ -65,17 +79,17 @@ class SlotTable:
         self.logprobs = np.zeros((slots, max_model_len), np.float32)
 
     def fill(self, slot: int, request: Request, pages: list[int]) -> None:
-        """Set up ``slot`` for a request that starts; its canvas is the prompt and masks."""
+        """Set up ``slot`` for a request that starts; its canvas is the prompt and masks, or what it had
+        committed before. Its first block is still to be started."""
         message = request.message
         prompt, end = len(message.prompt), request.sequence_tokens
         self.prompt_len[slot], self.sequence_len[slot] = prompt, end
+        self.limit[slot] = prompt + message.max_tokens
         self.block_length[slot] = message.diffusion.block_length
         self.retention_ratio[slot] = message.diffusion.retention_ratio
         self.packs[slot] = message.diffusion.refresh_interval != 1
         self._fill_stops(slot, message)
-        self.strategy[slot] = STRATEGIES.index(message.diffusion.strategy)
-        self.value[slot] = message.diffusion.value
-        self.confidence[slot] = CONFIDENCES.index(message.diffusion.confidence)
+        self._fill_rule(slot, request)
         self.temperature[slot], self.top_p[slot] = message.sampling.temperature, message.sampling.top_p
         self.top_k[slot] = min(message.sampling.top_k, np.iinfo(np.int64).max)
         is_part = message.sampling.top_p < 1 or message.sampling.top_k > 0
@@ -83,9 +97,8 @@ class SlotTable:
         self.alternatives[slot] = message.top_logprobs
         self.seed[slot] = (message.sampling.seed + 2**63) % 2**64 - 2**63  # the same 64 bits, signed
         self.step[slot] = 0
-        entries = np.array(pages, np.int64)[:, None] * self._page_size + np.arange(self._page_size)
         self.pool_slots[slot] = 0
-        self.pool_slots[slot, : entries.size] = entries.reshape(-1)
+        self.put_pages(slot, 0, pages)
         self.token_ids[slot, :prompt] = message.prompt
         self.token_ids[slot, prompt:end] = self.mask_token_id
         self.is_masked[slot, :prompt] = False
@@ -95,7 +108,47 @@ class SlotTable:
             self.token_ids[slot, request.score.masked_from : end] = self.mask_token_id
             self.token_ids[slot, request.score.scored] = np.array(message.prompt)[request.score.scored]
             self.is_masked[slot, request.score.scored] = True
-        self.start_block(slot, min(prompt, end - 1))  # a step has a block, be it a prompt's last token
+        if (saved := request.saved) is not None:
+            self.token_ids[slot, prompt:end] = saved.token_ids
+            self.is_masked[slot, prompt:end] = saved.is_masked
+            self.logprobs[slot, prompt:end] = saved.logprobs
+            self.step[slot] = saved.steps
+
+    def save(self, request: Request) -> Saved:
+        """What ``fill`` needs to go on from here."""
+        slot = request.slot
+        generated = slice(int(self.prompt_len[slot]), int(self.sequence_len[slot]))
+        return Saved(
+            self.token_ids[slot, generated].copy(),
+            self.is_masked[slot, generated].copy(),
+            self.logprobs[slot, generated].copy(),
+            int(self.block_start[slot]),
+            int(self.step[slot]),
+            (request.steps_in_block, request.post_edit_steps),
+        )
+
+    def put_pages(self, slot: int, first: int, pages: Sequence[int]) -> None:
+        """``pages`` follow the ``first`` ones that the request has."""
+        size = self._page_size
+        entries = np.array(pages, np.int64)[:, None] * size + np.arange(size)
+        self.pool_slots[slot, first * size : first * size + entries.size] = entries.reshape(-1)
+
+    def _fill_rule(self, slot: int, request: Request) -> None:
+        """How its tokens are chosen for a commit."""
+        diffusion = request.message.diffusion
+        self.strategy[slot] = STRATEGIES.index(diffusion.strategy)
+        self.value[slot] = diffusion.value
+        is_left_to_right = diffusion.strategy is Strategy.SEQUENTIAL
+        self.confidence[slot] = BY_POSITION if is_left_to_right else CONFIDENCES.index(diffusion.confidence)
+        self.quota[slot] = request.share
+        has_threshold = diffusion.strategy in (Strategy.THRESHOLD, Strategy.JOINT_THRESHOLD)
+        # Exact families commit what is above a threshold, the others what reaches it.
+        reached = (
+            np.nextafter(np.float32(diffusion.value), np.float32(np.inf)) if self.grid else diffusion.value
+        )
+        self.threshold[slot] = reached if has_threshold else np.inf
+        edits = diffusion.edit_threshold
+        self.edit_threshold[slot] = np.inf if edits is None else edits
 
     def _fill_stops(self, slot: int, message: Generate) -> None:
         stops = message.stop_token_ids
@@ -105,40 +158,57 @@ class SlotTable:
         self.stops_from[slot] = len(message.prompt) + message.min_tokens if stops else 0
 
     def start_block(self, slot: int, start: int) -> None:
+        """The block from ``start`` on, whose steps read a part of its context that a refresh packs."""
         end = min(start + int(self.block_length[slot]), int(self.sequence_len[slot]))
         self.block_start[slot], self.block_end[slot] = start, end
         kept = kept_context_tokens(
             int(self.sequence_len[slot]), end - start, float(self.retention_ratio[slot])
         )
+        self.first[slot], self.until[slot] = start - self.shift, end
+        self.open_start[slot], self.open_end[slot] = start, end
         self.kept[slot] = min(kept, int(self.sequence_len[slot]) - self.window(slot))
 
+    def query(self, slot: int, rows: tuple[int, int], open_rows: tuple[int, int]) -> None:
+        """The next step queries positions ``rows``, whose K/V lie in the order of the tokens, and may choose
+        tokens for ``open_rows``."""
+        self.first[slot], self.until[slot] = rows
+        self.kept[slot] = rows[0]
+        self.open_start[slot], self.open_end[slot] = open_rows
+
     def window(self, slot: int) -> int:
-        """Positions a reuse step queries: the block, and the position before it where logits are shifted."""
-        return int(self.block_end[slot] - self.block_start[slot]) + self.shift
+        """Positions that a step queries which does not refresh."""
+        return int(self.until[slot] - self.first[slot])
 
     def commit(
         self, slots: IntArray, starts: IntArray, tokens: NDArray[np.int32], logprobs: NDArray[np.float32]
-    ) -> int:
-        """Write a step's commits to the blocks that begin at ``starts``, ``[requests, block]`` with -1 where
-        there is none; returns how many."""
+    ) -> IntArray:
+        """Write a step's commits to the positions from ``starts`` on, ``[requests, block]`` with -1 where
+        there is none; returns how many tokens of each request they have replaced."""
         request, column = np.nonzero(tokens >= 0)
         slot = slots[request]
         position = starts[request] + column
         self.token_ids[slot, position] = tokens[request, column]
         self.logprobs[slot, position] = logprobs[request, column]
+        replaced = np.bincount(request[~self.is_masked[slot, position]], minlength=len(slots))
         self.is_masked[slot, position] = False
-        return len(request)
+        return replaced
 
-    def block_state(self, slots: IntArray, starts: IntArray, lengths: IntArray) -> tuple[IntArray, IntArray]:
-        """For each slot the masks left in the block at ``starts``, and the position of a stop token with
-        everything before it committed (or -1)."""
+    def block_state(
+        self, slots: IntArray, starts: IntArray, lengths: IntArray
+    ) -> tuple[IntArray, IntArray, IntArray]:
+        """For each slot the masks left in the block at ``starts``, those of them that are to be published,
+        and the position of a stop token with everything before it committed (or -1)."""
         column = np.arange(int(lengths.max(initial=1)))
-        inside = column < lengths[:, None]
         position = np.minimum(starts[:, None] + column, self.max_model_len - 1)
+        in_block = column < lengths[:, None]
+        masks_left = (self.is_masked[slots[:, None], position] & in_block).sum(axis=1)
+        inside = in_block & (position < self.limit[slots][:, None])
+        inside &= position >= self.prompt_len[slots][:, None]
         is_masked = self.is_masked[slots[:, None], position] & inside
         stops = self.stop_token_ids[slots, : int(self.stop_count[slots].max(initial=0))]
         tokens = self.token_ids[slots[:, None], position]
         is_stop = (tokens[:, :, None] == stops[:, None, :]).any(axis=2) & inside & ~is_masked
         first_mask = np.where(is_masked.any(axis=1), is_masked.argmax(axis=1), len(column))
         first_stop = np.where(is_stop.any(axis=1), is_stop.argmax(axis=1), len(column))
-        return is_masked.sum(axis=1), np.where(first_stop < first_mask, starts + first_stop, -1)
+        ended_at = np.where(first_stop < first_mask, starts + first_stop, -1)
+        return masks_left, is_masked.sum(axis=1), ended_at

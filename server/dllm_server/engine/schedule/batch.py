@@ -14,7 +14,8 @@ from dllm_server.engine.requests.slots import SlotTable
 @dataclass(frozen=True, slots=True)
 class HeadRows:
     """The masked positions of the current blocks, the only rows that need logits; all ``[masked]`` int64.
-    Of a block that an earlier step is still committing to, also those that it may commit.
+    Of a block that an earlier step is still committing to, also those that it may commit; of one that is
+    edited, all but the prompt's.
 
     ``row`` is the flat row whose logits predict the position, ``request`` its row in the
     ``[requests, block]`` grid and ``cell`` its index in that grid flattened, ``position`` its place in the
@@ -49,11 +50,12 @@ class StepBatch:
         slots: int64 ``[requests]``.
         starts, lengths: int64 ``[requests]``, each request's flat rows.
         block_starts, block_lengths: int64 ``[requests]``, positions of the current blocks.
+        open_starts: int64 ``[requests]``, the position of the first column of the ``[requests, block]`` grid.
         key_counts: int64 ``[reuse requests]``, keys each attends to: kept context and its own window.
         canvas: int64 ``[rows]``, index of each row's token in the flattened device canvas.
         positions: int64 ``[rows]``.
         tail_slots: int64 ``[reuse rows]``, pool slots of the blocks' own K/V.
-        block: longest current block, the width of the ``[requests, block]`` grid.
+        block: most positions of a request that the step may choose tokens for, the width of the grid.
     """
 
     slots: IntArray
@@ -63,6 +65,7 @@ class StepBatch:
     lengths: IntArray
     block_starts: IntArray
     block_lengths: IntArray
+    open_starts: IntArray
     key_counts: IntArray
     canvas: IntArray
     positions: IntArray
@@ -98,9 +101,8 @@ def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable) -> StepBat
     reuse = reuse[np.argsort(-_key_counts(table, reuse), kind="stable")]
     slots = np.concatenate((refresh, reuse))
     is_refresh = np.arange(len(slots)) < len(refresh)
-    window_start = table.block_start[slots] - table.shift
-    first = np.where(is_refresh, 0, window_start)  # first queried position
-    lengths = np.where(is_refresh, table.sequence_len[slots], table.block_end[slots] - window_start)
+    first = np.where(is_refresh, 0, table.first[slots])
+    lengths = np.where(is_refresh, table.sequence_len[slots], table.until[slots]) - first
     starts = np.cumsum(lengths) - lengths
     request = np.repeat(np.arange(len(slots)), lengths)
     positions = np.arange(int(lengths.sum())) - starts[request] + first[request]
@@ -115,28 +117,36 @@ def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable) -> StepBat
         lengths=lengths,
         block_starts=table.block_start[slots],
         block_lengths=table.block_end[slots] - table.block_start[slots],
+        open_starts=table.open_start[slots],
         key_counts=_key_counts(table, reuse),
         canvas=slots[request] * table.max_model_len + positions,
         positions=positions,
         tail_slots=table.pool_slots[reuse_of_row, tail],
         head=_head(slots, starts - first - table.shift, table),
         scored=_scored(slots, starts - first - table.shift, table),
-        block=int((table.block_end[slots] - table.block_start[slots]).max()),
+        block=_grid_width(slots, table),
     )
 
 
 def _key_counts(table: SlotTable, slots: IntArray) -> IntArray:
-    return table.kept[slots] + table.block_end[slots] - table.block_start[slots] + table.shift
+    return table.kept[slots] + table.until[slots] - table.first[slots]
+
+
+def _grid_width(slots: IntArray, table: SlotTable) -> int:
+    return max(int((table.open_end[slots] - table.open_start[slots]).max()), 1)
 
 
 def _head(slots: IntArray, row_of_position_zero: IntArray, table: SlotTable) -> HeadRows:
     """``row_of_position_zero``: flat row that would predict position 0 of each request."""
-    length = table.block_end[slots] - table.block_start[slots]
-    column = np.arange(int(length.max()))
-    position = np.minimum(table.block_start[slots][:, None] + column, table.max_model_len - 1)
-    is_masked = table.is_masked[slots[:, None], position] & (column < length[:, None])
-    is_masked &= ~table.scores[slots][:, None]
-    request, columns = np.nonzero(is_masked)
+    length = table.open_end[slots] - table.open_start[slots]
+    column = np.arange(_grid_width(slots, table))
+    position = np.minimum(table.open_start[slots][:, None] + column, table.max_model_len - 1)
+    is_open = table.is_masked[slots[:, None], position]
+    is_open |= (table.edit_threshold[slots] < np.inf)[:, None] & (
+        position >= table.prompt_len[slots][:, None]
+    )
+    is_open &= (column < length[:, None]) & ~table.scores[slots][:, None]
+    request, columns = np.nonzero(is_open)
     positions = position[request, columns]
     return HeadRows(
         row=row_of_position_zero[request] + positions,

@@ -1,11 +1,15 @@
 """Which requests run in the next step, and in which phase. A pure decision over numbers; it knows no tensors.
 
-Tokens are the currency. In order: whatever has waited ``aging_steps``, then reuse rows (they keep promises
-already made), then refreshes from a deficit counter so that a burst of block ends spreads over steps, then
-admissions first come first served.
+A phase is long, bound by computing and may wait (a refresh, a prefill), or short, bound by memory, and keeps
+a promise already made (reuse, denoising). Tokens are the currency. In order: whatever has waited
+``aging_steps``, then short phases, then long ones from a deficit counter so that a burst of them spreads over
+steps, then admissions first come first served. A prefill is cut to what is left.
 
 Bound: an admitted request is served at least once every ``aging_steps + number of running requests`` steps,
-because the oldest aged request goes first and every admitted request fits an empty step.
+because the oldest aged request goes first and every admitted request, or a piece of it, fits an empty step.
+
+Where requests take pages as they grow there may be too few: then the youngest go back to the queue until the
+others' next steps have theirs. The oldest never goes, and alone it fits, so that all end at last.
 """
 
 from __future__ import annotations
@@ -17,20 +21,29 @@ from typing import NamedTuple
 
 
 class Running(NamedTuple):
-    """An admitted request: what its next step costs and how long ago it was last served."""
+    """An admitted request: what its next step costs and how long ago it was last served.
+
+    ``grain`` above 0: it may be cut to a multiple of that many tokens. ``pages`` are those it lacks for its
+    next step, ``frees`` those that others could have if it went.
+    """
 
     slot: int
-    is_refresh: bool
+    is_long: bool
     tokens: int
     waited_steps: int
+    grain: int = 0
+    pages: int = 0
+    frees: int = 0
 
 
 class Waiting(NamedTuple):
-    """A queued request: its first refresh queries ``tokens``; ``pages`` are reserved for its whole life."""
+    """A queued request: its first step, a long one, queries ``tokens``; ``pages`` are reserved for it.
+    ``grain``: see ``Running``."""
 
     tokens: int
     pages: int
     waited_steps: int
+    grain: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,93 +60,103 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """Slots by phase, the number of admitted requests (a prefix of the queue, all in REFRESH) and the
-    deficit to carry. ``is_tight``: a request could have run but for its tokens."""
+    """Slots by phase with their tokens, the tokens of those that are admitted (a prefix of the queue, all in
+    a long phase), the slots that go back to the queue and the deficit to carry. ``is_tight``: a request could
+    have run, or run further, but for its tokens. With anything in ``preempted`` the rest is empty: plan again
+    once they are gone."""
 
-    refresh: tuple[int, ...]
-    reuse: tuple[int, ...]
-    admitted: int
+    long: dict[int, int]
+    short: dict[int, int]
+    admitted: tuple[int, ...]
     tokens: int
     deficit: float
     is_tight: bool
+    preempted: tuple[int, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        return not (self.refresh or self.reuse or self.admitted)
+        return not (self.long or self.short or self.admitted)
 
 
 class _Step:
-    """A plan in the making. ``allowance`` is what refreshes may still take."""
+    """A plan in the making. ``allowance`` is what long phases may still take, ``lacking`` the pages that
+    running requests may take in it."""
 
-    def __init__(self, limits: Limits, deficit: float, *, runs_anything: bool) -> None:
+    def __init__(self, limits: Limits, deficit: float, *, runs_anything: bool, lacking: int) -> None:
         self.limits = limits
         self.left = limits.token_budget
         self.allowance = min(deficit + limits.refresh_share * limits.token_budget, float(limits.token_budget))
-        self.refresh: list[int] = []
-        self.reuse: list[int] = []
-        self.admitted = 0
-        self.has_unmet_refresh = False
+        self.long: dict[int, int] = {}
+        self.short: dict[int, int] = {}
+        self.admitted: list[int] = []
+        self.has_unmet_long = False
         self.is_tight = False
-        self._free_slots, self._free_pages = limits.free_slots, limits.free_pages
+        self._free_slots, self._free_pages = limits.free_slots, limits.free_pages - lacking
         self._page_floor = limits.watermark_pages if runs_anything else 0
 
     def take_aged(self, aged: Iterable[Running]) -> None:
         for request in aged:
-            if not self._fits(request, self.left):
+            if not self._take(request, self.left):
                 return
-            self._take(request)
 
-    def take_reuse(self, young: Iterable[Running]) -> None:
+    def take_short(self, young: Iterable[Running]) -> None:
         for request in young:
-            if not request.is_refresh:
-                if not self._fits(request, self.left):
-                    return
-                self._take(request)
+            if not request.is_long and not self._take(request, self.left):
+                return
 
-    def take_refresh(self, young: Iterable[Running]) -> None:
-        if not self.reuse:
+    def take_long(self, young: Iterable[Running]) -> None:
+        if not self.short:
             self.allowance = float(self.limits.token_budget)  # nobody is kept waiting by a long step
         for request in young:
-            if request.is_refresh:
-                if not self._fits(request, min(self.left, self.allowance)):
-                    self.has_unmet_refresh = True
-                    return
-                self._take(request)
+            if request.is_long and not self._take(request, min(self.left, self.allowance)):
+                self.has_unmet_long = True
+                return
 
     def admit(self, queue: Iterable[Waiting]) -> None:
-        """Admissions are refreshes too: they wait behind an unmet one and spend the allowance."""
+        """Admissions are long phases too: they wait behind an unmet one and spend the allowance."""
         for request in queue:
-            if self.has_unmet_refresh or not self.can_admit(request):
+            if self.has_unmet_long or not self._has_room(request):
                 return
-            if not self._fits(request, self.allowance):
-                self.has_unmet_refresh = True
+            tokens = self._admit(request, min(self.left, self.allowance))
+            if tokens < request.tokens:
+                self.has_unmet_long |= tokens > 0 or request.tokens <= self.left
                 return
-            self.admit_one(request)
 
-    def can_admit(self, request: Waiting) -> bool:
-        has_room = self._free_slots > 0 and self._free_pages - request.pages >= self._page_floor
-        return has_room and self._fits(request, self.left)
+    def admit_aged(self, request: Waiting) -> bool:
+        """The head of the queue, whatever the allowance; whether it is in."""
+        tokens = self._admit(request, self.left) if self._has_room(request) else 0
+        self.has_unmet_long |= 0 < tokens < request.tokens
+        return tokens > 0
 
-    def admit_one(self, request: Waiting) -> None:
-        self.left -= request.tokens
-        self.allowance -= request.tokens
-        self._free_slots -= 1
-        self._free_pages -= request.pages
-        self.admitted += 1
+    def _has_room(self, request: Waiting) -> bool:
+        return self._free_slots > 0 and self._free_pages - request.pages >= self._page_floor
 
-    def _fits(self, request: Running | Waiting, most: float) -> bool:
-        """Whether its tokens are at most that many. What they keep out makes the step tight."""
-        fits = request.tokens <= most
-        self.is_tight |= not fits
-        return fits
+    def _admit(self, request: Waiting, most: float) -> int:
+        tokens = self._piece(request, most)
+        if tokens:
+            self.left -= tokens
+            self.allowance -= tokens
+            self._free_slots -= 1
+            self._free_pages -= request.pages
+            self.admitted.append(tokens)
+        return tokens
 
-    def _take(self, request: Running) -> None:
-        self.left -= request.tokens
-        if request.is_refresh:
-            self.allowance -= request.tokens
-            self.refresh.append(request.slot)
-        else:
-            self.reuse.append(request.slot)
+    def _take(self, request: Running, most: float) -> bool:
+        """Whether all of it is in."""
+        tokens = self._piece(request, most)
+        if tokens:
+            self.left -= tokens
+            if request.is_long:
+                self.allowance -= tokens
+            (self.long if request.is_long else self.short)[request.slot] = tokens
+        return tokens == request.tokens
+
+    def _piece(self, request: Running | Waiting, most: float) -> int:
+        """What of its tokens there is room for, 0 for none. What stays out makes the step tight."""
+        if request.tokens <= most:
+            return request.tokens
+        self.is_tight = True
+        return max(int(most), 0) // request.grain * request.grain if request.grain else 0
 
 
 def schedule(
@@ -141,27 +164,41 @@ def schedule(
 ) -> StepPlan:
     """Plan one step; ``tokens`` of the plan never exceed ``limits.token_budget``.
 
-    ``deficit`` is the carried refresh allowance of the previous plan, 0 at the start. Every request of
-    ``running`` and the head of ``waiting`` must fit an empty step; larger ones are refused when they arrive.
+    ``running`` is in the order of arrival. ``deficit`` is the carried allowance of long phases of the
+    previous plan, 0 at the start. Every request of ``running`` and the head of ``waiting``, or a grain of
+    them, must fit an empty step; larger ones are refused when they arrive.
     """
-    step = _Step(limits, deficit, runs_anything=bool(running))
+    lacking = sum(request.pages for request in running)
+    if preempted := _youngest(running, lacking - limits.free_pages):
+        return StepPlan({}, {}, (), 0, deficit, is_tight=False, preempted=preempted)
+    step = _Step(limits, deficit, runs_anything=bool(running), lacking=lacking)
     by_age = sorted(running, key=lambda request: -request.waited_steps)
     young = [request for request in by_age if request.waited_steps < limits.aging_steps]
     step.take_aged(by_age[: len(by_age) - len(young)])
     queue = iter(waiting)
     head = next(queue, None)
-    if head is not None and head.waited_steps >= limits.aging_steps and step.can_admit(head):
-        step.admit_one(head)
+    if head is not None and head.waited_steps >= limits.aging_steps and step.admit_aged(head):
         head = next(queue, None)
-    step.take_reuse(young)
-    step.take_refresh(young)
+    step.take_short(young)
+    step.take_long(young)
     if head is not None:
         step.admit(chain([head], queue))
     return StepPlan(
-        refresh=tuple(step.refresh),
-        reuse=tuple(step.reuse),
-        admitted=step.admitted,
+        long=step.long,
+        short=step.short,
+        admitted=tuple(step.admitted),
         tokens=limits.token_budget - step.left,
-        deficit=max(step.allowance, -float(limits.token_budget)) if step.has_unmet_refresh else 0.0,
+        deficit=max(step.allowance, -float(limits.token_budget)) if step.has_unmet_long else 0.0,
         is_tight=step.is_tight,
     )
+
+
+def _youngest(running: Sequence[Running], missing: int) -> tuple[int, ...]:
+    """As many as make up for the pages that are ``missing`` for the next steps of all."""
+    going: list[int] = []
+    for request in reversed(running[1:]):
+        if missing <= 0:
+            break
+        missing -= request.pages + request.frees
+        going.append(request.slot)
+    return tuple(going)
