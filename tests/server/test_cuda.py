@@ -1,4 +1,4 @@
-"""The engine on a CUDA device: the fixture's tokens in float32, LLaDA-8B's shapes in bfloat16 inside a memory
+"""The engine on a CUDA device: the fixtures' tokens in float32, LLaDA-8B's shapes in bfloat16 inside a memory
 limit, and the host memory that loading takes."""
 
 import json
@@ -18,9 +18,12 @@ from dllm_server.memory import GIB
 from dllm_server.models.loader import load_model
 from dllm_server.models.registry import find_family, open_checkpoint
 from dllm_server.models.transformer import Transformer
-from engines import FIXTURE, make_request, run_all, start_engine_in_process
+from engines import FIXTURES, make_request, run_all, start_engine_in_process
+from exact_cases import BLOCK_CAUSAL
+from exact_cases import cases_of as exact_cases_of
 from safetensors.torch import save_file
-from test_fixture import CASES, make_case
+from test_exact_engine import request_of
+from test_fixture import BIDIRECTIONAL, cases_of, make_case
 
 pytestmark = [
     pytest.mark.gpu,
@@ -101,14 +104,23 @@ def load_in_this_process(directory: Path) -> HostPeak:
     return HostPeak(process_bytes("VmHWM") - resident, max(samples) - anonymous)
 
 
-def test_the_fixtures_tokens_come_out_on_cuda_in_float32() -> None:
-    engine = start_engine_in_process(FIXTURE, device="cuda", max_num_seqs=32, kv_pool_bytes=None).engine
+@pytest.mark.parametrize("fixture", [*BIDIRECTIONAL, *BLOCK_CAUSAL])
+def test_the_fixtures_tokens_come_out_on_cuda_in_float32(fixture: str) -> None:
+    sizes: dict[str, Any] = {"max_num_seqs": 32, "max_num_batched_tokens": 1024, "kv_pool_bytes": None}
+    engine = start_engine_in_process(FIXTURES / fixture, device="cuda", **sizes).engine
+    if fixture in BIDIRECTIONAL:
+        cases = [(make_case(fixture, number), case) for number, case in enumerate(cases_of(fixture))]
+    else:
+        cases = [
+            (request_of(fixture, case, f"{number}-{turn}"), case)
+            for number, case in enumerate(exact_cases_of(fixture))
+            for turn in ("first", "again")
+        ]
 
-    outcomes = run_all(engine, [make_case(number) for number in range(len(CASES))])
+    outcomes = run_all(engine, [request for request, _ in cases])
 
-    assert [outcomes[str(index)].tokens for index in range(len(CASES))] == [
-        case["expected"] for case in CASES
-    ]
+    for request, case in cases:
+        assert outcomes[request.request_id].tokens == case["expected"]
     assert engine.course.store.used_pages == 0
 
 
