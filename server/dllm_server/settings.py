@@ -76,7 +76,14 @@ class KvSelection(StrEnum):
 
 
 _DEFAULT_VALUES: Mapping[Strategy, float] = MappingProxyType(
-    {Strategy.QUOTA: 1.0, Strategy.THRESHOLD: 0.9, Strategy.FACTOR: 1.0, Strategy.ENTROPY_BOUND: 0.1}
+    {
+        Strategy.QUOTA: 1.0,
+        Strategy.SEQUENTIAL: 1.0,
+        Strategy.THRESHOLD: 0.9,
+        Strategy.JOINT_THRESHOLD: 0.95,
+        Strategy.FACTOR: 1.0,
+        Strategy.ENTROPY_BOUND: 0.1,
+    }
 )
 
 
@@ -95,17 +102,19 @@ class UnmaskingSettings(BaseModel):
         default_factory=_default_value,
         gt=0,
         allow_inf_nan=False,
-        description="quota: tokens a step (a whole number, 1 if unset); threshold: confidence in (0, 1], 0.9 "
-        "if unset; factor: f > 0, 1 if unset; entropy_bound: summed entropy in nats, 0.1 if unset.",
+        description="quota, sequential: tokens a step (a whole number, 1 if unset); threshold: confidence in "
+        "(0, 1], 0.9 if unset; joint_threshold: the same, 0.95 if unset; factor: f > 0, 1 if unset; "
+        "entropy_bound: summed entropy in nats, 0.1 if unset.",
     )
 
     @model_validator(mode="after")
     def _value_fits_the_strategy(self) -> Self:
-        if self.strategy is Strategy.QUOTA and (self.value < 1 or self.value != int(self.value)):
+        is_count = self.strategy in (Strategy.QUOTA, Strategy.SEQUENTIAL)
+        if is_count and (self.value < 1 or self.value != int(self.value)):
             raise ValueError(
-                f"value {self.value} is not a whole number of tokens a step: quota needs 1, 2, ..."
+                f"value {self.value} is not a whole number of tokens a step: {self.strategy} needs 1, 2, ..."
             )
-        if self.strategy is Strategy.THRESHOLD and self.value > 1:
+        if self.strategy in (Strategy.THRESHOLD, Strategy.JOINT_THRESHOLD) and self.value > 1:
             raise ValueError(f"value {self.value} exceeds 1: a threshold is a confidence in (0, 1]")
         return self
 
@@ -137,6 +146,27 @@ class DiffusionSettings(BaseModel):
     retention_ratio: float = Field(
         1.0, gt=0, le=1, description="Share of context K/V each head keeps for reuse; 1 keeps all."
     )
+    steps_per_block: int | None = Field(
+        None,
+        ge=1,
+        description="Steps that share a block's tokens out evenly, the rest to the first ones: so many quota "
+        "and sequential commit, in the place of their value, and the others at least.",
+    )
+    edit_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="joint_threshold: confidence above which another token replaces one of the block.",
+    )
+    max_post_edit_steps: int | None = Field(
+        None,
+        ge=0,
+        le=1024,
+        description="joint_threshold: steps that only edit, at most, before a block is done.",
+    )
+    sub_block_length: int | None = Field(
+        None, ge=1, le=1024, description="Tokens of a block that are denoised together, from left to right."
+    )
     likelihood_start: LikelihoodStart = Field(
         1, description="First token of a prompt that is scored; from its end if negative."
     )
@@ -152,7 +182,11 @@ class DiffusionSettings(BaseModel):
 
     @model_validator(mode="after")
     def _strategy_understands_the_confidence(self) -> Self:
-        needs_probability = self.unmasking.strategy in (Strategy.THRESHOLD, Strategy.FACTOR)
+        needs_probability = self.unmasking.strategy in (
+            Strategy.THRESHOLD,
+            Strategy.JOINT_THRESHOLD,
+            Strategy.FACTOR,
+        )
         if needs_probability and self.confidence is Confidence.ENTROPY:
             raise ValueError(
                 f"confidence 'entropy' is not in [0, 1], which strategy '{self.unmasking.strategy}' needs: "
@@ -276,8 +310,8 @@ class EngineSettings(LiveSettings):
         None,
         gt=0,
         allow_inf_nan=False,
-        description="Default value of the commit strategy; if unset, quota 1, threshold 0.9, factor 1, "
-        "entropy_bound 0.1.",
+        description="Default value of the commit strategy; if unset, quota and sequential 1, threshold 0.9, "
+        "joint_threshold 0.95, factor 1, entropy_bound 0.1.",
     )
     confidence: Confidence = Field(Confidence.PROBABILITY, description="Default ranking of masked positions.")
     likelihood_start: LikelihoodStart = Field(

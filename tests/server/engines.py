@@ -43,7 +43,7 @@ def make_settings(model: Path, **changes: Any) -> EngineSettings:
 
 
 def start_engine_in_process(model: Path, **changes: Any) -> StartedEngine:
-    return start(make_settings(model, **changes), takes_block_causal=True)
+    return start(make_settings(model, **changes))
 
 
 def make_engine(model: Path, **changes: Any) -> Engine:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from dllm_server.engine.process.startup import start
 from dllm_server.models.files import ModelError
-from dllm_server.models.registry import FAMILIES, find_family, open_checkpoint
-from engines import make_settings
-from exact_cases import BLOCK_CAUSAL, FIXTURES
+from dllm_server.models.registry import FAMILIES, find_family
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.yaml")]
@@ -55,22 +51,3 @@ def test_another_diffusion_family_is_refused_by_its_name(architecture: str) -> N
 
     with pytest.raises(ModelError, match=f"names {architecture}, supported are .*LLaDAModelLM"):
         find_family(config)
-
-
-@pytest.mark.parametrize("fixture", BLOCK_CAUSAL)
-def test_a_block_causal_model_is_not_served_before_its_weights_are_read(fixture: str, tmp_path: Path) -> None:
-    shutil.copy(FIXTURES / fixture / "config.json", tmp_path)
-    shutil.copy(FIXTURES / fixture / "tokenizer.json", tmp_path)
-    shutil.copy(FIXTURES / fixture / "tokenizer_config.json", tmp_path)
-    config = open_checkpoint(tmp_path).config
-    assert config.block_causal is not None
-
-    with pytest.raises(ModelError) as refused:
-        start(make_settings(tmp_path))
-
-    assert str(refused.value) == (
-        f"config.json: architectures names {config.architecture}, whose blocks of "
-        f"{config.block_causal.block_length} tokens see nothing behind them: this version plans for such "
-        "models but does not serve them: serve one of DreamModel, ILLaDAForCausalLM, LLaDAMoEModelLM, "
-        "LLaDAModel, LLaDAModelLM"
-    )

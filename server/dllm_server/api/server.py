@@ -32,6 +32,7 @@ from dllm_server.api.service import Service
 from dllm_server.cause import Cause, Explanation
 from dllm_server.engine.process.client import EngineStartError
 from dllm_server.engine.process.worker import ProcessEngineClient, start_engine
+from dllm_server.engine.requests.decoding import diffusion_defaults, server_misfit
 from dllm_server.log_settings import LogSettings
 from dllm_server.logs import configure_logging
 from dllm_server.models.tokenizer import load_tokenizer
@@ -115,7 +116,10 @@ async def _open_service(settings: ServeSettings, start: StartEngine) -> Service:
             eos_token_ids=model.eos_token_ids,
         )
         tokenizer = await asyncio.get_running_loop().run_in_executor(thread, read)
-        return create_service(settings.api(), engine, tokenizer, settings.diffusion_defaults())
+        if (found := server_misfit(settings, model.blocks)) is not None:
+            raise ValueError(f"{found[0]} does not fit the model: {found[1]}: leave it out")
+        diffusion = diffusion_defaults(settings, model.blocks)
+        return create_service(settings.api(), engine, tokenizer, diffusion)
     except BaseException:
         await engine.close()
         raise

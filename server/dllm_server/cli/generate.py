@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dllm_server.engine.process.offline import RequestFailedError, complete
 from dllm_server.engine.process.startup import start
+from dllm_server.engine.requests.decoding import diffusion_defaults
 from dllm_server.engine.requests.messages import CanvasUpdate, Diffusion, Generate, Sampling
 from dllm_server.models.progress import loading_bar
 from dllm_server.models.registry import open_checkpoint
@@ -29,19 +30,19 @@ def run_generate(
     tokenizer = tokenizer_of(checkpoint.directory, checkpoint.config)
     chat = [{"role": "user", "content": prompt}]
     with loading_bar() as progress:
-        engine = start(settings, progress=progress).engine
+        started = start(settings, progress=progress)
     request = Generate(
         request_id="generate",
         prompt=tokenizer.encode(prompt) if is_raw else tokenizer.encode_chat(chat),
         max_tokens=max_tokens,
         sampling=Sampling(temperature=temperature, seed=seed),
-        diffusion=Diffusion.of(settings.diffusion_defaults()),
+        diffusion=Diffusion.of(diffusion_defaults(settings, started.model.blocks)),
         stop_token_ids=list(checkpoint.config.eos_token_ids),
         wants_canvas=True,
     )
     console = Console(stderr=True)
     canvas = CanvasView(tokenizer)
-    started = time.monotonic()
+    began = time.monotonic()
     with Live(canvas.text(), console=console, transient=True, auto_refresh=False) as live:
 
         def show(update: CanvasUpdate) -> None:
@@ -50,10 +51,10 @@ def run_generate(
                 live.update(canvas.text(), refresh=True)
 
         try:
-            (completion,) = complete(engine, [request], on_canvas=show)
+            (completion,) = complete(started.engine, [request], on_canvas=show)
         except RequestFailedError as error:
             raise ValueError(str(error)) from error
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - began
     click.echo(tokenizer.decode(completion.token_ids))
     tokens, passes = len(completion.token_ids), completion.stats.forward_passes
     console.print(

@@ -47,13 +47,15 @@ def evaluate(
 ) -> list[Score]:
     """Every family under every mode, on the held-out seed."""
     checkpoint = open_checkpoint(resolve_model(settings.model, settings.revision))
+    if checkpoint.config.grid:
+        raise ValueError("the modes of evaluate are those of bidirectional models, and this one is not")
     tokenizer = tokenizer_of(checkpoint.directory, checkpoint.config)
     started = start(settings)
     engines: dict[KvSelection, Engine] = {KvSelection.PER_HEAD: started.engine}
     if any(mode.selection is KvSelection.SHARED for mode in modes):
         model = started.engine.runner.model
         shared = settings.model_copy(update={"kv_selection": KvSelection.SHARED})
-        limits = engine_limits(settings, model.config.trained_len, model.config.grid)
+        limits = engine_limits(settings, model.config.trained_len)
         engines[KvSelection.SHARED] = assemble(model, shared, limits, pages=started.engine.capacity.pages)
     questions = {family: make_items(family, items) for family in families}
     scores = []

@@ -103,7 +103,6 @@ REFUSED: dict[str, tuple[Change, str]] = {
         config(architectures=["LLaDAVModelLM"], model_type="llada"),
         "architectures names LLaDAVModelLM, supported are",
     ),
-    "a block-causal model": (fixture("sdar"), "whose blocks of 4 tokens see nothing behind them"),
     "a weight that nothing reads": (
         weights(model__transformer__blocks__0__q_norm__weight=torch.ones(8)),
         "weight model.transformer.blocks.0.q_norm.weight is not one of LLaDA's",

@@ -6,6 +6,7 @@ import pytest
 from dllm_server.api.answers.plan import ChoicePlan, Limits, Prompt, choice_seed, plan_choices
 from dllm_server.api.schemas.errors import ApiError
 from dllm_server.api.schemas.requests import CompletionRequest
+from dllm_server.engine.requests.messages import BlockCausalInfo
 from dllm_server.settings import DiffusionSettings, Strategy, UnmaskingSettings
 from scripted_engine import make_model
 
@@ -118,12 +119,18 @@ def test_diffusion_fields_left_out_come_from_the_server() -> None:
 def test_a_strategy_given_alone_takes_the_servers_value_or_its_own(
     servers: Strategy, asked: Strategy
 ) -> None:
-    defaults = DiffusionSettings(unmasking=UnmaskingSettings(strategy=servers, value=1.0))
+    blocks = BlockCausalInfo(32, servers, 1.0, 0.5, 8, None)  # of a model that follows every strategy
+    defaults = DiffusionSettings(
+        unmasking=UnmaskingSettings(strategy=servers, value=1.0), edit_threshold=0.5, max_post_edit_steps=8
+    )
 
-    merged = plan(defaults=defaults, diffusion={"unmasking": {"strategy": asked}})[0].generate.diffusion
+    (choice,) = plan(
+        defaults=defaults, diffusion={"unmasking": {"strategy": asked}}, model={"blocks": blocks}
+    )
 
-    own = UnmaskingSettings(strategy=asked).value
+    merged, own = choice.generate.diffusion, UnmaskingSettings(strategy=asked).value
     assert (merged.strategy, merged.value) == (asked, 1.0 if asked is servers else own)
+    assert merged.edit_threshold == (0.5 if asked is Strategy.JOINT_THRESHOLD else None)
 
 
 def test_null_refreshes_once_a_block_whatever_the_server_does() -> None:

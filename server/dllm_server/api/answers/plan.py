@@ -15,6 +15,7 @@ from dllm_server.api.answers.likelihood import LikelihoodPlan
 from dllm_server.api.schemas.errors import invalid_request, past_context, validation_error
 from dllm_server.api.schemas.requests import GenerationRequest
 from dllm_server.api.text.stop_strings import StopStrings
+from dllm_server.engine.requests.decoding import misfit, with_edits
 from dllm_server.engine.requests.messages import MOST_STOP_TOKENS, Diffusion, Generate, ModelInfo, Sampling
 from dllm_server.settings import DiffusionSettings
 
@@ -81,6 +82,8 @@ def plan_choices(
     # The client chooses ``request_id`` and may choose one that is open: the engine's ids are drawn.
     engine_id = f"{request_id}-{secrets.token_hex(8)}"
     stops = StopStrings(request.stop)
+    if request.scores_prompt and limits.model.blocks is not None:
+        raise invalid_request("echo with logprobs: prompts of this model are not scored", param="echo")
     eos = frozenset() if request.ignore_eos else frozenset(limits.model.eos_token_ids)
     stop_token_ids = _stop_token_ids(request, eos, limits)
     plans: list[ChoicePlan] = []
@@ -175,6 +178,10 @@ def merge_diffusion(given: dict[str, Any], limits: Limits) -> DiffusionSettings:
         raise validation_error(dict(problem), ("diffusion", *problem["loc"])) from None
     except ValueError:
         raise invalid_request("diffusion: NaN and Infinity are not JSON", param="diffusion") from None
+    settings = with_edits(settings, limits.model.blocks)
+    if (found := misfit(given, settings, limits.model.blocks)) is not None:
+        field, why = found
+        raise invalid_request(f"diffusion.{field}: {why}: leave it out", param=f"diffusion.{field}")
     if settings.retention_ratio > limits.model.retention_ratio:
         raise invalid_request(
             f"diffusion.retention_ratio {settings.retention_ratio:g} exceeds the server's "

@@ -17,6 +17,7 @@ from dllm_server.engine.process.live_tuning import GrowthLimits, TuningWatch
 from dllm_server.engine.process.meter import Meter
 from dllm_server.engine.process.snapshot import take_snapshot
 from dllm_server.engine.process.startup import DeviceError, StartedEngine, start
+from dllm_server.engine.requests.decoding import diffusion_defaults
 from dllm_server.engine.requests.messages import (
     Cancel,
     Diffusion,
@@ -149,7 +150,7 @@ class EngineLoop:
             return
         self._probe_due = now + PROBE_SECONDS
         model = self._started.model
-        diffusion = Diffusion.of(self._settings.diffusion_defaults())
+        diffusion = Diffusion.of(diffusion_defaults(self._settings, model.blocks))
         engine.submit(Generate(PROBE_ID, model.eos_token_ids[:1], 1, Sampling(), diffusion))
 
 

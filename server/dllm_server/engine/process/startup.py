@@ -21,7 +21,7 @@ from dllm_server.engine.device.profiler import Profile, measure
 from dllm_server.engine.device.rehearsal import rehearse
 from dllm_server.engine.engine import Engine
 from dllm_server.engine.requests.admission import Capacity
-from dllm_server.engine.requests.messages import ModelInfo
+from dllm_server.engine.requests.messages import BlockCausalInfo, ModelInfo
 from dllm_server.engine.requests.slots import SlotTable
 from dllm_server.engine.schedule.course import RefreshReuse
 from dllm_server.engine.schedule.exact import PrefillDenoise
@@ -36,9 +36,8 @@ from dllm_server.memory import (
     plan_budget,
 )
 from dllm_server.models.config import ModelConfig
-from dllm_server.models.files import ModelError
 from dllm_server.models.loader import Progress, dummy_model, load_model, no_progress
-from dllm_server.models.registry import BIDIRECTIONAL, open_checkpoint
+from dllm_server.models.registry import open_checkpoint
 from dllm_server.models.source import model_name, resolve_model
 from dllm_server.models.transformer import Transformer
 from dllm_server.settings import Device, Dtype, EngineSettings, KernelBackend, KvSelection, LoadFormat
@@ -168,10 +167,8 @@ def start(
     *,
     progress: Progress = no_progress,
     clock: Callable[[], float] = time.monotonic,
-    takes_block_causal: bool = False,
 ) -> StartedEngine:
-    """Everything up to the first request. ``takes_block_causal``: requests will say all that such a model
-    needs to know; without it one is refused.
+    """Everything up to the first request.
 
     Raises ``DeviceError``, ``ModelError`` and ``BudgetError`` with one clear line.
     """
@@ -185,8 +182,6 @@ def start(
     directory = resolve_model(settings.model, settings.revision)
     checkpoint = open_checkpoint(directory)
     config = checkpoint.config
-    if not takes_block_causal:
-        _refuse_block_causal(config)
     name = model_name(settings.model, settings.served_model_name)
     shape = config.shape(name, dtype.itemsize)
     is_cpu = device.type == "cpu"
@@ -234,15 +229,6 @@ def start(
     )
     info = _model_info(settings, config, limits, name, str(directory), device, dtype)
     return StartedEngine(engine, info, ledger, memory, budget, predicted, profile)
-
-
-def _refuse_block_causal(config: ModelConfig) -> None:
-    if config.block_causal is not None:
-        raise ModelError(
-            f"config.json: architectures names {config.architecture}, whose blocks of "
-            f"{config.block_causal.block_length} tokens see nothing behind them: this version plans for such "
-            f"models but does not serve them: serve one of {', '.join(BIDIRECTIONAL)}"
-        )
 
 
 def assemble(
@@ -334,4 +320,19 @@ def _model_info(
         retention_ratio=settings.retention_ratio,
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
+        blocks=_blocks_info(config),
+    )
+
+
+def _blocks_info(config: ModelConfig) -> BlockCausalInfo | None:
+    blocks = config.block_causal
+    if blocks is None:
+        return None
+    return BlockCausalInfo(
+        blocks.block_length,
+        blocks.decoding.strategy,
+        blocks.decoding.value,
+        blocks.decoding.edit_threshold,
+        blocks.decoding.max_post_edit_steps,
+        blocks.sub_block_length,
     )

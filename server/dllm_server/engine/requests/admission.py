@@ -59,6 +59,8 @@ class Capacity:
     def score_refusal(self, message: Score) -> str | None:
         """Why a text can never be scored so, or None."""
         tokens, scored = message.tokens, message.scored
+        if self.grid:
+            return "texts of block-causal models are not scored"
         if not tokens:
             return "the text is empty: send at least one token"
         if min(tokens) < 0 or max(tokens) >= self.vocab_size:

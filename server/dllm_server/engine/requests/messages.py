@@ -71,6 +71,10 @@ class Diffusion(msgspec.Struct, frozen=True):
             value=settings.unmasking.value,
             confidence=settings.confidence,
             retention_ratio=settings.retention_ratio,
+            steps_per_block=settings.steps_per_block,
+            edit_threshold=settings.edit_threshold,
+            max_post_edit_steps=settings.max_post_edit_steps or 0,
+            sub_block_length=settings.sub_block_length,
         )
 
 
@@ -182,6 +186,18 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     stats: RequestStats = RequestStats()
 
 
+class BlockCausalInfo(msgspec.Struct, frozen=True):
+    """Of a model whose blocks see what comes before them and themselves: their length, and how requests are
+    decoded that do not say. ``sub_block_length`` None: its blocks have no sub-blocks."""
+
+    block_length: int
+    strategy: Strategy
+    value: float
+    edit_threshold: float | None
+    max_post_edit_steps: int | None
+    sub_block_length: int | None
+
+
 class ModelInfo(msgspec.Struct, frozen=True):
     """What the API must know of the model to validate and tokenise."""
 
@@ -195,6 +211,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     retention_ratio: float
     device: str
     dtype: str
+    blocks: BlockCausalInfo | None = None
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

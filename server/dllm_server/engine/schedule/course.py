@@ -114,6 +114,7 @@ class RefreshReuse(Course):
 
     def place(self, request: Request, tokens: int) -> None:
         """A block's steps all query the same."""
+        self.table.quota[request.slot] = request.share
 
     def refreshes(self, request: Request) -> bool:
         return request.phase is Phase.REFRESH
