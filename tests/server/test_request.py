@@ -16,6 +16,17 @@ LEGAL = {
     (Phase.REFRESH, Phase.DRAINING),
     (Phase.REUSE, Phase.DRAINING),
     (Phase.DRAINING, Phase.FINISHED),
+    (Phase.WAITING, Phase.PREFILL),
+    (Phase.WAITING, Phase.DENOISE),
+    (Phase.PREFILL, Phase.PREFILL),
+    (Phase.PREFILL, Phase.DENOISE),
+    (Phase.PREFILL, Phase.WAITING),
+    (Phase.PREFILL, Phase.FINISHED),
+    (Phase.DENOISE, Phase.PREFILL),
+    (Phase.DENOISE, Phase.DENOISE),
+    (Phase.DENOISE, Phase.DRAINING),
+    (Phase.DENOISE, Phase.WAITING),
+    (Phase.DENOISE, Phase.FINISHED),
 }
 
 

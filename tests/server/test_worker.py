@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import zmq
+import zmq.asyncio
 from checkpoints import Size, make_checkpoint, make_config, write_config
 from dllm_server.engine.process.client import EngineDeadError, EngineStartError
 from dllm_server.engine.process.worker import ProcessEngineClient, start_engine
@@ -174,3 +177,34 @@ def test_the_engine_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     parent.wait()
 
     engine.wait(DEADLINE_SECONDS)
+
+
+class EndedProcess:
+    """Has ended, which nobody has heard of yet."""
+
+    pid, returncode = 0, 1
+
+    def __init__(self) -> None:
+        self.is_heard = asyncio.Event()
+
+    async def wait(self) -> int:
+        await self.is_heard.wait()
+        return 1
+
+    def kill(self) -> None:
+        self.is_heard.set()
+        raise ProcessLookupError
+
+
+def test_an_engine_that_has_ended_before_it_is_killed_is_no_error(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
+        directory = tempfile.TemporaryDirectory(dir=tmp_path)
+        client = ProcessEngineClient(EndedProcess(), socket, directory)  # type: ignore[arg-type]
+
+        await client.close()
+
+        with pytest.raises(EngineStartError, match="ended with exit code 1 while starting"):
+            await client.wait_until_started()
+
+    run(scenario)

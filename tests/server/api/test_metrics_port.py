@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from dllm_server.api.server import bind, run_server
+from dllm_server.cause import Cause
 from dllm_server.settings import ApiSettings, ServeSettings
 from dllm_server.termination import Termination, TerminationReason
 from pydantic import ValidationError
@@ -120,7 +121,7 @@ def test_the_port_of_the_api_is_refused() -> None:
 
 
 def test_a_busy_port_is_a_failed_start_that_names_the_flag(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "termination-log"
     file.touch()
@@ -134,8 +135,8 @@ def test_a_busy_port_is_a_failed_start_that_names_the_flag(
     end = Termination.parse(file.read_text())
     assert code == 1
     assert end is not None
-    assert end.reason is TerminationReason.START_FAILED
-    assert end.message.endswith("stop what listens there, or choose another --metrics-port")
+    assert (end.reason, end.why.cause) == (TerminationReason.START_FAILED, Cause.ADDRESS)
+    assert "stop what listens there, or choose another --metrics-port" in capfd.readouterr().err
 
 
 def test_the_flag_opens_the_port_of_a_real_server() -> None:

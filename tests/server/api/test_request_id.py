@@ -127,7 +127,7 @@ def refused_early(server: ScriptedServer, status: int) -> httpx.Response:
         case 401:
             return server.http.get("/v1/models")
         case 404:
-            return server.http.get("/nothing")
+            return server.http.get("/nothing", headers={"Authorization": "Bearer k"})
         case 405:
             return server.http.get("/tokenize", headers={"Authorization": "Bearer k"})
         case _:

@@ -127,7 +127,7 @@ class ProcessEngineClient:
             self._send(Shutdown())
             await asyncio.wait({self._watching}, timeout=_STOP_SECONDS)
         if self._is_alive:  # starting, when it reads no messages, or in a long step
-            self._process.kill()
+            self._kill()
             await asyncio.wait({self._watching}, timeout=_STOP_SECONDS)
         if self._is_alive:
             log.error("the engine process does not end", pid=self._process.pid)
@@ -145,6 +145,11 @@ class ProcessEngineClient:
         """An engine whose messages cannot be read serves nobody: end it, so that everyone is told."""
         if not receiving.cancelled() and self._is_alive:
             log.error("messages of the engine cannot be read", error=repr(receiving.exception()))
+            self._kill()
+
+    def _kill(self) -> None:
+        """It may have ended before ``_watch`` hears of it, which is no error."""
+        with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
     async def _receive(self) -> None:
