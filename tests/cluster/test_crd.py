@@ -247,6 +247,16 @@ COMPLETE: Fields = {
 }
 
 
+# What an item needs beside the field that is tried.
+NEEDED: dict[str, Fields] = {
+    "matchExpressions[]": {"key": "k"},
+    "matchFields[]": {"key": "k"},
+    "podAffinityTerm": {"topologyKey": "zone"},
+    "requiredDuringSchedulingIgnoredDuringExecution[]": {"topologyKey": "zone"},
+    "preferredDuringSchedulingIgnoredDuringExecution[]": {"weight": 1},
+}
+
+
 def with_value(fields: Fields, path: str, value: str) -> Fields:
     """A copy with ``value`` at ``.spec.a.b[].c``, in the first item of each list."""
     changed = copy.deepcopy(fields)
@@ -255,6 +265,7 @@ def with_value(fields: Fields, path: str, value: str) -> Fields:
     for name in parents:
         part = part.setdefault(name.removesuffix("[]"), [{}] if name.endswith("[]") else {})
         part = part[0] if name.endswith("[]") else part
+        part.update(NEEDED.get(name, {}))
     part[last] = value
     return changed
 

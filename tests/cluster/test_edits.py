@@ -225,8 +225,8 @@ def test_a_foreign_service_of_the_same_name_is_left_alone_until_it_is_gone(objec
     uid = objects.create(foreign)["metadata"]["uid"]
     serving = Serving.create(objects, "a", SPEC)
 
-    refusal = serving.wait_reason("Progressing", "ApplyFailed")
-    assert "Service a: exists and does not belong to this DLLMDeployment: delete" in refusal["message"]
+    refusal = serving.wait_reason("Progressing", "NameConflict")
+    assert "Service a exists and does not belong to this DLLMDeployment: delete" in refusal["message"]
     live = objects.get("Service", "a")
     assert (live["metadata"]["uid"], live["spec"]["selector"]) == (uid, {"app": "somebody-elses"})
     assert "ownerReferences" not in live["metadata"]

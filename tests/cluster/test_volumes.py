@@ -94,4 +94,4 @@ def test_a_path_that_is_not_on_the_claim_is_said(objects: Objects) -> None:
 
     ready = serving.wait_reason("Ready", "StartFailed", SERVED_SECONDS)
 
-    assert f"/models/{FOLDER}/absent: no such directory" in ready["message"]
+    assert "there is no such model: no directory of that name" in ready["message"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from dllm_operator.cluster.kube import Kind
-from dllm_operator.cluster.labels import ROLLOUT
+from dllm_operator.cluster.labels import POOL, ROLLOUT
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.planning.rollout import REVISION, TEMPLATE
 from dllm_operator.planning.rollout_record import record_of
@@ -199,6 +199,18 @@ def test_what_pods_of_a_former_template_need_stays_until_all_is_settled(place: P
     assert ("delete", "ConfigMap", "former") not in place.reconcile()
 
     place.settle()
+    assert ("delete", "ConfigMap", "former") in place.reconcile()
+
+
+def test_what_a_pool_needed_that_is_gone_goes_whatever_the_others_are_at(place: Place) -> None:
+    place.release("r2")
+    place.writes()
+    place.settle("ReplicaSetUpdated")
+    metadata = dict(place.live["metadata"])
+    labels = metadata["labels"] | {POOL: "gone"}
+    stray = {"kind": "ConfigMap", "metadata": metadata | {"name": "former", "uid": "f", "labels": labels}}
+    place.view.children["ConfigMap"].put(place.kube.store(stray))
+
     assert ("delete", "ConfigMap", "former") in place.reconcile()
 
 

@@ -14,7 +14,7 @@ from dllm_operator.cluster.cluster_view import FOREIGN, REPLICA_OWNERS, ClusterV
 from dllm_operator.cluster.field_owners import ForeignField, find
 from dllm_operator.cluster.kinds import BY_KIND
 from dllm_operator.cluster.kube import FIELD_MANAGER, Kind, Kube, KubeError
-from dllm_operator.cluster.labels import SPEC_HASH, account_name
+from dllm_operator.cluster.labels import POOL, SPEC_HASH, account_name
 from dllm_operator.cluster.observe import ChildKey, Manifest
 from dllm_operator.cluster.ownership import Owner, is_owned, owner
 from dllm_operator.cluster.resource import Resource
@@ -298,13 +298,13 @@ class Applier:
     ) -> list[str]:
         """Messages of what could not be deleted."""
         owner, problems = (resource.namespace, resource.name), []
-        accounts = self._accounts_in_use(resource)
+        accounts, pools = self._accounts_in_use(resource), self._pools_in_use(resource)
         for kind_name, table in self._view.children.items():
-            if kind_name in kept_kinds:
-                continue
             for name, live in list(table.owned(owner).items()):
                 is_going = "deletionTimestamp" in live["metadata"]
                 is_in_use = kind_name == ACCOUNT and name in accounts
+                pool = live["metadata"].get("labels", {}).get(POOL)
+                is_in_use |= kind_name in kept_kinds and (pool is None or pool in pools)
                 if ChildKey(kind_name, name) in wanted or is_going or is_in_use:
                     continue
                 if not is_owned(live, resource):
@@ -318,6 +318,13 @@ class Applier:
                 self._settled.pop(uid, None)
                 log.info("deleted", kind=kind_name, namespace=resource.namespace, name=name)
         return problems
+
+    def _pools_in_use(self, resource: Resource) -> set[str | None]:
+        """Those that have a Deployment or a pod."""
+        owner = (resource.namespace, resource.name)
+        pods, deployments = self._view.pods.owned(owner), self._view.children["Deployment"].owned(owner)
+        bodies = [*pods.values(), *deployments.values()]
+        return {body["metadata"].get("labels", {}).get(POOL) for body in bodies}
 
     def _accounts_in_use(self, resource: Resource) -> set[str]:
         """Accounts of pods that there are, and of those that a Deployment may make."""
