@@ -17,6 +17,7 @@ from dllm_operator.cluster.kube import FIELD_MANAGER, Kind, Kube, KubeError
 from dllm_operator.cluster.labels import POOL, SPEC_HASH, account_name
 from dllm_operator.cluster.observe import ChildKey, Manifest
 from dllm_operator.cluster.ownership import Owner, is_owned, owner
+from dllm_operator.cluster.placement import is_leaving
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.plan import PoolPlan
 from dllm_operator.writing.drift import has_drifted, with_hash
@@ -320,11 +321,11 @@ class Applier:
         return problems
 
     def _pools_in_use(self, resource: Resource) -> set[str | None]:
-        """Those that have a Deployment or a pod."""
+        """Those that have a Deployment or a pod that is to stay."""
         owner = (resource.namespace, resource.name)
         pods, deployments = self._view.pods.owned(owner), self._view.children["Deployment"].owned(owner)
-        bodies = [*pods.values(), *deployments.values()]
-        return {body["metadata"].get("labels", {}).get(POOL) for body in bodies}
+        staying = [pod for pod in pods.values() if not is_leaving(pod)]
+        return {body["metadata"].get("labels", {}).get(POOL) for body in [*staying, *deployments.values()]}
 
     def _accounts_in_use(self, resource: Resource) -> set[str]:
         """Accounts of pods that there are, and of those that a Deployment may make."""
