@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from tests.conftest import extend_first, fixtures_of
 
 REGISTRY, TAG = "example.local", "test"
 BUILD_SECONDS = 1800
+CALM_SECONDS, CALM_LOAD = 900, 1.0  # of a minute, for each CPU
 RELEASE_NAMESPACE = "dllm-system"
 CRD = "dllmdeployments.serving.dllm.dev"
 
@@ -31,6 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests with an operator come last, since it would answer to what the others write."""
     items.sort(key=lambda item: "operator" in fixtures_of(item))
     extend_first(items, "images", BUILD_SECONDS)
+    extend_first(items, "calm", BUILD_SECONDS)
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +110,15 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
 def objects(operator: Images, cluster: Cluster, namespace: str) -> Objects:
     """Of the test's namespace, which the operator looks after."""
     return Objects(cluster, namespace)
+
+
+@pytest.fixture(scope="module")
+def calm() -> None:
+    """For tests whose engines must get work done in time: wait until what runs beside these tests has left
+    the CPUs, a quarter of an hour at most."""
+    deadline = time.monotonic() + CALM_SECONDS
+    while os.getloadavg()[0] > CALM_LOAD * (os.cpu_count() or 1) and time.monotonic() < deadline:
+        time.sleep(5)
 
 
 @pytest.fixture

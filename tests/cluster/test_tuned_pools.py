@@ -86,7 +86,7 @@ def nodes(standing_nodes: SimulatedNodes) -> SimulatedNodes:
 
 
 @pytest.fixture(scope="module")
-def objects(operator: Images, cluster: Cluster, nodes: SimulatedNodes) -> Iterator[Objects]:
+def objects(operator: Images, cluster: Cluster, nodes: SimulatedNodes, calm: None) -> Iterator[Objects]:
     """One namespace for all, so that pods start at the same time."""
     with cluster.temporary_namespace("tuning") as name:
         cluster.apply(make_client_pod(operator.server), name)
