@@ -10,7 +10,7 @@ from exact_oracle import ExactPlan
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 BLOCK_CAUSAL = ("sdar", "sdar_b8", "sdar_moe", "llada2", "llada21", "fast_dllm_v2")
-_STRATEGIES = {"static": "quota", "dynamic": "threshold", "entropy_bounded": "entropy_bound"}
+STRATEGIES = {"static": "quota", "dynamic": "threshold", "entropy_bounded": "entropy_bound"}
 
 Case = dict[str, Any]
 
@@ -24,7 +24,7 @@ def plan_of(case: Case) -> ExactPlan:
     values = (case.get(name) for name in ("confidence_threshold", "eb_threshold", "threshold"))
     return ExactPlan(
         block_length=case["block_length"],
-        strategy=_STRATEGIES.get(case["strategy"], case["strategy"]),
+        strategy=STRATEGIES.get(case["strategy"], case["strategy"]),
         value=next((value for value in values if value is not None), 0.0),
         steps=case.get("effective_steps", case.get("denoising_steps")),
         edit_threshold=case.get("editing_threshold", 1.0),

@@ -11,14 +11,13 @@ from dllm_server.engine.engine import Engine
 from dllm_server.engine.requests.messages import Diffusion, Finished, FinishReason, Generate, Sampling
 from dllm_server.settings import Confidence, Strategy
 from engines import Outcome, make_engine, run_all, run_alone, used_pages
-from exact_cases import BLOCK_CAUSAL, FIXTURES, Case, cases_of
+from exact_cases import BLOCK_CAUSAL, FIXTURES, STRATEGIES, Case, cases_of
 
 CASES = [
     pytest.param(fixture, case, id=f"{fixture}-{number}")
     for fixture in BLOCK_CAUSAL
     for number, case in enumerate(cases_of(fixture))
 ]
-_STRATEGIES = {"static": "quota", "dynamic": "threshold", "entropy_bounded": "entropy_bound"}
 
 
 @cache
@@ -29,7 +28,7 @@ def engine_of(fixture: str, **changes: Any) -> Engine:
 
 def request_of(fixture: str, case: Case, request_id: str = "r", salt: str = "") -> Generate:
     values = (case.get(name) for name in ("confidence_threshold", "eb_threshold", "threshold"))
-    strategy = Strategy(_STRATEGIES.get(case["strategy"], case["strategy"]))
+    strategy = Strategy(STRATEGIES.get(case["strategy"], case["strategy"]))
     diffusion = Diffusion(
         block_length=case["block_length"],
         refresh_interval=None,

@@ -251,7 +251,6 @@ class Engine:
         going = [self._running[slot] for slot in slots if slot in self._running]
         for request in sorted(going, key=lambda request: -request.number):
             request.saved = self.table.save(request)
-            request.preemptions += 1
             self.stats.preemptions += 1
             self._leave_slot(request)
             request.enter(Phase.WAITING)

@@ -23,7 +23,6 @@ from dllm_server.models.special_tokens import TokenNames, read_token_names
 
 _ALL = (LLADA, ILLADA, LLADA_MOE, DREAM, LLADA2, SDAR, SDAR_MOE, FAST_DLLM)
 FAMILIES = {architecture: family for family in _ALL for architecture in family.architectures}
-BIDIRECTIONAL = tuple(sorted(name for name, family in FAMILIES.items() if family.blocks is None))
 _NO_NAMES = TokenNames()
 
 

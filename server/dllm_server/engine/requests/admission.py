@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from dllm_server.engine.requests.messages import MOST_ALTERNATIVES, MOST_STOP_TOKENS, Generate, Score
-from dllm_server.memory import lifetime_pages
+from dllm_server.memory import lifetime_pages, round_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Capacity:
     def pages_for(self, message: Generate) -> int:
         """Pages of a request's whole life."""
         if self.grid:
-            blocks = -(-(len(message.prompt) + message.max_tokens) // self.grid)
-            return -(-blocks * self.grid // self.page_size)
+            tokens = round_up(len(message.prompt) + message.max_tokens, self.grid)
+            return round_up(tokens, self.page_size) // self.page_size
         if message.diffusion.refresh_interval == 1:
             return 0  # every step refreshes: nothing is ever read from pages
         return lifetime_pages(

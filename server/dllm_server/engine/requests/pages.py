@@ -76,6 +76,10 @@ class PageStore:
         """Pages of ``owner`` in the order of its tokens."""
         return list(self._owned[owner].pages)
 
+    def held_pages(self, owner: int) -> int:
+        """How many ``owner`` has."""
+        return len(self._owned[owner].pages)
+
     def published_tokens(self, owner: int) -> int:
         """Of ``owner``, counted from its first."""
         return len(self._owned[owner].chain) * self.chunk_tokens

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dllm_server.engine.requests.messages import Diffusion, Generate, RequestStats, Sampling, Score
 from dllm_server.engine.requests.pages import Chunk
+from dllm_server.memory import round_up
 from dllm_server.settings import Confidence, Strategy
 
 
@@ -81,7 +82,6 @@ class Request:
     computed: int = 0
     prefix: list[Chunk] = field(default_factory=list)
     post_edit_steps: int = 0
-    preemptions: int = 0
     saved: Saved | None = None
 
     @property
@@ -90,7 +90,7 @@ class Request:
 
     @property
     def sequence_tokens(self) -> int:
-        return -(-self.limit // self.grid) * self.grid
+        return round_up(self.limit, self.grid)
 
     @property
     def limit(self) -> int:

@@ -29,7 +29,7 @@ class PrefillDenoise(Course):
     def cost(self, request: Request, waited_steps: int) -> Running:
         slot, until = request.slot, self._until(request)
         is_long = request.phase is Phase.PREFILL
-        missing = self._pages(until) - len(self.store.held(slot))
+        missing = self._pages(until) - self.store.held_pages(slot)
         return Running(
             slot,
             is_long,
@@ -85,7 +85,7 @@ class PrefillDenoise(Course):
         until = request.computed + tokens
         table.query(slot, (request.computed, until), self._open(request, until))
         table.quota[slot] = request.share
-        held = len(self.store.held(slot))
+        held = self.store.held_pages(slot)
         missing = self._pages(until) - held
         if missing > 0:
             table.put_pages(slot, held, self.store.extend(slot, missing))
