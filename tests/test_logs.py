@@ -13,7 +13,7 @@ import pytest
 PROGRAM = """
 import logging, sys, warnings
 import structlog
-from dllm_server.log_settings import LogSettings
+from dllm_server.settings import LogSettings
 from dllm_server.logs import configure_logging
 configure_logging(LogSettings.model_validate_json(sys.argv[1]))
 structlog.get_logger("ours").info("engine ready", kv_pages=3)

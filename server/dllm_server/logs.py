@@ -9,7 +9,7 @@ import sys
 
 import structlog
 
-from dllm_server.log_settings import LogFormat, LogSettings
+from dllm_server.settings import LogFormat, LogSettings
 
 _CHATTY = ("uvicorn.access", "httpx", "asyncio", "aiohttp.access", "kopf.objects")
 

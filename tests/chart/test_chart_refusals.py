@@ -43,6 +43,7 @@ NEVER: list[tuple[str, list[Any]]] = [
     ("operator.logLevel", ["verbose", "INFO", ""]),
     ("operator.logFormat", ["xml", ""]),
     ("operator.resyncSeconds", [0, -1, 1.5, "10m"]),
+    ("operator.takeoverSeconds", [-1, 1.5, "2m"]),
     ("operator.httpPort", [0, 80, 65536, "http"]),
     (
         "operator.resources",

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from dllm_operator.api.crd import crd
 from dllm_operator.process.commands import cli
 from dllm_operator.process.settings import OperatorSettings
-from dllm_server.log_settings import LogFormat
+from dllm_server.settings import LogFormat
 from pydantic import ValidationError
 
 IMAGE = "example.local/dllm-server:dev"

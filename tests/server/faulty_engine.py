@@ -12,9 +12,8 @@ from dllm_server.engine.engine import Engine
 from dllm_server.engine.process.loop import serve_engine
 from dllm_server.engine.process.startup import StartedEngine, start
 from dllm_server.engine.requests.messages import FromEngine, Generate
-from dllm_server.log_settings import LogSettings
 from dllm_server.logs import configure_logging
-from dllm_server.settings import EngineSettings
+from dllm_server.settings import EngineSettings, LogSettings
 from faulty_runner import AllocationFailure
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dllm_server.byte_size import parse_bytes
 from dllm_server.settings import (
     DiffusionSettings,
     EngineSettings,
@@ -14,6 +13,7 @@ from dllm_server.settings import (
     Strategy,
     TuningFile,
     UnmaskingSettings,
+    parse_bytes,
     read_yaml_mapping,
 )
 from hypothesis import given

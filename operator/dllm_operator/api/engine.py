@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from dllm_server.byte_size import MemorySize
-from dllm_server.settings import EngineSettings
+from dllm_server.settings import EngineSettings, MemorySize
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 

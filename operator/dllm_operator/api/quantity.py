@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dllm_server.byte_size import LEAST_MEMORY_BYTES, MemorySize
+from dllm_server.settings import LEAST_MEMORY_BYTES, MemorySize
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, TypeAdapter, WithJsonSchema
 
 _NUMBER = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)"

@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dllm_server.byte_size import LEAST_MEMORY_BYTES
-from dllm_server.settings import EngineSettings, LiveSettings
+from dllm_server.settings import LEAST_MEMORY_BYTES, EngineSettings, LiveSettings
 
 from dllm_operator.tuning.profile import Profile, ProfileKey, first_tuning, respecified
 from dllm_operator.tuning.record import PoolTuning

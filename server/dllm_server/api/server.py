@@ -33,10 +33,9 @@ from dllm_server.cause import Cause, Explanation
 from dllm_server.engine.process.client import EngineStartError
 from dllm_server.engine.process.worker import ProcessEngineClient, start_engine
 from dllm_server.engine.requests.decoding import diffusion_defaults, server_misfit
-from dllm_server.log_settings import LogSettings
 from dllm_server.logs import configure_logging
 from dllm_server.models.tokenizer import load_tokenizer
-from dllm_server.settings import ApiSettings, EngineSettings, ServeSettings
+from dllm_server.settings import ApiSettings, EngineSettings, LogSettings, ServeSettings
 from dllm_server.stop_signals import listen
 from dllm_server.termination import FORCED_EXIT_CODE, Termination, TerminationReason, termination_log
 

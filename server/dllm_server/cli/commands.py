@@ -13,10 +13,9 @@ from pydantic import ValidationError
 from dllm_server.cause import Cause, Explanation
 from dllm_server.cli.options import describe, given, settings_options
 from dllm_server.extras import MissingPackageError, is_foreign, missing
-from dllm_server.log_settings import LogSettings
 from dllm_server.memory import BudgetError
 from dllm_server.models.files import ModelError
-from dllm_server.settings import EngineSettings, ServeSettings
+from dllm_server.settings import EngineSettings, LogSettings, ServeSettings
 from dllm_server.stop_signals import leave
 from dllm_server.termination import USAGE_EXIT_CODE, Termination, TerminationReason, termination_log
 

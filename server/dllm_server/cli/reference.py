@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from dllm_server.log_settings import LogSettings
-from dllm_server.settings import ApiSettings, EngineSettings, LiveSettings
+from dllm_server.settings import ApiSettings, EngineSettings, LiveSettings, LogSettings
 
 HEADER = """# Configuration
 

@@ -22,8 +22,7 @@ from dllm_operator.tuning.profile import (
 from dllm_operator.tuning.record import Memory, PoolTuning
 from dllm_operator.tuning.setting import Setting
 from dllm_operator.tuning.state import CALM_WINDOWS, TuningState
-from dllm_server.byte_size import LEAST_MEMORY_BYTES
-from dllm_server.settings import EngineSettings
+from dllm_server.settings import LEAST_MEMORY_BYTES, EngineSettings
 
 from tests.operator.objects import FakeKube
 

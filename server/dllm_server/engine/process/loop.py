@@ -31,12 +31,11 @@ from dllm_server.engine.requests.messages import (
     ToEngine,
 )
 from dllm_server.extras import MissingPackageError
-from dllm_server.log_settings import LogSettings
 from dllm_server.logs import configure_logging
 from dllm_server.memory import BudgetError
 from dllm_server.models.files import ModelError
 from dllm_server.models.progress import loading_bar
-from dllm_server.settings import EngineSettings
+from dllm_server.settings import EngineSettings, LogSettings
 from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE, TerminationReason
 
 log = structlog.get_logger(__name__)

@@ -35,8 +35,7 @@ from dllm_server.engine.requests.messages import (
     StartFailed,
     ToEngine,
 )
-from dllm_server.log_settings import LogSettings
-from dllm_server.settings import EngineSettings
+from dllm_server.settings import EngineSettings, LogSettings
 from dllm_server.termination import Termination
 
 log = structlog.get_logger(__name__)

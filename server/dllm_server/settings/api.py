@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import NoDecode
 
-from dllm_server.byte_size import ByteSize
+from dllm_server.settings.byte_size import ByteSize
 
 
 def _split_at_commas(value: object) -> object:
