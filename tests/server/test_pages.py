@@ -155,7 +155,7 @@ def test_the_longest_unused_goes_first_and_of_one_text_its_end() -> None:
     pages.extend(3, PAGES - 6)
 
     assert (len(found(pages, [1] * 9)), len(found(pages, [2] * 9))) == (2, 1)
-    assert pages.counts.evicted_chunks == 1
+    assert pages.counts.evicted_tokens == CHUNK_TOKENS
 
 
 def test_two_who_compute_the_same_at_once_share_nothing_and_lose_nothing() -> None:
@@ -230,4 +230,13 @@ def test_counts_say_what_was_looked_up_and_found() -> None:
 
     pages.admit(1, found(pages, [1] * 9), 9)
 
-    assert (pages.counts.queried_tokens, pages.counts.hit_tokens) == (9, 8)
+    assert (pages.counts.queried_tokens, pages.counts.hit_tokens, pages.counts.saved_tokens) == (9, 8, 8)
+
+
+def test_who_comes_back_after_giving_way_is_saved_tokens_but_asks_nothing_new() -> None:
+    pages = store()
+    fill(pages, 0, [1] * 8)
+
+    pages.admit(1, found(pages, [1] * 9))
+
+    assert (pages.counts.queried_tokens, pages.counts.hit_tokens, pages.counts.saved_tokens) == (0, 0, 8)

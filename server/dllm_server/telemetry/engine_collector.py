@@ -11,6 +11,13 @@ from prometheus_client.registry import Collector
 from dllm_server.engine.requests.messages import EngineSnapshot, StepHistogram
 from dllm_server.telemetry.tuning_collector import tuning_metrics, window_metrics
 
+_PREFIX_TOKENS = {
+    "queried": "Prompt tokens looked up in the prefix cache.",
+    "hit": "Prompt tokens found in the prefix cache.",
+    "saved": "Tokens not computed again: hits, and what requests find that had given way.",
+    "evicted": "Tokens whose KV pages the prefix cache gave to others.",
+}
+
 
 class EngineCollector(Collector):
     """Reads a snapshot that is already in this process: a scrape asks nothing of the engine or the device.
@@ -28,6 +35,7 @@ class EngineCollector(Collector):
             return
         yield from _schedule(snapshot)
         yield from _memory(snapshot)
+        yield from _prefixes(snapshot)
         yield from tuning_metrics(snapshot)
         yield from window_metrics(snapshot.windows)
         yield from self._vllm_aliases(snapshot)
@@ -45,6 +53,17 @@ class EngineCollector(Collector):
             alias = GaugeMetricFamily(name, text, labels=["model_name"])
             alias.add_metric([self._model_name], value)
             yield alias
+        tokens = snapshot.prefix_tokens_total
+        counts = (
+            ("vllm:prefix_cache_queries", "As dllm_prefix_cache_queried_tokens.", tokens["queried"]),
+            ("vllm:prefix_cache_hits", "As dllm_prefix_cache_hit_tokens.", tokens["hit"]),
+            ("vllm:prompt_tokens_cached", "As dllm_prefix_cache_hit_tokens.", tokens["hit"]),
+            ("vllm:num_preemptions", "As dllm_preemptions.", snapshot.preemptions_total),
+        )
+        for name, text, count in counts:
+            counter = CounterMetricFamily(name, text, labels=["model_name"])
+            counter.add_metric([self._model_name], count)
+            yield counter
         config = GaugeMetricFamily(
             "vllm:cache_config_info",
             "KV page size and number of pages.",
@@ -85,6 +104,21 @@ def _schedule(snapshot: EngineSnapshot) -> Iterator[Metric]:
     )
     yield _counter(
         "dllm_engine_requests_refused", "Engine requests that can never fit.", snapshot.refused_total
+    )
+
+
+def _prefixes(snapshot: EngineSnapshot) -> Iterator[Metric]:
+    for name, text in _PREFIX_TOKENS.items():
+        yield _counter(f"dllm_prefix_cache_{name}_tokens", text, snapshot.prefix_tokens_total[name])
+    yield _gauge(
+        "dllm_prefix_cache_pages",
+        "KV pages that hold prefixes and nobody's request: of the free ones.",
+        snapshot.prefix_pages,
+    )
+    yield _counter(
+        "dllm_preemptions",
+        "Requests sent back to the queue for want of KV pages.",
+        snapshot.preemptions_total,
     )
 
 

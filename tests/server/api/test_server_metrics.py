@@ -23,6 +23,12 @@ ENGINE_SAMPLES = {
     'dllm_memory_peak_bytes{owner="weights"}': 100,
     'dllm_memory_predicted_bytes{owner="weights"}': 90,
     "dllm_device_memory_bytes": 1000,
+    "dllm_prefix_cache_queried_tokens_total": 200,
+    "dllm_prefix_cache_hit_tokens_total": 120,
+    "dllm_prefix_cache_saved_tokens_total": 150,
+    "dllm_prefix_cache_evicted_tokens_total": 40,
+    "dllm_prefix_cache_pages": 10,
+    "dllm_preemptions_total": 6,
     'dllm_oom_total{phase="reuse"}': 1,
     "dllm_tuning_generation": 7,
     "dllm_tuning_errors_total": 1,
@@ -59,6 +65,10 @@ ENGINE_SAMPLES = {
     'vllm:num_requests_waiting{model_name="tiny"}': 2,
     'vllm:kv_cache_usage_perc{model_name="tiny"}': 0.25,
     'vllm:gpu_cache_usage_perc{model_name="tiny"}': 0.25,
+    'vllm:prefix_cache_queries_total{model_name="tiny"}': 200,
+    'vllm:prefix_cache_hits_total{model_name="tiny"}': 120,
+    'vllm:prompt_tokens_cached_total{model_name="tiny"}': 120,
+    'vllm:num_preemptions_total{model_name="tiny"}': 6,
     'vllm:cache_config_info{block_size="16",model_name="tiny",num_gpu_blocks="100"}': 1,
 }
 

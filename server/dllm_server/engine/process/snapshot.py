@@ -11,6 +11,7 @@ def take_snapshot(
     started: StartedEngine, windows: list[Window], limits: GrowthLimits, tuning: TuningWatch | None
 ) -> EngineSnapshot:
     engine, stats, pool = started.engine, started.engine.stats, started.engine.runner.pool
+    prefixes = pool.store.counts
     return EngineSnapshot(
         requests_running=engine.requests_running,
         requests_waiting=engine.requests_waiting,
@@ -24,6 +25,14 @@ def take_snapshot(
         max_num_logits=engine.live.max_num_logits,
         max_model_len=engine.capacity.max_model_len,
         kv_pages={"free": pool.store.free_pages, "used": pool.store.used_pages},
+        prefix_pages=pool.store.cached_pages,
+        prefix_tokens_total={
+            "queried": prefixes.queried_tokens,
+            "hit": prefixes.hit_tokens,
+            "saved": prefixes.saved_tokens,
+            "evicted": prefixes.evicted_tokens,
+        },
+        preemptions_total=stats.preemptions,
         page_size=pool.page_size,
         memory_bytes=started.ledger.owners(),
         memory_peak_bytes=started.ledger.peak_owners(),

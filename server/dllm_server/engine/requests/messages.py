@@ -297,6 +297,9 @@ class EngineSnapshot(msgspec.Struct, frozen=True, tag=True):
     max_num_logits: int
     max_model_len: int
     kv_pages: dict[str, int]  # free | used
+    prefix_pages: int  # of the free ones, those that hold prefixes
+    prefix_tokens_total: dict[str, int]  # queried | hit | saved | evicted -> tokens
+    preemptions_total: int
     page_size: int
     memory_bytes: dict[str, int]  # owner -> bytes
     memory_peak_bytes: dict[str, int]

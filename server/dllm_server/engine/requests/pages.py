@@ -23,11 +23,13 @@ Chunk = bytes
 
 @dataclass(slots=True)
 class PrefixCounts:
-    """Cumulative: tokens that were looked up and found, and chunks that had to go for others."""
+    """Cumulative tokens: those of prompts that were looked up, and found; those that nobody had to compute,
+    which requests that come back after giving way find too; and those that had to go for others."""
 
     queried_tokens: int = 0
     hit_tokens: int = 0
-    evicted_chunks: int = 0
+    saved_tokens: int = 0
+    evicted_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -105,7 +107,8 @@ class PageStore:
 
     def admit(self, owner: int, prefix: Sequence[Chunk] = (), queried_tokens: int = 0) -> int:
         """``owner`` holds pages from now on: those of a ``prefix`` that ``find`` has just found. The number
-        of its tokens. ``ValueError`` where the owner holds some already."""
+        of its tokens. ``queried_tokens`` 0: the lookup counts as none. ``ValueError`` where the owner holds
+        some already."""
         if owner in self._owned:
             raise ValueError(f"slot {owner} already owns pages")
         holding = self._owned[owner] = _Holding(chain=list(prefix))
@@ -113,9 +116,12 @@ class PageStore:
             self._readers[name] = self._readers.get(name, 0) + 1
             self._unread.pop(name, None)
             holding.pages += self._published[name]
-        self.counts.queried_tokens += queried_tokens
-        self.counts.hit_tokens += len(prefix) * self.chunk_tokens
-        return len(prefix) * self.chunk_tokens
+        tokens = len(prefix) * self.chunk_tokens
+        self.counts.saved_tokens += tokens
+        if queried_tokens:
+            self.counts.queried_tokens += queried_tokens
+            self.counts.hit_tokens += tokens
+        return tokens
 
     def announce(self, owner: int, names: Iterable[Chunk]) -> None:
         """``owner`` is about to compute these chunks: who needs them had better wait."""
@@ -183,7 +189,7 @@ class PageStore:
     def _evict(self) -> None:
         name, _ = self._unread.popitem(last=False)
         self._free.extend(reversed(self._published.pop(name)))
-        self.counts.evicted_chunks += 1
+        self.counts.evicted_tokens += self.chunk_tokens
 
     def _names(self, tokens: Sequence[int] | IntArray, before: Chunk) -> Iterator[Chunk]:
         """Of the whole chunks of ``tokens``, which follow the chunk named ``before``."""

@@ -62,7 +62,8 @@ class PrefillDenoise(Course):
     def admit(self, request: Request) -> None:
         table, slot = self.table, request.slot
         found = self.store.find(request.prefix)
-        request.computed = self.store.admit(slot, found, len(request.message.prompt))
+        is_new = request.saved is None
+        request.computed = self.store.admit(slot, found, len(request.message.prompt) if is_new else 0)
         self.store.announce(slot, request.prefix[len(found) :])
         held = self.store.held(slot)
         pages = held + self.store.extend(slot, self._pages(self._first_end(request)) - len(held))
