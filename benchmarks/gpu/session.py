@@ -32,11 +32,12 @@ class Served:
 
 
 class Sample(NamedTuple):
-    """A step's query tokens by phase, the engine's load after it, and how long it took."""
+    """A step's query tokens in the long phase and in the short one, the engine's load after it, and how long
+    it took."""
 
     seconds: float
-    refresh_tokens: int
-    reuse_tokens: int
+    long_tokens: int
+    short_tokens: int
     committed_tokens: int
     running: int
     waiting: int
@@ -81,7 +82,9 @@ class Session:
         """One turn of the loop."""
         engine = self.started.engine
         stats = engine.stats
-        refresh, reuse, committed = stats.tokens["refresh"], stats.tokens["reuse"], stats.committed_tokens
+        long, short = stats.phases
+        long_tokens, short_tokens = stats.tokens[long], stats.tokens[short]
+        committed = stats.committed_tokens
         seconds = stats.seconds
         self._note(engine.step())
         if self.watches_memory:
@@ -96,14 +99,14 @@ class Session:
             self.meter.settle()
         sample = Sample(
             now,
-            stats.tokens["refresh"] - refresh,
-            stats.tokens["reuse"] - reuse,
+            stats.tokens[long] - long_tokens,
+            stats.tokens[short] - short_tokens,
             stats.committed_tokens - committed,
             engine.requests_running,
             engine.requests_waiting,
             stats.seconds - seconds,
         )
-        if sample.refresh_tokens or sample.reuse_tokens:
+        if sample.long_tokens or sample.short_tokens:
             self.samples.append(sample)
 
     def run_until_empty(self, until: float = float("inf")) -> None:

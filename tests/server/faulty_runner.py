@@ -19,12 +19,10 @@ class FaultyRunner:
 
     inner: ModelRunner
     refuse: Collection[int] = ()
-    kinds: list[str] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
 
     def launch(self, batch: StepBatch, max_num_logits: int) -> PendingStep:
-        number = len(self.kinds)
-        self.kinds.append(batch.kind)
+        number = len(self.rows)
         self.rows.append(batch.rows)
         if number in self.refuse:
             raise torch.OutOfMemoryError("injected")

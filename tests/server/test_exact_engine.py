@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import msgspec
 import pytest
 from dllm_server.engine.engine import Engine
 from dllm_server.engine.requests.messages import Diffusion, Finished, FinishReason, Generate, Sampling
@@ -115,3 +116,18 @@ def test_after_it_has_given_way_to_others(fixture: str) -> None:
         check(outcomes[str(number)], case)
     assert engine.stats.preemptions > 0
     assert used_pages(engine) == 0
+
+
+def test_steps_tokens_and_forward_passes_are_counted_as_prefill_and_denoise() -> None:
+    engine, case = engine_of("sdar", max_num_seqs=2), cases_of("sdar")[0]
+    stats, prompt = engine.stats, list(range(3, 43))
+    request = msgspec.structs.replace(request_of("sdar", case), prompt=prompt, max_tokens=8)
+
+    outcome = run_alone(engine, request)
+
+    assert set(stats.steps) == {"prefill", "denoise", "mixed"}
+    assert set(stats.oom) == {"prefill", "denoise", "mixed", "profile"}
+    assert (stats.steps["prefill"], stats.steps["mixed"], outcome.stats.prefill_passes) == (1, 0, 1)
+    assert stats.tokens["prefill"] == len(prompt) + 4  # and the first block
+    assert stats.steps["denoise"] == outcome.stats.forward_passes - 1
+    assert outcome.stats.refresh_passes == 0

@@ -44,7 +44,7 @@ def test_an_error_in_any_one_step_loses_no_request_and_changes_no_answer(family:
 
     outcomes = run_all(engine, requests)
 
-    assert len(runner.kinds) > at
+    assert len(runner.rows) > at
     assert {n: o.tokens for n, o in outcomes.items()} == {n: o.tokens for n, o in expected.items()}
     assert used_pages(engine) == 0
 

@@ -12,7 +12,7 @@ from dllm_kernels.commit import NOT_FINITE
 
 from dllm_server.engine.accounts.device_memory import is_out_of_memory
 from dllm_server.engine.accounts.soundness import Soundness
-from dllm_server.engine.accounts.stats import EngineStats
+from dllm_server.engine.accounts.stats import EngineStats, step_kind
 from dllm_server.engine.accounts.windows import StepRecord
 from dllm_server.engine.device.model_runner import ModelRunner
 from dllm_server.engine.device.pending_step import StepResult
@@ -30,7 +30,7 @@ from dllm_server.engine.requests.messages import (
 from dllm_server.engine.requests.publish import block_committed, canvas_update, stop_token
 from dllm_server.engine.requests.request import Phase, Request
 from dllm_server.engine.requests.slots import SlotTable
-from dllm_server.engine.schedule.batch import build_batch, step_kind
+from dllm_server.engine.schedule.batch import build_batch
 from dllm_server.engine.schedule.course import Course
 from dllm_server.engine.schedule.scheduler import Limits, StepPlan, schedule
 from dllm_server.engine.schedule.throttle import Throttle
@@ -58,7 +58,7 @@ class Engine:
     live: LiveSettings
     aging_steps: int
     clock: Callable[[], float]
-    stats: EngineStats = field(default_factory=EngineStats)
+    stats: EngineStats = field(init=False)
     throttle: Throttle = field(default_factory=Throttle)
     soundness: Soundness = field(default_factory=Soundness)
     runs_ahead: bool = False
@@ -75,6 +75,7 @@ class Engine:
     _arrived: int = 0
 
     def __post_init__(self) -> None:
+        self.stats = EngineStats(self.course.phases)
         self._free_slots = list(range(self.table.slots - 1, -1, -1))
 
     @property
@@ -175,7 +176,7 @@ class Engine:
         refreshing = {slot: self.course.refreshes(self._running[slot]) for slot in planned}
         refresh = np.array([slot for slot in planned if refreshing[slot]], np.int64)
         others = np.array([slot for slot in planned if not refreshing[slot]], np.int64)
-        slots, kind = [*planned], step_kind(len(refresh), len(others))
+        slots, kind = [*planned], step_kind(self._running[slot].phase for slot in planned)
         started = self.clock()
         try:
             if (growth := self.course.growth.take()) is not None:
@@ -195,6 +196,7 @@ class Engine:
             requests,
             [self.course.commits(request) for request in requests],
             [self.course.launched(request) for request in requests],
+            [request.phase for request in requests],
             budget,
             started,
             self.runner.forward_seconds,
@@ -276,7 +278,9 @@ class Engine:
         now = self.clock()
         seconds = now - max(launched.started_seconds, self._collected_seconds)
         self._collected_seconds = now
-        self.stats.count_step(launched.batch, launched.budget, seconds, launched.forward_seconds)
+        self.stats.count_step(
+            launched.batch, launched.phases, launched.budget, seconds, launched.forward_seconds
+        )
         return outgoing
 
     def _apply(self, launched: Launched, result: StepResult) -> list[FromEngine]:
@@ -303,7 +307,7 @@ class Engine:
             strict=True,
         ):
             request = launched.requests[index]
-            request.count_result(is_refresh=index < batch.refresh_requests)
+            request.count_result(launched.phases[index])
             if breaks or (request.score is not None and not is_finite_score(index, result.scores)):
                 outgoing.append(self._fail_not_finite(request))
                 continue

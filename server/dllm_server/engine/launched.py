@@ -16,15 +16,16 @@ from dllm_server.engine.schedule.batch import StepBatch
 @dataclass(frozen=True, slots=True)
 class Launched:
     """``requests`` in the batch's order, ``commits`` how many masks of each it fills, None where its outcome
-    tells, and ``final`` the tokens whose K/V it makes final. ``forward_seconds`` is the host's time for the
-    forward pass and the head; on a GPU only their launches. ``is_predictable``: the phases that follow are
-    known before the result is (a stop token aside)."""
+    tells, ``final`` the tokens whose K/V it makes final, and ``phases`` those that they are in.
+    ``forward_seconds`` is the host's time for the forward pass and the head; on a GPU only their launches.
+    ``is_predictable``: the phases that follow are known before the result is (a stop token aside)."""
 
     pending: PendingStep
     batch: StepBatch
     requests: list[Request]
     commits: list[int | None]
     final: list[int]
+    phases: list[Phase]
     budget: int
     started_seconds: float
     forward_seconds: float

@@ -73,8 +73,12 @@ def usage_of(results: Sequence[ChoiceResult]) -> Usage:
 def stats_of(results: Sequence[ChoiceResult]) -> DllmStats:
     forward_passes = sum(result.stats.forward_passes for result in results)
     completion_tokens = sum(result.completion_tokens for result in results)
+    is_block_causal = any(result.plan.is_block_causal for result in results)
+    refreshes = sum(result.stats.refresh_passes for result in results)
+    prefills = sum(result.stats.prefill_passes for result in results)
     return DllmStats(
         forward_passes=forward_passes,
-        refresh_passes=sum(result.stats.refresh_passes for result in results),
+        refresh_passes=None if is_block_causal else refreshes,
+        prefill_passes=prefills if is_block_causal else None,
         tokens_per_forward=round(completion_tokens / forward_passes, 4) if forward_passes else 0.0,
     )

@@ -53,6 +53,7 @@ class ChoicePlan:
     stop_token_ids: frozenset[int] = frozenset()  # the request's own, which are told as the reason
     shows_stop: bool = False
     skips_special_tokens: bool = True
+    is_block_causal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ def plan_choices(
                     stop_token_ids=frozenset(stop_token_ids) - eos,
                     shows_stop=request.include_stop_str_in_output,
                     skips_special_tokens=request.skip_special_tokens,
+                    is_block_causal=limits.model.blocks is not None,
                 )
             )
     return plans

@@ -32,11 +32,20 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class DllmStats(BaseModel):
+class DllmStats(Answer):
     """What the answer took, summed over its choices."""
 
+    left_out_when_none = frozenset({"refresh_passes", "prefill_passes"})
+
     forward_passes: int = Field(description="Forward passes that the requests took part in.")
-    refresh_passes: int = Field(description="Those of them that queried the whole sequence.")
+    refresh_passes: int | None = Field(
+        None, description="Those of them that queried the whole sequence; of bidirectional models."
+    )
+    prefill_passes: int | None = Field(
+        None,
+        description="Those of them that computed tokens known before, a prompt's mostly; of block-causal "
+        "models.",
+    )
     tokens_per_forward: float = Field(description="Generated tokens / forward passes.")
 
 

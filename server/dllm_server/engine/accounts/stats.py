@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dllm_server.engine.accounts.step_times import StepTimes
 from dllm_server.engine.requests.messages import StepHistogram, StepSums
+from dllm_server.engine.requests.request import Phase
 from dllm_server.engine.schedule.batch import StepBatch
 
-KINDS = ("refresh", "reuse", "mixed")
+MIXED = "mixed"
 STEP_SECONDS_BOUNDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, float("inf")]
 
 
@@ -27,16 +29,24 @@ class Histogram:
         return StepHistogram(STEP_SECONDS_BOUNDS, cumulative, self.total)
 
 
+def step_kind(phases: Iterable[Phase]) -> str:
+    """The phase that all requests of a step are in, or mixed."""
+    several = {str(phase) for phase in phases}
+    return several.pop() if len(several) == 1 else MIXED
+
+
 @dataclass(slots=True)
 class EngineStats:
-    """``tokens`` counts query tokens by phase; ``forward_seconds`` is the part of the steps inside the
-    forward pass and the head."""
+    """``phases`` are those that the model's requests go through; steps are counted by ``step_kind``, and
+    ``tokens`` counts query tokens by phase. ``forward_seconds`` is the part of the steps inside the forward
+    pass and the head."""
 
-    steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
-    tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("refresh", "reuse"), 0))
-    oom: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*KINDS, "profile"), 0))
-    step_seconds: dict[str, Histogram] = field(default_factory=lambda: {kind: Histogram() for kind in KINDS})
-    step_times: StepTimes = field(default_factory=lambda: StepTimes(dict.fromkeys(KINDS, StepSums())))
+    phases: tuple[Phase, Phase]
+    steps: dict[str, int] = field(init=False)
+    tokens: dict[str, int] = field(init=False)
+    oom: dict[str, int] = field(init=False)
+    step_seconds: dict[str, Histogram] = field(init=False)
+    step_times: StepTimes = field(init=False)
     committed_tokens: int = 0
     cancelled: int = 0
     preemptions: int = 0
@@ -46,12 +56,29 @@ class EngineStats:
     forward_seconds: float = 0.0
     logits_rows: int = 0
 
-    def count_step(self, batch: StepBatch, budget: int, seconds: float, forward_seconds: float) -> None:
-        self.steps[batch.kind] += 1
-        self.tokens["refresh"] += batch.refresh_rows
-        self.tokens["reuse"] += batch.rows - batch.refresh_rows
-        self.step_seconds[batch.kind].observe(seconds)
-        self.step_times.add(batch.kind, batch.rows, seconds)
+    def __post_init__(self) -> None:
+        phases = [str(phase) for phase in self.phases]
+        kinds = [*phases, MIXED]
+        self.steps, self.tokens = dict.fromkeys(kinds, 0), dict.fromkeys(phases, 0)
+        self.oom = dict.fromkeys((*kinds, "profile"), 0)
+        self.step_seconds = {kind: Histogram() for kind in kinds}
+        self.step_times = StepTimes(dict.fromkeys(kinds, StepSums()))
+
+    def count_step(
+        self,
+        batch: StepBatch,
+        phases: Sequence[Phase],
+        budget: int,
+        seconds: float,
+        forward_seconds: float,
+    ) -> None:
+        """``phases`` of the batch's requests, in its order."""
+        kind = step_kind(phases)
+        self.steps[kind] += 1
+        for phase, rows in zip(phases, batch.lengths.tolist(), strict=True):
+            self.tokens[phase] += rows
+        self.step_seconds[kind].observe(seconds)
+        self.step_times.add(kind, batch.rows, seconds)
         self.batch_fill = batch.rows / budget
         self.seconds += seconds
         self.forward_seconds += forward_seconds

@@ -117,17 +117,20 @@ class Shutdown(msgspec.Struct, frozen=True, tag=True):
 
 
 class RequestStats(msgspec.Struct, frozen=True):
-    """Cumulative counts of one request up to the message that carries them."""
+    """Cumulative counts of one request up to the message that carries them. ``refresh_passes`` and
+    ``prefill_passes`` are the forward passes in that phase."""
 
     forward_passes: int = 0
     refresh_passes: int = 0
     queue_seconds: float = 0.0
+    prefill_passes: int = 0
 
     def plus(self, other: RequestStats) -> RequestStats:
         return RequestStats(
             self.forward_passes + other.forward_passes,
             self.refresh_passes + other.refresh_passes,
             self.queue_seconds + other.queue_seconds,
+            self.prefill_passes + other.prefill_passes,
         )
 
 
@@ -287,8 +290,8 @@ class EngineSnapshot(msgspec.Struct, frozen=True, tag=True):
 
     requests_running: int
     requests_waiting: int
-    tokens_total: dict[str, int]  # phase -> query tokens
-    steps_total: dict[str, int]  # refresh | reuse | mixed -> steps
+    tokens_total: dict[str, int]  # phase (refresh, reuse; prefill, denoise) -> query tokens
+    steps_total: dict[str, int]  # phase | mixed -> steps
     committed_tokens_total: int
     step_seconds: dict[str, StepHistogram]  # the same keys as steps_total
     batch_fill: float  # last step's query tokens / token budget
@@ -305,7 +308,7 @@ class EngineSnapshot(msgspec.Struct, frozen=True, tag=True):
     memory_peak_bytes: dict[str, int]
     memory_predicted_bytes: dict[str, int]
     device_memory_bytes: int
-    oom_total: dict[str, int]  # refresh | reuse | mixed | profile
+    oom_total: dict[str, int]  # phase | mixed | profile
     cancelled_total: int
     refused_total: int
     not_finite_total: int

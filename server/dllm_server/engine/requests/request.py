@@ -78,6 +78,7 @@ class Request:
     masks_left: int = 0  # in the current block once all launched steps are done
     forward_passes: int = 0
     refresh_passes: int = 0
+    prefill_passes: int = 0
     alternatives: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # by committed position
     computed: int = 0
     prefix: list[Chunk] = field(default_factory=list)
@@ -139,10 +140,11 @@ class Request:
         """Step number ``step`` serves this request."""
         self.last_step = step
 
-    def count_result(self, *, is_refresh: bool) -> None:
-        """The result of a step is there."""
+    def count_result(self, phase: Phase) -> None:
+        """The result of a step in that phase is there."""
         self.forward_passes += 1
-        self.refresh_passes += is_refresh
+        self.refresh_passes += phase is Phase.REFRESH
+        self.prefill_passes += phase is Phase.PREFILL
 
     def next_phase_in_block(self) -> Phase:
         """Phase of the next step while the block still has masks."""
@@ -153,4 +155,4 @@ class Request:
         waited = (
             self.admitted_seconds - self.arrived_seconds if self.slot >= 0 or self.forward_passes else 0.0
         )
-        return RequestStats(self.forward_passes, self.refresh_passes, max(waited, 0.0))
+        return RequestStats(self.forward_passes, self.refresh_passes, max(waited, 0.0), self.prefill_passes)

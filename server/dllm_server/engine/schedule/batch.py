@@ -79,19 +79,8 @@ class StepBatch:
         return len(self.slots)
 
     @property
-    def kind(self) -> str:
-        return step_kind(self.refresh_requests, self.requests - self.refresh_requests)
-
-    @property
     def rows(self) -> int:
         return len(self.positions)
-
-
-def step_kind(refresh_requests: int, reuse_requests: int) -> str:
-    """refresh | reuse | mixed."""
-    if refresh_requests and reuse_requests:
-        return "mixed"
-    return "refresh" if refresh_requests else "reuse"
 
 
 def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable) -> StepBatch:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from dllm_kernels.layout import IntArray
@@ -34,7 +35,10 @@ class Growth:
 
 class Course(ABC):
     """A request is ``admit``ted to its slot; for each of its steps it is asked for its ``cost``, ``place``d,
-    counted as ``launched``, and sent on by ``go_on`` once the outcome is known."""
+    counted as ``launched``, and sent on by ``go_on`` once the outcome is known. ``phases``: the long one and
+    the short one."""
+
+    phases: ClassVar[tuple[Phase, Phase]]
 
     def __init__(self, table: SlotTable, store: PageStore) -> None:
         self.table, self.store = table, store
@@ -89,6 +93,8 @@ class Course(ABC):
 class RefreshReuse(Course):
     """Every position sees every other: a refresh of the whole sequence packs what the steps of a block reuse.
     Pages are reserved for a request's whole life."""
+
+    phases = (Phase.REFRESH, Phase.REUSE)
 
     def cost(self, request: Request, waited_steps: int) -> Running:
         is_refresh = request.phase is Phase.REFRESH

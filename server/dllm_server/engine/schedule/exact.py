@@ -22,6 +22,8 @@ from dllm_server.engine.schedule.scheduler import Running, Waiting
 class PrefillDenoise(Course):
     """Pages come with the tokens they hold, and hold them in their order, so that prefixes can be shared."""
 
+    phases = (Phase.PREFILL, Phase.DENOISE)
+
     def __init__(self, table: SlotTable, store: PageStore, page_size: int) -> None:
         super().__init__(table, store)
         self._page_size = page_size
