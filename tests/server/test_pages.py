@@ -142,6 +142,24 @@ def test_tenants_with_salts_of_their_own_share_nothing() -> None:
     assert len(found(pages, [1] * 9, "tenant")) == 2
 
 
+def test_a_salt_that_spells_the_name_of_a_chunk_finds_and_leaves_nothing_there() -> None:
+    """Else who can guess a text could leave other K/V behind its first chunk."""
+    pages = store()
+    texts = ([number] * 8 for number in range(10**7))
+    text = next(text for text in texts if is_utf8(pages.names(text)[0]))
+    first, second = pages.names(text)
+
+    assert second not in pages.names(text[4:], first.decode())
+
+
+def is_utf8(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def test_the_longest_unused_goes_first_and_of_one_text_its_end() -> None:
     pages = store()
     fill(pages, 0, [1] * 8)

@@ -10,7 +10,7 @@ from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd
 from dllm_server.api.answers.plan import ChoicePlan
 from dllm_server.api.answers.scored_prompt import PromptScored
 from dllm_server.api.answers.token import GeneratedToken
-from dllm_server.api.schemas.responses import DllmStats, FinishName, Usage
+from dllm_server.api.schemas.responses import DllmStats, FinishName, PromptTokensDetails, Usage
 from dllm_server.engine.requests.messages import RequestStats
 
 
@@ -59,14 +59,20 @@ class AnswerHeader:
 
 
 def usage_of(results: Sequence[ChoiceResult]) -> Usage:
-    """Generated tokens of all choices; a prompt counts once, whatever its number of choices."""
+    """Generated tokens of all choices; a prompt counts once, whatever its number of choices, with what the
+    first of them found in the cache."""
     prompts = {id(result.plan.prompt): len(result.plan.prompt.token_ids) for result in results}
     prompt_tokens = sum(prompts.values())
     completion_tokens = sum(result.completion_tokens for result in results)
+    details = None
+    if any(result.plan.is_block_causal for result in results):
+        first = {id(result.plan.prompt): result.stats.cached_tokens for result in reversed(results)}
+        details = PromptTokensDetails(cached_tokens=sum(first.values()))
     return Usage(
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         total_tokens=prompt_tokens + completion_tokens,
+        prompt_tokens_details=details,
     )
 
 

@@ -85,6 +85,11 @@ def plan_choices(
     stops = StopStrings(request.stop)
     if request.scores_prompt and limits.model.blocks is not None:
         raise invalid_request("echo with logprobs: prompts of this model are not scored", param="echo")
+    if request.cache_salt is not None and limits.model.blocks is None:
+        raise invalid_request(
+            "cache_salt: this model is bidirectional, its requests share no K/V: leave it out",
+            param="cache_salt",
+        )
     eos = frozenset() if request.ignore_eos else frozenset(limits.model.eos_token_ids)
     stop_token_ids = _stop_token_ids(request, eos, limits)
     plans: list[ChoicePlan] = []
@@ -118,6 +123,7 @@ def plan_choices(
                 min_tokens=request.min_tokens,
                 top_logprobs=request.alternatives,
                 wants_canvas=request.includes_canvas,
+                cache_salt=request.cache_salt or "",
             )
             plans.append(
                 ChoicePlan(

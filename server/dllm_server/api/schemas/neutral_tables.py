@@ -73,7 +73,6 @@ _VLLM = {
     "add_special_tokens": OFF,
     "allowed_token_ids": ABSENT,
     "bad_words": EMPTY_LIST,
-    "cache_salt": HINT,
     "chat_template": ABSENT,  # a request's own template would run in the server
     "documents": EMPTY_LIST,
     "guided_choice": ABSENT,

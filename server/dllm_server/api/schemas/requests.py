@@ -116,6 +116,11 @@ class GenerationRequest(RequestModel):
     )
     stream: Flag = Field(False, description="Send server-sent events, a chunk for each committed block.")
     stream_options: StreamOptions | None = Field(None, description="Only with stream.")
+    cache_salt: Annotated[Text, Field(min_length=1)] | None = Field(
+        None,
+        description="Only requests of the same salt share K/V of what they begin with. For models that share "
+        "them, which block-causal ones do.",
+    )
     ignore_eos: Flag = Field(False, description="Generate max_tokens tokens whatever they are.")
     return_token_ids: Flag = Field(False, description="Add prompt_token_ids and token_ids to each choice.")
     return_tokens_as_token_ids: Flag = Field(

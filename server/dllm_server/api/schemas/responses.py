@@ -24,12 +24,21 @@ class Answer(BaseModel):
         return content
 
 
-class Usage(BaseModel):
+class PromptTokensDetails(BaseModel):
+    cached_tokens: int = Field(description="Tokens of the prompts whose K/V were there already.")
+
+
+class Usage(Answer):
+    left_out_when_none = frozenset({"prompt_tokens_details"})
+
     prompt_tokens: int = Field(description="Tokens of the prompts, each counted once.")
     completion_tokens: int = Field(
         description="Generated tokens before EOS, up to the one that ends a stop string."
     )
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails | None = Field(
+        None, description="Of models whose requests share K/V, which block-causal ones do."
+    )
 
 
 class DllmStats(Answer):

@@ -118,12 +118,14 @@ class Shutdown(msgspec.Struct, frozen=True, tag=True):
 
 class RequestStats(msgspec.Struct, frozen=True):
     """Cumulative counts of one request up to the message that carries them. ``refresh_passes`` and
-    ``prefill_passes`` are the forward passes in that phase."""
+    ``prefill_passes`` are the forward passes in that phase, ``cached_tokens`` those of the prompt whose K/V
+    were there when it was first admitted."""
 
     forward_passes: int = 0
     refresh_passes: int = 0
     queue_seconds: float = 0.0
     prefill_passes: int = 0
+    cached_tokens: int = 0
 
     def plus(self, other: RequestStats) -> RequestStats:
         return RequestStats(
@@ -131,6 +133,7 @@ class RequestStats(msgspec.Struct, frozen=True):
             self.refresh_passes + other.refresh_passes,
             self.queue_seconds + other.queue_seconds,
             self.prefill_passes + other.prefill_passes,
+            self.cached_tokens + other.cached_tokens,
         )
 
 

@@ -94,7 +94,7 @@ class PageStore:
 
     def names(self, tokens: Sequence[int] | IntArray, salt: str = "") -> list[Chunk]:
         """Of the whole chunks of ``tokens``."""
-        return list(self._names(tokens, salt.encode()))
+        return list(self._names(tokens, _root(salt)))
 
     def find(self, names: Sequence[Chunk]) -> list[Chunk]:
         """The longest prefix of the chunks that is published."""
@@ -147,7 +147,7 @@ class PageStore:
         """The K/V of ``tokens``, the owner's first, are final: others may read them. A chunk that is
         published already stays with whoever published it, and what follows it here is not."""
         holding = self._owned[owner]
-        chain, last = holding.chain, holding.chain[-1] if holding.chain else salt.encode()
+        chain, last = holding.chain, holding.chain[-1] if holding.chain else _root(salt)
         for name in self._names(tokens[len(chain) * self.chunk_tokens :], last):
             if name in self._published:
                 self._forget(holding, list(holding.coming))
@@ -198,3 +198,8 @@ class PageStore:
             content = before + numbers[end - size : end].tobytes()
             before = hashlib.blake2b(content, digest_size=16, person=b"kv-prefix").digest()
             yield before
+
+
+def _root(salt: str) -> Chunk:
+    """Stands before the first chunk of the texts of a salt, which their sender chooses: no chunk's name."""
+    return hashlib.blake2b(salt.encode(), digest_size=16, person=b"kv-salt").digest()

@@ -79,6 +79,7 @@ class Request:
     forward_passes: int = 0
     refresh_passes: int = 0
     prefill_passes: int = 0
+    cached_tokens: int = 0
     alternatives: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # by committed position
     computed: int = 0
     prefix: list[Chunk] = field(default_factory=list)
@@ -155,4 +156,10 @@ class Request:
         waited = (
             self.admitted_seconds - self.arrived_seconds if self.slot >= 0 or self.forward_passes else 0.0
         )
-        return RequestStats(self.forward_passes, self.refresh_passes, max(waited, 0.0), self.prefill_passes)
+        return RequestStats(
+            self.forward_passes,
+            self.refresh_passes,
+            max(waited, 0.0),
+            self.prefill_passes,
+            self.cached_tokens,
+        )

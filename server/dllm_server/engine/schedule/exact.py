@@ -66,6 +66,8 @@ class PrefillDenoise(Course):
         found = self.store.find(request.prefix)
         is_new = request.saved is None
         request.computed = self.store.admit(slot, found, len(request.message.prompt) if is_new else 0)
+        if is_new:
+            request.cached_tokens = request.computed
         self.store.announce(slot, request.prefix[len(found) :])
         held = self.store.held(slot)
         pages = held + self.store.extend(slot, self._pages(self._first_end(request)) - len(held))
