@@ -476,6 +476,11 @@ REFUSALS = [
         {"podTemplate": {"resources": {"limits": {"cpu": 2, "memory": "1.5Gi"}}}},
         {"podTemplate": {"resources": {"limits": {"cpu": "two"}}}},
     ),
+    Refusal(
+        "a quantity of a hundred zeros",
+        {"podTemplate": {"resources": {"limits": {"cpu": "1e99", "memory": "1e-9"}}}},
+        {"podTemplate": {"resources": {"limits": {"cpu": "1e100"}}}},
+    ),
     Refusal("a port out of range", {"networking": {"port": 65535}}, {"networking": {"port": 65536}}),
     Refusal("a target of nothing", autoscaling(metric={"target": 0.1}), autoscaling(metric={"target": 0})),
     Refusal("an image of two words", {"image": "example.local/dllm:1"}, {"image": "dllm 1"}),

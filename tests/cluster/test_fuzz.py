@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -25,9 +26,9 @@ from dllm_operator.api.v1alpha1 import API_VERSION, KIND
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from kubernetes.client.exceptions import ApiException
 
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import POLL_SECONDS, Cluster
 from tests.cluster.conftest import RELEASE_NAMESPACE
-from tests.cluster.operator_pods import leaders, metric, pod_names
+from tests.cluster.operator_pods import SELECTOR, leaders, metric, pod_names
 from tests.cluster.resources import Objects, Serving, eventually
 from tests.operator.spec_strategy import Spec, specs
 
@@ -38,6 +39,7 @@ SEED = int(os.environ.get("FUZZ_SEED", random.randrange(2**32)))
 MOST_SECONDS = 5.0  # from an edit of a sentinel to its status
 SETTLE_SECONDS = 60.0 + OBJECTS / 2
 CLIENTS = 2
+MOST_LINES = 40  # of the operator's log in a failure
 MOST_OPEN = 24  # resources made and not told of yet
 
 
@@ -145,16 +147,25 @@ def _problem(body: dict[str, Any]) -> str | None:
     return None
 
 
-def settle(objects: Objects) -> float:
-    """Seconds until every resource has its status."""
+def settle(cluster: Cluster, objects: Objects) -> float:
+    """Seconds until every resource has its status; a failure has what the operator logged of those that have
+    none."""
     started = time.monotonic()
-
-    def check() -> None:
-        left = unsettled(objects)
-        assert not left, "\n".join(left[:5])
-
-    eventually(check, SETTLE_SECONDS)
+    deadline = started + SETTLE_SECONDS
+    while left := unsettled(objects):
+        if time.monotonic() > deadline:
+            told = [*left[:5], *operator_log(cluster, [line.split(":")[0] for line in left])]
+            raise AssertionError("\n".join(told))
+        time.sleep(POLL_SECONDS)
     return time.monotonic() - started
+
+
+def operator_log(cluster: Cluster, names: list[str]) -> list[str]:
+    """The newest lines about these resources, their children or pods."""
+    chosen = ("-l", SELECTOR, "-n", RELEASE_NAMESPACE, "--tail=-1")
+    about = re.compile(rf"\b({'|'.join(names)})\b")
+    lines = cluster.kubectl("logs", *chosen).splitlines()
+    return [line for line in lines if about.search(line)][-MOST_LINES:]
 
 
 def test_whatever_is_admitted_gets_a_status_while_others_are_served(
@@ -187,10 +198,10 @@ def test_whatever_is_admitted_gets_a_status_while_others_are_served(
                 tried += len(batch)
                 wait_for_status(fuzzed, names[:-MOST_OPEN])
             created = time.monotonic() - started
-            settled = settle(fuzzed)
+            settled = settle(cluster, fuzzed)
             others = random.Random(SEED).sample(chosen, len(names))
             edited = sum(pool.map(lambda name, spec: edit(fuzzed, name, spec), names, others))
-            settled_again = settle(fuzzed)
+            settled_again = settle(cluster, fuzzed)
     slowest = max(sentinel.seconds)
     print(
         f"{len(names)} of {tried} specs admitted in {created:.0f} s, a status for all {settled:.0f} s later; "

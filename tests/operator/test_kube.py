@@ -10,7 +10,7 @@ from dllm_operator.cluster.kinds import CHILDREN, DEPLOYMENT, NODE, POD, RESOURC
 from dllm_operator.cluster.kube import Kind, Kube, KubeError
 from kubernetes.aio.client import ApiClient, Configuration
 
-HANGS_UP = 599
+HANGS_UP, NEVER = 599, 598
 CONFIG_MAP = {"metadata": {"name": "chat", "namespace": "team-a"}, "data": {}}
 Call = Callable[[Kube], Awaitable[Any]]
 
@@ -21,6 +21,8 @@ def talk(call: Call, status: int = 200, answer: Any = None) -> tuple[Any, web.Re
 
     async def reply(request: web.Request) -> web.Response:
         seen.append((request, await request.json() if request.can_read_body else None))
+        if status == NEVER:
+            await asyncio.Event().wait()
         if status == HANGS_UP and request.transport is not None:
             request.transport.close()
         if isinstance(answer, str):
@@ -30,11 +32,12 @@ def talk(call: Call, status: int = 200, answer: Any = None) -> tuple[Any, web.Re
     async def scenario() -> Any:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", reply)
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        kube = Kube(ApiClient(Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")))
+        client = ApiClient(Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}"))
+        kube = Kube(client, 0.1) if status == NEVER else Kube(client)
         try:
             return await call(kube)
         finally:
@@ -81,6 +84,14 @@ def test_versions_are_asked_for_without_the_objects() -> None:
     assert versions == {"a": 7}
     assert "PartialObjectMetadataList" in request.headers["Accept"]
     assert request.query["labelSelector"] == "x=y"
+
+
+def test_a_server_that_does_not_answer_in_time_is_a_refusal_that_says_so() -> None:
+    words = "the API server has not answered GET /api/v1/namespaces/a/pods/b within 0.1 s"
+    with pytest.raises(KubeError, match=words) as error:
+        talk(lambda kube: kube.get(POD, "a", "b"), NEVER)
+
+    assert (error.value.status, error.value.is_not_found) == (504, False)
 
 
 def test_an_empty_list_has_no_versions() -> None:

@@ -158,14 +158,16 @@ def test_an_edit_reaches_the_child_it_concerns() -> None:
     assert place.status()["observedGeneration"] == 2
 
 
-def test_a_refused_child_is_in_the_status_and_asks_for_another_try() -> None:
+@pytest.mark.parametrize(("status", "words"), [(403, "denied by a webhook"), (504, "has not answered")])
+def test_a_refused_child_is_in_the_status_and_asks_for_another_try(status: int, words: str) -> None:
     place = Place()
-    place.kube.refusals["Service", "chat"] = KubeError(403, "Forbidden", "denied by a webhook")
+    place.kube.refusals["Service", "chat"] = KubeError(status, "Why", words)
 
-    with pytest.raises(ReconcileError, match="Service chat: denied by a webhook"):
+    with pytest.raises(ReconcileError, match=f"Service chat: {words}"):
         place.reconcile()
 
     assert (place.reason("Ready"), place.reason("Progressing")) == ("ApplyFailed", "ApplyFailed")
+    assert place.status()["observedGeneration"] == 1
     place.kube.refusals.clear()
     place.reconcile()
     assert place.reason("Ready") == "PodsStarting"

@@ -57,6 +57,7 @@ LARGER = pod("new", "2", None, asks={"limits": {GPU: "2", "cpu": "4"}})
 SMALLER = pod("new", "2", None, asks={"limits": {GPU: "1"}, "requests": {"cpu": "2500m"}})
 TOGETHER = pod("new", "2", None, affinity={"podAffinity": {}})
 FAILED = OLD | {"status": OLD["status"] | {"phase": "Failed"}}
+EVERYTHING = pod("greedy", "1", asks={"limits": {GPU: "1e1000000", "cpu": "1e999999999"}})
 LEAVING = pod("going", "1", metadata=GOING)
 
 
@@ -190,6 +191,13 @@ def test_a_restart_that_nobody_asked_for_waits_for_room(
         pytest.param([NODE], [FAILED], 1, 1, id="a pod that has ended holds nothing"),
         pytest.param([NODE], [LEAVING], 1, 0, id="a pod on its way out still holds its GPU"),
         pytest.param([Node("node-a", {"zone": "a"}, {GPU: "8"})], [OLD], 2, 3, id="by twos"),
+        pytest.param(
+            [Node("node-a", {"zone": "a"}, {GPU: "8"})],
+            [EVERYTHING, EVERYTHING],
+            1,
+            0,
+            id="pods that ask for more than can be written out",
+        ),
         pytest.param(
             [Node("node-a", {"zone": "a"}, {GPU: "1k"})],
             [OLD],

@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 
 from dllm_operator.api.base import ApiModel
 from dllm_operator.api.cel import Rule, validations
-from dllm_operator.api.quantity import Quantity
+from dllm_operator.api.quantity import Quantity, has_more_zeros
 
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
@@ -97,8 +97,9 @@ class ResourceRequirements(ApiModel):
         json_schema_extra=validations(
             Rule(
                 rule="!has(self.limits) || !has(self.requests) || self.requests.all(name, "
-                "!(name in self.limits) || quantity(string(self.requests[name]))"
-                ".compareTo(quantity(string(self.limits[name]))) <= 0)",
+                "!(name in self.limits) || "
+                f"{has_more_zeros('self.requests[name]', 'self.limits[name]')} || "
+                "quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
                 message="a request exceeds the limit of the same resource: lower it, or raise the limit",
                 field_path=".requests",
             )

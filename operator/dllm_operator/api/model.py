@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from dllm_operator.api.base import ApiModel
 from dllm_operator.api.cel import Rule, validations
 from dllm_operator.api.kubernetes_types import KeyName, ObjectName
-from dllm_operator.api.quantity import Quantity
+from dllm_operator.api.quantity import Quantity, has_more_zeros
 from dllm_operator.api.source import DOT_SEGMENT_PATTERN, HUB_PATTERN, PVC_PATTERN
 
 _FROM_HUB = "(self.source != 'embedded' && !self.source.startsWith('pvc://'))"
@@ -56,7 +56,8 @@ class ModelCache(ApiModel):
                 message="cache needs exactly one of claimName (a claim you own) and size (a claim made here)",
             ),
             Rule(
-                rule="!has(self.size) || quantity(string(self.size)).compareTo(quantity('0')) > 0",
+                rule=f"!has(self.size) || {has_more_zeros('self.size')} "
+                "|| quantity(string(self.size)).compareTo(quantity('0')) > 0",
                 message="size is 0: give the cache room, e.g. 50Gi",
                 field_path=".size",
             ),
@@ -76,7 +77,8 @@ class ModelCache(ApiModel):
             ),
             Rule(
                 rule="self == oldSelf || (has(self.size) && has(oldSelf.size) "
-                "&& quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0 "
+                f"&& ({has_more_zeros('self.size', 'oldSelf.size')} "
+                "|| quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0) "
                 f"&& {_same('accessMode')} && {_same('storageClassName')})",
                 message="cache cannot be changed, but size may grow: remove it from the resource first (a "
                 "claim made by size is deleted with it), then add the new one",

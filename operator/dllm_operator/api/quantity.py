@@ -8,11 +8,19 @@ from dllm_server.settings import LEAST_MEMORY_BYTES, MemorySize
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, TypeAdapter, WithJsonSchema
 
 _NUMBER = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)"
-QUANTITY_PATTERN = rf"^{_NUMBER}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
+QUANTITY_PATTERN = rf"^{_NUMBER}([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{{1,2}})?$"
+"""With two digits of an exponent at most: an API server that compares 1e999999999 with another number, as it
+does to validate a pod, writes its zeros out, for minutes."""
+_MORE_ZEROS = "[eE][+-]?[0-9]{3}"
 _UNIT = r"([KkMmGgTt]([Ii][Bb]?|[Bb])|[Bb])"
 MEMORY_SIZE_PATTERN = rf"^\s*([0-9]{{5,}}(\.[0-9]+)?|[0-9]+(\.[0-9]+)?\s*{_UNIT})\s*$"
 
 _MEMORY_SIZE: TypeAdapter[int] = TypeAdapter(MemorySize)
+
+
+def has_more_zeros(*values: str) -> str:
+    """CEL, to ask before ``quantity()``: rules are also evaluated of values that their pattern refuses."""
+    return " || ".join(f"string({value}).matches('{_MORE_ZEROS}')" for value in values)
 
 
 def _integer_as_text(value: object) -> object:

@@ -57,8 +57,9 @@ class Kind:
 class Kube:
     """Thin over kubernetes.aio's client, which brings authentication, TLS and connection reuse."""
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, answer_seconds: float = REQUEST_SECONDS) -> None:
         self.client = client
+        self._answer_seconds = answer_seconds
 
     @classmethod
     async def connect(cls, kubeconfig: str | None = None) -> Kube:
@@ -172,8 +173,11 @@ class Kube:
             auth_settings=["BearerToken"],
         )
         try:
-            response = await self.client.call_api(*request, _request_timeout=REQUEST_SECONDS)
+            response = await self.client.call_api(*request, _request_timeout=self._answer_seconds)
             content: bytes = await response.read()  # type: ignore[no-untyped-call]
+        except TimeoutError as error:
+            words = f"the API server has not answered {method} {path} within {self._answer_seconds:g} s"
+            raise KubeError(HTTPStatus.GATEWAY_TIMEOUT, "Timeout", words) from error
         except ClientError as error:  # not all of which are OSError
             raise ConnectionError(f"{method} {path}: {error}") from error
         if response.status >= HTTPStatus.BAD_REQUEST:

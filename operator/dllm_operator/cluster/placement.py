@@ -14,6 +14,7 @@ from dllm_operator.cluster.pools import Node
 
 PLACEMENT = ("nodeSelector", "affinity", "tolerations")
 """Fields of a pod's spec that say which nodes it may go to."""
+_MOST = Decimal(2**63 - 1)  # of any quantity, as Kubernetes has it
 
 
 def is_leaving(pod: Manifest) -> bool:
@@ -47,8 +48,7 @@ def requests_of(pod: Manifest) -> dict[str, Decimal]:
         resources = container.get("resources") or {}
         wanted = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
         for name, quantity in wanted.items():
-            amount = parse_quantity(quantity)  # type: ignore[no-untyped-call]
-            total[name] = total.get(name, Decimal()) + amount
+            total[name] = total.get(name, Decimal()) + _amount(quantity)
     return total
 
 
@@ -90,8 +90,13 @@ def free_places(
 
 def _count(node: Node, resource: str) -> int:
     """Of a device; a thousand are written ``1k``."""
-    quantity: Decimal = parse_quantity(node.allocatable.get(resource, "0"))  # type: ignore[no-untyped-call]
-    return int(quantity)
+    return int(_amount(node.allocatable.get(resource, "0")))
+
+
+def _amount(quantity: str | int) -> Decimal:
+    """Bounded: as an integer, 1e1000000 takes minutes, and anybody's pod may ask for it."""
+    amount: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
+    return min(amount, _MOST)
 
 
 def _rules(pod: Manifest) -> tuple[Any, ...]:
