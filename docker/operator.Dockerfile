@@ -23,6 +23,7 @@ FROM dependencies AS code
 COPY LICENSE README.md pyproject.toml /src/
 COPY operator /src/operator
 COPY server/dllm_server/*.py server/dllm_server/py.typed /src/server/dllm_server/
+COPY server/dllm_server/settings /src/server/dllm_server/settings
 COPY kernels/dllm_kernels/__init__.py /src/kernels/dllm_kernels/
 RUN pip --python /opt/dllm/bin/python install --no-deps --prefix /opt/code /src \
     && rm -r /opt/code/bin/dllm /opt/code/lib/python3.11/site-packages/dllm_kernels \

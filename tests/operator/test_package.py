@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,25 @@ def test_the_operator_package_imports_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "False"
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys, dllm_operator
+for module in pkgutil.walk_packages(dllm_operator.__path__, "dllm_operator."):
+    importlib.import_module(module.name)
+print(*{name.split(".")[1] for name in sys.modules if name.startswith("dllm_server.")})
+"""
+
+
+def test_the_image_has_the_rooms_of_the_server_that_the_operator_imports() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    dockerfile = (ROOT / "docker" / "operator.Dockerfile").read_text()
+    copied = re.findall(r"^COPY server/dllm_server/(\w+) ", dockerfile, re.MULTILINE)
+    rooms = {name for name in done.stdout.split() if (ROOT / "server" / "dllm_server" / name).is_dir()}
+    assert rooms == set(copied)
 
 
 def test_the_operator_directory_is_no_package() -> None:
