@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -36,8 +37,14 @@ def leaders(cluster: Cluster) -> list[str]:
 
 def kill(cluster: Cluster, pod: str) -> None:
     """By force: the kubelet gives it a second, and a pod of the same Deployment comes in its place."""
-    force = ("--grace-period=0", "--force", "--wait=false")
-    cluster.kubectl("delete", "pod", pod, "-n", RELEASE_NAMESPACE, *force)
+    stop(cluster, pod, "--grace-period=0", "--force")
+
+
+def stop(cluster: Cluster, pod: str, *flags: str) -> None:
+    """One that is already gone is fine."""
+    cluster.kubectl(
+        "delete", "pod", pod, "-n", RELEASE_NAMESPACE, "--wait=false", "--ignore-not-found", *flags
+    )
 
 
 def writes_since(cluster: Cluster, moment: datetime, account: str = SERVICE_ACCOUNT) -> list[str]:
@@ -50,6 +57,17 @@ def writes_since(cluster: Cluster, moment: datetime, account: str = SERVICE_ACCO
         and target["resource"] != "leases"
         and datetime.fromisoformat(entry["requestReceivedTimestamp"]) >= moment
     ]
+
+
+def wait_until_quiet(cluster: Cluster, seconds: float) -> datetime:
+    """The start of the first time of that length without a write; gives up after three."""
+    deadline = time.monotonic() + 3 * seconds
+    start = datetime.now(UTC)
+    while datetime.now(UTC) - start < timedelta(seconds=seconds) and time.monotonic() < deadline:
+        time.sleep(1)
+        if writes_since(cluster, start):
+            start = datetime.now(UTC)
+    return start
 
 
 def _requests(cluster: Cluster, account: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

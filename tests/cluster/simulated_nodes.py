@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.resources import SERVER_SIDE_APPLY, Fields, Manifest, Objects, eventually
@@ -130,7 +131,7 @@ class SimulatedNodes:
             for name in list(self._names):
                 try:
                     self._renew(name)
-                except (ApiException, OSError):
+                except (ApiException, HTTPError, OSError):
                     continue  # the next beat comes before the node counts as lost
 
     def _renew(self, name: str) -> None:

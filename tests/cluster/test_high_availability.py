@@ -11,7 +11,7 @@ from dllm_operator.cluster.kube import Kube
 
 from tests.cluster.cluster import Cluster, CommandError
 from tests.cluster.conftest import RELEASE_NAMESPACE
-from tests.cluster.operator_pods import kill, leaders, pod_names
+from tests.cluster.operator_pods import kill, leaders, pod_names, stop
 from tests.cluster.resources import Fields, Objects, Serving, eventually
 from tests.cluster.simulated_nodes import SimulatedNodes, on_node
 
@@ -84,7 +84,7 @@ def test_a_leader_that_is_told_to_stop_hands_over_before_its_lease_ends(
     serving.wait_ready()
     leader = wait_for_leader(cluster)
 
-    cluster.kubectl("delete", "pod", leader, "-n", RELEASE_NAMESPACE, "--wait=false")
+    stop(cluster, leader)
     serving.edit({"replicas": 2})
 
     assert serving.wait_ready(TAKEOVER_SECONDS)["replicas"] == 2

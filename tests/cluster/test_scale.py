@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from dllm_operator.cluster.kube import Kube
@@ -17,7 +15,7 @@ from dllm_operator.cluster.kube import Kube
 from benchmarks.operator import OperatorFigures, measure
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import Images
-from tests.cluster.operator_pods import leaders, metric, writes_since
+from tests.cluster.operator_pods import leaders, metric, wait_until_quiet, writes_since
 from tests.cluster.serving import RESOURCE
 from tests.cluster.simulated_nodes import SimulatedNodes
 
@@ -38,7 +36,7 @@ def test_many_resources_follow_their_specs_and_then_cost_nothing(
 
         figures = asyncio.run(_measure(cluster.env["KUBECONFIG"], namespace))
         cluster.wait_for("every resource is Ready", lambda: _are_all_ready(cluster, namespace), 180)
-        quiet_from = _wait_until_quiet(cluster)
+        quiet_from = wait_until_quiet(cluster, QUIET_SECONDS)
 
         print(f"\n{figures}, {metric(cluster, leader, 'process_resident_memory_bytes') / 2**20:.0f} MiB")
         assert figures.resources == RESOURCES
@@ -62,14 +60,3 @@ def _are_all_ready(cluster: Cluster, namespace: str) -> bool:
     ]
     settled = [s for s in states if s.get("Ready") == "True" and s.get("Progressing") == "False"]
     return len(settled) == RESOURCES
-
-
-def _wait_until_quiet(cluster: Cluster) -> datetime:
-    """The start of the first whole minute without a write; gives up after three."""
-    deadline = time.monotonic() + 3 * QUIET_SECONDS
-    start = datetime.now(UTC)
-    while datetime.now(UTC) - start < timedelta(seconds=QUIET_SECONDS) and time.monotonic() < deadline:
-        time.sleep(1)
-        if writes_since(cluster, start):
-            start = datetime.now(UTC)
-    return start
