@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dllm_server.engine.requests.decoding import with_edits
+from dllm_server.engine.requests.messages import BlockCausalInfo
 from dllm_server.settings import DiffusionSettings, KvSelection, Strategy, UnmaskingSettings
 
 _ONE_TOKEN = UnmaskingSettings(strategy=Strategy.QUOTA, value=1)
@@ -34,4 +36,25 @@ MODES = (
     Mode("retention-0.1", retention_ratio=0.1),
     Mode("retention-0.1-shared", retention_ratio=0.1, selection=KvSelection.SHARED),
     Mode("threshold-0.9", unmasking=UnmaskingSettings(strategy=Strategy.THRESHOLD, value=0.9)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExactMode:
+    """Of a block-causal model: nothing but the commits differ. ``unmasking`` None is the model's own."""
+
+    name: str
+    unmasking: UnmaskingSettings | None = None
+    selection: KvSelection = KvSelection.PER_HEAD
+
+    def diffusion(self, own: DiffusionSettings, blocks: BlockCausalInfo | None) -> DiffusionSettings:
+        unmasking = own.unmasking if self.unmasking is None else self.unmasking
+        return with_edits(own.model_copy(update={"unmasking": unmasking}), blocks)
+
+
+EXACT_MODES = (
+    ExactMode("default"),
+    ExactMode("quota-1", _ONE_TOKEN),
+    ExactMode("quota-4", UnmaskingSettings(strategy=Strategy.QUOTA, value=4)),
+    ExactMode("threshold-0.9", UnmaskingSettings(strategy=Strategy.THRESHOLD, value=0.9)),
 )

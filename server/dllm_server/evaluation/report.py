@@ -11,14 +11,15 @@ from rich.progress import Progress
 from rich.table import Table
 
 from dllm_server.engine.engine import Engine
-from dllm_server.engine.process.startup import assemble, engine_limits, start
-from dllm_server.evaluation.modes import MODES, Mode
+from dllm_server.engine.process.startup import StartedEngine, assemble, engine_limits, start
+from dllm_server.engine.requests.decoding import diffusion_defaults
+from dllm_server.evaluation.modes import EXACT_MODES, MODES, ExactMode, Mode
 from dllm_server.evaluation.score import Score, score
 from dllm_server.evaluation.tasks import Family, make_items
 from dllm_server.models.registry import open_checkpoint
 from dllm_server.models.source import resolve_model
 from dllm_server.models.tokenizer import tokenizer_of
-from dllm_server.settings import EngineSettings, KvSelection
+from dllm_server.settings import DiffusionSettings, EngineSettings, KvSelection
 
 
 def run_evaluation(
@@ -33,7 +34,10 @@ def run_evaluation(
     chosen_families = [
         Family(name) for name in _known(families, [family.value for family in Family], "family")
     ]
-    by_name = {mode.name: mode for mode in MODES}
+    config = open_checkpoint(resolve_model(settings.model, settings.revision)).config
+    by_name: dict[str, Mode | ExactMode] = {
+        mode.name: mode for mode in (EXACT_MODES if config.grid else MODES)
+    }
     chosen_modes = [by_name[name] for name in _known(modes, list(by_name), "mode")]
     scores = evaluate(settings, items, chosen_families, chosen_modes)
     if json_file is not None:
@@ -43,12 +47,10 @@ def run_evaluation(
 
 
 def evaluate(
-    settings: EngineSettings, items: int, families: Sequence[Family], modes: Sequence[Mode]
+    settings: EngineSettings, items: int, families: Sequence[Family], modes: Sequence[Mode | ExactMode]
 ) -> list[Score]:
-    """Every family under every mode, on the held-out seed."""
+    """Every family under every mode of the model's kind, on the held-out seed."""
     checkpoint = open_checkpoint(resolve_model(settings.model, settings.revision))
-    if checkpoint.config.grid:
-        raise ValueError("the modes of evaluate are those of bidirectional models, and this one is not")
     tokenizer = tokenizer_of(checkpoint.directory, checkpoint.config)
     started = start(settings)
     engines: dict[KvSelection, Engine] = {KvSelection.PER_HEAD: started.engine}
@@ -62,16 +64,21 @@ def evaluate(
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("evaluate", total=len(modes) * len(families))
         for mode in modes:
+            engine, diffusion = engines[mode.selection], _diffusion(mode, settings, started)
             for family in families:
-                engine = engines[mode.selection]
-                scores.append(
-                    score(engine, tokenizer, family, questions[family], mode, settings.block_length)
-                )
+                scores.append(score(engine, tokenizer, family, questions[family], mode.name, diffusion))
                 bar.advance(task)
     return scores
 
 
-def table(scores: Sequence[Score], families: Sequence[Family], modes: Sequence[Mode]) -> Table:
+def _diffusion(mode: Mode | ExactMode, settings: EngineSettings, started: StartedEngine) -> DiffusionSettings:
+    if isinstance(mode, Mode):
+        return mode.diffusion(settings.block_length)
+    blocks = started.model.blocks
+    return mode.diffusion(diffusion_defaults(settings, blocks), blocks)
+
+
+def table(scores: Sequence[Score], families: Sequence[Family], modes: Sequence[Mode | ExactMode]) -> Table:
     """A row a family, a column a mode: accuracy, tokens a forward pass. Below: the averages and the speed."""
     by_cell = {(entry.family, entry.mode): entry for entry in scores}
     result = Table(title="accuracy, tokens a forward pass")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from dllm_server.engine.engine import Engine
 from dllm_server.engine.process.offline import complete
 from dllm_server.engine.requests.messages import Diffusion, Generate, Sampling
-from dllm_server.evaluation.modes import Mode
 from dllm_server.evaluation.tasks import EvalItem, Family
 from dllm_server.models.tokenizer import Tokenizer
+from dllm_server.settings import DiffusionSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ def score(
     tokenizer: Tokenizer,
     family: Family,
     items: Sequence[EvalItem],
-    mode: Mode,
-    block_length: int,
+    mode: str,
+    settings: DiffusionSettings,
 ) -> Score:
-    diffusion = Diffusion.of(mode.diffusion(block_length))
+    diffusion = Diffusion.of(settings)
     requests = [
         Generate(
             request_id=f"{family}-{index}",
@@ -81,7 +81,7 @@ def score(
     lengths = sorted(len(completion.token_ids) for completion in completions)
     return Score(
         family=family.value,
-        mode=mode.name,
+        mode=mode,
         items=len(items),
         correct=sum(item.check(answer) for item, answer in zip(items, answers, strict=True)),
         tokens=sum(lengths),

@@ -155,3 +155,14 @@ def test_a_retention_ratio_above_the_servers_is_refused() -> None:
 def test_top_k_below_and_above_its_range_keeps_the_whole_vocabulary() -> None:
     assert plan(top_k=-1)[0].generate.sampling.top_k == 0
     assert plan(top_k=10**6)[0].generate.sampling.top_k == 1024
+
+
+BLOCKS = BlockCausalInfo(4, Strategy.THRESHOLD, 0.9, None, None, None)
+
+
+def test_what_means_nothing_to_a_models_attention_is_refused_by_name() -> None:
+    exact = {"model": {"blocks": BLOCKS}, "defaults": DiffusionSettings(block_length=4)}
+
+    assert refusal(cache_salt="tenant") == (400, "cache_salt", None)
+    assert refusal(echo=True, logprobs=1, **exact) == (400, "echo", None)
+    assert plan(cache_salt="tenant", **exact)[0].generate.cache_salt == "tenant"

@@ -84,7 +84,11 @@ def plan_choices(
     engine_id = f"{request_id}-{secrets.token_hex(8)}"
     stops = StopStrings(request.stop)
     if request.scores_prompt and limits.model.blocks is not None:
-        raise invalid_request("echo with logprobs: prompts of this model are not scored", param="echo")
+        raise invalid_request(
+            "echo with logprobs: a prompt is scored with everything behind a block masked, and this "
+            "block-causal model sees nothing behind a block: its prompts are not scored",
+            param="echo",
+        )
     if request.cache_salt is not None and limits.model.blocks is None:
         raise invalid_request(
             "cache_salt: this model is bidirectional, its requests share no K/V: leave it out",
