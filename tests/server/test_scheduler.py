@@ -184,13 +184,26 @@ def test_who_is_admitted_begins_with_a_piece_and_nobody_overtakes_it() -> None:
 
 
 def test_the_youngest_go_back_until_the_others_have_their_pages() -> None:
-    running = [Running(slot, False, 8, 0, pages=2, frees=3) for slot in range(4)]
+    running = [Running(slot, False, 8, 0, pages=2) for slot in range(4)]
 
-    assert schedule(running, [], make_limits(pages=8), 0.0).preempted == ()
-    assert schedule(running, [], make_limits(pages=7), 0.0).preempted == (3,)
-    assert schedule(running, [], make_limits(pages=2), 0.0).preempted == (3, 2)
-    assert schedule(running, [], make_limits(pages=0), 0.0).preempted == (3, 2)
-    assert schedule(running[:1], [], make_limits(pages=0), 0.0).preempted == ()
+    def preempted(pages: int, count: int = 4) -> tuple[int, ...]:
+        return schedule(running[:count], [], make_limits(pages=pages), 0.0, lambda slot: 3).preempted
+
+    assert [preempted(pages) for pages in (8, 7, 2, 0)] == [(), (3,), (3, 2), (3, 2)]
+    assert preempted(0, count=1) == ()
+
+
+def test_nobody_is_asked_what_it_would_free_while_there_are_pages() -> None:
+    running, asked = [Running(slot, False, 8, 0, pages=2) for slot in range(4)], list[int]()
+
+    def frees(slot: int) -> int:
+        asked.append(slot)
+        return 3
+
+    schedule(running, [], make_limits(pages=8), 0.0, frees)
+    assert asked == []
+    schedule(running, [], make_limits(pages=7), 0.0, frees)
+    assert asked == [3]
 
 
 def test_nobody_is_admitted_to_pages_that_a_running_request_lacks() -> None:

@@ -232,7 +232,8 @@ class Engine:
             free_pages=store.free_pages,
             watermark_pages=int(self.live.admission_watermark * store.pages),
         )
-        return schedule(running, course.queue(self._waiting, self._step), limits, self._deficit)
+        queue = course.queue(self._waiting, self._step)
+        return schedule(running, queue, limits, self._deficit, store.frees)
 
     def _admit(self, pieces: Iterable[int]) -> dict[int, int]:
         """The head of the queue, and so on; the slots with the tokens of their first steps."""

@@ -39,7 +39,6 @@ class PrefillDenoise(Course):
             waited_steps,
             grain=self.table.grid if is_long else 0,
             pages=max(missing, 0),
-            frees=self.store.frees(slot),
         )
 
     def least_tokens(self, request: Request) -> int:

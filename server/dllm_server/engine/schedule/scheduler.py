@@ -14,7 +14,7 @@ others' next steps have theirs. The oldest never goes, and alone it fits, so tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Running(NamedTuple):
     """An admitted request: what its next step costs and how long ago it was last served.
 
     ``grain`` above 0: it may be cut to a multiple of that many tokens. ``pages`` are those it lacks for its
-    next step, ``frees`` those that others could have if it went.
+    next step.
     """
 
     slot: int
@@ -33,7 +33,6 @@ class Running(NamedTuple):
     waited_steps: int
     grain: int = 0
     pages: int = 0
-    frees: int = 0
 
 
 class Waiting(NamedTuple):
@@ -160,16 +159,21 @@ class _Step:
 
 
 def schedule(
-    running: Sequence[Running], waiting: Iterable[Waiting], limits: Limits, deficit: float
+    running: Sequence[Running],
+    waiting: Iterable[Waiting],
+    limits: Limits,
+    deficit: float,
+    frees: Callable[[int], int] = lambda _: 0,
 ) -> StepPlan:
     """Plan one step; ``tokens`` of the plan never exceed ``limits.token_budget``.
 
     ``running`` is in the order of arrival. ``deficit`` is the carried allowance of long phases of the
-    previous plan, 0 at the start. Every request of ``running`` and the head of ``waiting``, or a grain of
+    previous plan, 0 at the start. ``frees`` says what others could have if the request of a slot gave its
+    pages back; it is asked when pages are short. Every request of ``running`` and the head of ``waiting``, or a grain of
     them, must fit an empty step; larger ones are refused when they arrive.
     """
     lacking = sum(request.pages for request in running)
-    if preempted := _youngest(running, lacking - limits.free_pages):
+    if preempted := _youngest(running, lacking - limits.free_pages, frees):
         return StepPlan({}, {}, (), 0, deficit, is_tight=False, preempted=preempted)
     step = _Step(limits, deficit, runs_anything=bool(running), lacking=lacking)
     by_age = sorted(running, key=lambda request: -request.waited_steps)
@@ -193,12 +197,12 @@ def schedule(
     )
 
 
-def _youngest(running: Sequence[Running], missing: int) -> tuple[int, ...]:
+def _youngest(running: Sequence[Running], missing: int, frees: Callable[[int], int]) -> tuple[int, ...]:
     """As many as make up for the pages that are ``missing`` for the next steps of all."""
     going: list[int] = []
     for request in reversed(running[1:]):
         if missing <= 0:
             break
-        missing -= request.pages + request.frees
+        missing -= request.pages + frees(request.slot)
         going.append(request.slot)
     return tuple(going)
