@@ -22,6 +22,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from dllm_server.api.guards.body_shape import MOST_VALUES
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +34,7 @@ BODIES, STREAMS = 6, 64
 STREAM_TOKENS = 192
 PROBE_SECONDS = 0.02
 SETTLE_SECONDS = 3.0
+LARGE_ID = 10**14  # in no vocabulary, which is known only once all of it is read
 TEXT = "The quick brown fox jumps over the lazy dog, 12345 times.\n"
 
 
@@ -51,14 +53,13 @@ class Outcome:
     """Milliseconds of ``/health``, resident MiB of the API process."""
 
     load: str
-    rounds: int
+    seconds: float
     probes: int
     idle_p99_milliseconds: float
     p50_milliseconds: float
     p99_milliseconds: float
     worst_milliseconds: float
     statuses: dict[str, int]
-    streams_open_to_the_end: int
     start_mib: int
     highest_mib: int
     end_mib: int
@@ -84,16 +85,28 @@ def ids_body() -> bytes:
     return filled(lambda units: {"prompt": [12345] * units, "max_tokens": 8}, 7)
 
 
+def most_ids_body() -> bytes:
+    """As many ids as a request may hold, and so long that they fill it."""
+    return filled(lambda units: {"prompt": [LARGE_ID] * min(units, MOST_VALUES), "max_tokens": 8}, 17)
+
+
 def messages_body() -> bytes:
     message = {"role": "user", "content": "x"}
+    return filled(lambda units: {"messages": [message] * units}, len(json.dumps(message)) + 2)
+
+
+def most_messages_body() -> bytes:
+    message = {"role": "user", "content": (TEXT * 20)[:1000]}
     return filled(lambda units: {"messages": [message] * units}, len(json.dumps(message)) + 2)
 
 
 LOADS = (
     Load("chat text, refused by its length", "embedded", "/v1/chat/completions", text_body),
     Load("text without a bound, tokenised whole", str(FIXTURE), "/v1/completions", words_body),
-    Load("token ids", "embedded", "/v1/completions", ids_body),
-    Load("messages of one letter", "embedded", "/v1/chat/completions", messages_body),
+    Load("more token ids than are read", "embedded", "/v1/completions", ids_body),
+    Load("token ids, as many as are read", "embedded", "/v1/completions", most_ids_body),
+    Load("more messages than are read", "embedded", "/v1/chat/completions", messages_body),
+    Load("messages, as many as are read", "embedded", "/v1/chat/completions", most_messages_body),
 )
 
 
@@ -166,10 +179,15 @@ async def stream(client: httpx.AsyncClient, max_tokens: int) -> None:
             pass
 
 
+async def streams_without_end(client: httpx.AsyncClient) -> None:
+    while True:
+        await stream(client, STREAM_TOKENS)
+
+
 async def rounds_of(
-    client: httpx.AsyncClient, load: Load, rounds: int, api: psutil.Process, statuses: dict[str, int]
+    client: httpx.AsyncClient, load: Load, seconds: float, api: psutil.Process, statuses: dict[str, int]
 ) -> int:
-    """Send the bodies round after round; the highest resident bytes seen between answers."""
+    """Send the bodies round after round for so long; the highest resident bytes seen between answers."""
     content, headers = load.body(), {"Content-Type": "application/json"}
     highest = 0
 
@@ -179,7 +197,8 @@ async def rounds_of(
         statuses[str(answer.status_code)] = statuses.get(str(answer.status_code), 0) + 1
         highest = max(highest, api.memory_info().rss)
 
-    for _ in range(rounds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         await asyncio.gather(*(send() for _ in range(BODIES)))
     return highest
 
@@ -189,7 +208,7 @@ def percentile(seconds: Sequence[float], share: float) -> float:
     return round(1e3 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
 
 
-async def measure(load: Load, rounds: int, url: str, api: psutil.Process) -> Outcome:
+async def measure(load: Load, seconds: float, url: str, api: psutil.Process) -> Outcome:
     limits = httpx.Limits(max_connections=STREAMS + BODIES)
     statuses: dict[str, int] = {}
     async with httpx.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
@@ -197,24 +216,23 @@ async def measure(load: Load, rounds: int, url: str, api: psutil.Process) -> Out
         start = api.memory_info().rss
         with probed(url) as idle:
             await asyncio.sleep(SETTLE_SECONDS)
-        streams = [asyncio.create_task(stream(client, STREAM_TOKENS)) for _ in range(STREAMS)]
+        streams = [asyncio.create_task(streams_without_end(client)) for _ in range(STREAMS)]
         with probed(url) as busy:
-            highest = await rounds_of(client, load, rounds, api, statuses)
-        still_open = sum(not task.done() for task in streams)
+            highest = await rounds_of(client, load, seconds, api, statuses)
+        assert not any(task.done() for task in streams)
         for task in streams:
             task.cancel()
         await asyncio.gather(*streams, return_exceptions=True)
     await asyncio.sleep(SETTLE_SECONDS)
     return Outcome(
         load=load.name,
-        rounds=rounds,
+        seconds=seconds,
         probes=len(busy),
         idle_p99_milliseconds=percentile(idle, 0.99),
         p50_milliseconds=percentile(busy, 0.5),
         p99_milliseconds=percentile(busy, 0.99),
         worst_milliseconds=percentile(busy, 1.0),
         statuses=statuses,
-        streams_open_to_the_end=still_open,
         start_mib=start >> 20,
         highest_mib=highest >> 20,
         end_mib=api.memory_info().rss >> 20,
@@ -242,13 +260,13 @@ def report(outcomes: Sequence[Outcome]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="times that the six bodies are sent")
+    parser.add_argument("--seconds", type=float, default=20.0, help="for which six bodies are sent again")
     parser.add_argument("--write", action="store_true", help=f"keep the result in {RESULT.name}")
     arguments = parser.parse_args()
     outcomes = []
     for load in LOADS:
         with served(load.model) as (url, api):
-            outcomes.append(asyncio.run(measure(load, arguments.rounds, url, api)))
+            outcomes.append(asyncio.run(measure(load, arguments.seconds, url, api)))
         report(outcomes)
     if arguments.write:
         machine = {"cpu_count": os.cpu_count(), "python": platform.python_version()}

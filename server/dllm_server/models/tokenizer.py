@@ -91,9 +91,11 @@ class FileTokenizer:
     def encode(
         self, text: str, *, add_special_tokens: bool = True, most_tokens: int | None = None
     ) -> list[int]:
-        encoding = self._read(text, add_special_tokens, most_tokens)
-        matches = [place for place, token_id in enumerate(encoding.ids) if token_id in self._mask]
-        return self._with_ordinary(text, encoding, matches)
+        ids = self._read(text, add_special_tokens, most_tokens)
+        matches = [place for place, token_id in enumerate(ids) if token_id in self._mask]
+        if not matches:
+            return ids
+        return self._with_ordinary(text, _encode(self._backend, text, add_special_tokens), matches)
 
     def encode_chat(
         self,
@@ -130,15 +132,22 @@ class FileTokenizer:
             raise TokenizerError(f"the model's chat template refuses the messages: {words}") from error
         text, flagged = Marks.remove(str(rendered), sign)
         # The template writes the special tokens itself: adding them again would give two BOS.
-        encoding = self._read(text, False, most_tokens)
-        places = enumerate(zip(encoding.ids, encoding.offsets, strict=True)) if flagged or arguments else ()
+        ids = self._read(text, False, most_tokens)
+        if not flagged and not arguments:
+            return ids
+        encoding = _encode(self._backend, text, False)
+
+        def is_flagged(place: int) -> bool:
+            start, end = _characters(encoding, place)
+            return bisect_left(flagged, end) > bisect_left(flagged, start)
+
         matches = [
             place
-            for place, (token_id, (start, end)) in places
+            for place, token_id in enumerate(ids)
             if token_id in self._mask  # no template writes it, but an argument of one may hold its name
-            or (token_id in self._special and bisect_left(flagged, end) > bisect_left(flagged, start))
+            or (token_id in self._special and is_flagged(place))
         ]
-        return self._with_ordinary(text, encoding, matches)
+        return self._with_ordinary(text, encoding, matches) if matches else ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         if len(token_ids) <= _FEW_TOKENS:
@@ -147,7 +156,7 @@ class FileTokenizer:
         (text,) = self._backend.decode_batch([list(token_ids)], skip_special_tokens=skip_special_tokens)
         return text
 
-    def _read(self, text: str, add_special_tokens: bool, most_tokens: int | None) -> Encoding:
+    def _read(self, text: str, add_special_tokens: bool, most_tokens: int | None) -> list[int]:
         if most_tokens is not None and self._characters_per_token is not None:
             most = most_tokens * self._characters_per_token
             if len(text) > most:
@@ -155,32 +164,29 @@ class FileTokenizer:
                     f"{len(text)} characters are more than {most_tokens} tokens of this model, which hold "
                     f"{most} at most: shorten it"
                 )
-        return _encode(self._backend, text, add_special_tokens)
+        return _ids(self._backend, text, add_special_tokens)
 
     def _with_ordinary(self, text: str, encoding: Encoding, matches: Sequence[int]) -> list[int]:
         """The ids of ``text`` where the special tokens at ``matches`` of its encoding are ordinary text. What
         lies between the special tokens around such a match is read again; all else stays."""
-        ids, offsets = encoding.ids, encoding.offsets
-        if not matches:
-            return list(ids)
-        ordinary = set(matches)
+        ids, ordinary = encoding.ids, set(matches)
         of_text = [place for place, is_added in enumerate(encoding.special_tokens_mask) if not is_added]
         kept = [place for place in of_text if ids[place] in self._special and place not in ordinary]
         result, start, first = ids[: of_text[0]], 0, of_text[0]
         for place in [*kept, of_text[-1] + 1]:
             is_last = place > of_text[-1]
-            end = len(text) if is_last else offsets[place][0]
+            end = len(text) if is_last else _characters(encoding, place)[0]
             if ordinary.isdisjoint(range(first, place)):
                 result += ids[first:place]
             else:
                 result += self._read_plain(text[start:end])
             if not is_last:
                 result.append(ids[place])
-                start, first = offsets[place][1], place + 1
+                start, first = _characters(encoding, place)[1], place + 1
         return result + ids[of_text[-1] + 1 :]
 
     def _read_plain(self, text: str) -> list[int]:
-        ids: list[int] = _encode(self._plain, text, False).ids
+        ids = _ids(self._plain, text, False)
         if not self._special.isdisjoint(ids):
             raise TokenizerError(
                 "the text holds the name of a special token, which this tokenizer cannot split"
@@ -188,10 +194,25 @@ class FileTokenizer:
         return ids
 
 
+# A single call keeps the interpreter's lock as long as it works; a batch gives it up.
+
+
+def _ids(backend: Backend, text: str, add_special_tokens: bool) -> list[int]:
+    (encoding,) = backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+    ids: list[int] = encoding.ids
+    return ids
+
+
 def _encode(backend: Backend, text: str, add_special_tokens: bool) -> Encoding:
-    # A single call keeps the interpreter's lock as long as it works; a batch gives it up.
+    """Tokens that know their characters, in several times the time of ``_ids``."""
     (encoding,) = backend.encode_batch([text], add_special_tokens=add_special_tokens)
     return encoding
+
+
+def _characters(encoding: Encoding, place: int) -> tuple[int, int]:
+    """Where a token of the text begins and ends; ``offsets`` would make a tuple for every token at once, with
+    the interpreter's lock held."""
+    return cast("tuple[int, int]", encoding.token_to_chars(place))
 
 
 class NoTokenizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +15,7 @@ from dllm_server.api.guards.body_shape import (
     MOST_CONTAINERS,
     MOST_STRINGS,
     MOST_VALUES,
-    check_body_shape,
+    BodyShape,
 )
 from dllm_server.api.schemas.errors import ApiError
 from hypothesis import given, settings
@@ -27,9 +27,12 @@ from starlette.types import Receive, Scope, Send
 BODY = {"prompt": [1, 2], "max_tokens": 2}
 
 
-def refusal(body: bytes) -> str | None:
+def refusal(body: bytes, cuts: Iterable[int] = ()) -> str | None:
+    """Why a body is refused that arrives in pieces, cut at these places."""
+    shape = BodyShape()
     try:
-        check_body_shape(body)
+        for start, end in pairwise([0, *sorted(cuts), len(body)]):
+            shape.add(body[start:end])
     except ApiError as error:
         assert (error.status, error.body.error.code) == (400, "too_many_values")
         return str(error)
@@ -46,6 +49,7 @@ TOO_FINE = {
 COARSE = {
     "a text of brackets": json.dumps({"prompt": "{[," * 500_000}).encode(),
     "a text of quotes": json.dumps({"prompt": 'print("x")\n' * 200_000}).encode(),
+    "a text of pairs": json.dumps({"prompt": '\\"' * 300_000 + "[" * MOST_CONTAINERS}).encode(),
     "a text of backslashes": json.dumps({"prompt": "\\" * 500_000 + "[" * MOST_CONTAINERS}).encode(),
     "many messages": json.dumps(
         {"messages": [{"role": "user", "content": "[1]"}] * (MOST_CONTAINERS - 2)}
@@ -54,14 +58,32 @@ COARSE = {
 }
 
 
+PIECES = pytest.mark.parametrize("piece_bytes", [997, 65_536, 10**9])
+
+
+@PIECES
 @pytest.mark.parametrize("name", TOO_FINE)
-def test_a_body_cut_too_finely_is_refused_before_it_is_parsed(name: str) -> None:
-    assert refusal(TOO_FINE[name]) is not None
+def test_a_body_cut_too_finely_is_refused_before_it_is_parsed(name: str, piece_bytes: int) -> None:
+    body = TOO_FINE[name]
+
+    assert refusal(body, range(piece_bytes, len(body), piece_bytes)) is not None
 
 
+@PIECES
 @pytest.mark.parametrize("name", COARSE)
-def test_what_stands_in_a_text_does_not_count(name: str) -> None:
-    assert refusal(COARSE[name]) is None
+def test_what_stands_in_a_text_does_not_count(name: str, piece_bytes: int) -> None:
+    body = COARSE[name]
+
+    assert refusal(body, range(piece_bytes, len(body), piece_bytes)) is None
+
+
+def test_a_body_that_is_not_utf_8_is_refused_since_its_values_cannot_be_counted() -> None:
+    hidden = '{"prompt": "\\"", "x": [' + "[]," * MOST_CONTAINERS + "[]]}"
+    with ScriptedServer() as server:
+        for encoding in ("utf-16", "utf-16-le", "utf-32"):
+            response = server.http.post("/v1/completions", content=hidden.encode(encoding))
+
+            assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json")
 
 
 JSON = st.recursive(
@@ -79,15 +101,24 @@ def containers_of(value: Any) -> int:
     return 0
 
 
-@settings(deadline=None, max_examples=25)
-@given(value=JSON)
-def test_the_containers_that_are_counted_are_those_of_the_json(value: Any) -> None:
-    body = json.dumps([value] + [0] * (MOST_VALUES + 1)).encode()  # too many values, whatever the rest
+def strings_of(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(map(strings_of, value))
+    if isinstance(value, dict):
+        return len(value) + sum(map(strings_of, value.values()))
+    return isinstance(value, str)
 
-    assert refusal(body) == "The body holds more than 524288 values: send fewer in a request."
-    filled = [value, *[[]] * (MOST_CONTAINERS - 1 - containers_of(value))]
-    assert refusal(json.dumps(filled).encode()) is None
-    assert refusal(json.dumps([*filled, []]).encode()) is not None
+
+@settings(deadline=None, max_examples=50)
+@given(value=JSON, cuts=st.lists(st.integers(0, 200)))
+def test_what_is_counted_is_what_the_json_holds_however_it_is_cut(value: Any, cuts: list[int]) -> None:
+    begun = b"[" + json.dumps(value).encode()
+    for filler, most in (
+        (b",[]", MOST_CONTAINERS - 1 - containers_of(value)),
+        (b',""', MOST_STRINGS - strings_of(value)),
+    ):
+        assert refusal(begun + filler * most + b"]", cuts) is None
+        assert refusal(begun + filler * (most + 1) + b"]", cuts) is not None
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "zstd"])
@@ -147,6 +178,15 @@ def test_a_client_that_leaves_while_it_sends_its_body_is_counted_and_not_parsed(
         cancelled = 'dllm_requests_total{status="cancelled"} 1.0'
         eventually(lambda: cancelled in server.http.get("/metrics").text, "it is counted")
         assert not server.engine.requests
+
+
+def test_a_body_cut_too_finely_is_refused_while_it_arrives() -> None:
+    message = {"role": "user", "content": "x"}
+    whole = request_bytes("/v1/chat/completions", {"messages": [message] * 100_000})
+    with ScriptedServer() as server, connect(server.url) as connection:
+        connection.sendall(whole[: 50 * MOST_CONTAINERS])
+
+        assert b"too_many_values" in read_until(connection, b"}}")
 
 
 async def passed_on(bodies: list[bytes]) -> list[str]:

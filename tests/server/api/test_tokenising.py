@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from dllm_server.models.source import EMBEDDED_DIRECTORY
-from dllm_server.models.tokenizer import Message, Tokenizer, load_tokenizer
+from dllm_server.models.tokenizer import FileTokenizer, Message, Tokenizer, load_tokenizer
 from raw_http import connect, request_bytes
 from scripted_engine import FIXTURE
 from scripted_server import ScriptedServer, eventually
@@ -174,3 +174,37 @@ def test_the_interpreter_runs_other_threads_while_a_text_is_read(directory: Path
     thread.join()
 
     assert turns > 5
+
+
+class _Watched:
+    """A part of the tokenizer in whose place it stands, without what makes an object for every token."""
+
+    def __init__(self, part: Any, *hidden: str) -> None:
+        self._part, self._hidden = part, hidden
+
+    def __getattr__(self, name: str) -> Any:
+        assert name not in self._hidden, f"{name} holds the interpreter's lock"
+        return getattr(self._part, name)
+
+    def encode_batch(self, *arguments: Any, **options: Any) -> list[Any]:
+        assert "encode_batch" not in self._hidden, "the text was read with places"
+        return [
+            _Watched(found, "offsets", "tokens") for found in self._part.encode_batch(*arguments, **options)
+        ]
+
+
+def test_the_places_of_tokens_are_asked_one_by_one_and_only_where_a_special_token_is_named() -> None:
+    tokenizer = load_tokenizer(EMBEDDED_DIRECTORY)
+    assert isinstance(tokenizer, FileTokenizer)
+    backend, mask = tokenizer._backend, tokenizer._fast.mask_token
+    plain, named = "the quick brown fox", f"the {mask} fox"
+    expected = [[tokenizer.encode(text), tokenizer.encode_chat(user(text))] for text in (plain, named)]
+
+    tokenizer._backend = cast("Any", _Watched(backend, "encode_batch"))
+    assert [tokenizer.encode(plain), tokenizer.encode_chat(user(plain))] == expected[0]
+    tokenizer._backend = cast("Any", _Watched(backend))
+    assert [tokenizer.encode(named), tokenizer.encode_chat(user(named))] == expected[1]
+
+
+def user(content: str) -> list[Message]:
+    return [{"role": "user", "content": content}]

@@ -7,7 +7,7 @@ import asyncio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dllm_server.api.guards.body_shape import check_body_shape
+from dllm_server.api.guards.body_shape import BodyShape
 from dllm_server.api.schemas.errors import ApiError, body_too_large, compressed_body
 
 LARGE_BYTES = 256 * 1024  # parsing more takes milliseconds, in which the loop stands still
@@ -79,14 +79,15 @@ class BodyLimit:
         announced = headers.get("content-length", "")
         if announced.isdecimal() and (len(announced) > 18 or int(announced) > self._limit_bytes):
             raise body_too_large(self._limit_bytes)
-        body = bytearray()
+        body, shape = bytearray(), BodyShape()
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            body += message.get("body", b"")
+            piece = message.get("body", b"")
+            body += piece
             if len(body) > self._limit_bytes:
                 raise body_too_large(self._limit_bytes)
+            shape.add(piece)
             if not message.get("more_body", False):
-                check_body_shape(body)
                 return bytes(body)

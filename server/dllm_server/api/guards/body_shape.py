@@ -2,52 +2,44 @@
 
 from __future__ import annotations
 
-import re
-
-from dllm_server.api.schemas.errors import too_many_values
+from dllm_server.api.schemas.errors import invalid_request, too_many_values
 
 MOST_CONTAINERS = 4_096  # objects and lists: a message is one, a list of text parts several
 MOST_STRINGS = 65_536  # names and texts
-MOST_VALUES = 524_288  # separated by commas: token ids, above all
-
-# Always matches where a string begins, closed or not, so that no body makes it look twice at a byte.
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+MOST_VALUES = 262_144  # separated by commas: token ids, above all
 
 
-def check_body_shape(body: bytes | bytearray) -> None:
-    """``ApiError`` 400 when a JSON body holds more values than a request needs. Whether it is JSON is the
-    parser's part."""
-    if _is_coarse(body):
-        return
-    end = strings = containers = commas = 0
-    for match in _STRING.finditer(body):
-        strings += 1
-        containers += _containers(body, end, match.start())
-        commas += body.count(b",", end, match.start())
-        end = match.end()
-        _check(strings, containers, commas)
-    _check(strings, containers + _containers(body, end, len(body)), commas + body.count(b",", end))
+class BodyShape:
+    """Counts the values of a JSON body while its pieces arrive, so that no body is looked at in one go.
 
+    Whether it is JSON is the parser's part.
+    """
 
-def _is_coarse(body: bytes | bytearray) -> bool:
-    """Whether no count can be too high, even if all of it stood outside of strings. In JSON a string's first
-    quote never follows a backslash."""
-    quotes = body.count(b'"') - body.count(b'\\"')
-    return (
-        quotes <= MOST_STRINGS
-        and _containers(body, 0, len(body)) <= MOST_CONTAINERS
-        and body.count(b",") <= MOST_VALUES
-    )
+    def __init__(self) -> None:
+        self._is_in_string = False
+        self._held = b""  # a backslash whose character is in the next piece
+        self._containers = self._strings = self._commas = 0
 
+    def add(self, piece: bytes) -> None:
+        """Count the next piece; ``ApiError`` 400 when the body holds more values than a request needs."""
+        piece = self._held + piece
+        if b"\0" in piece:  # UTF-16 or UTF-32, in which quotes cannot be told by their bytes
+            raise invalid_request("The body is not JSON in UTF-8: it holds a NUL.", code="invalid_json")
+        if b"\\" in piece:
+            piece = piece.replace(rb"\\", b"").replace(rb"\"", b"")
+        self._held = b"\\" if piece.endswith(b"\\") else b""
+        parts = piece.split(b'"')
+        outside, quotes = b"".join(parts[self._is_in_string :: 2]), len(parts) - 1
+        self._containers += outside.count(b"[") + outside.count(b"{")
+        self._strings += (quotes + (not self._is_in_string)) // 2
+        self._commas += outside.count(b",")
+        self._is_in_string ^= quotes % 2 == 1
+        self._check()
 
-def _containers(body: bytes | bytearray, start: int, end: int) -> int:
-    return body.count(b"[", start, end) + body.count(b"{", start, end)
-
-
-def _check(strings: int, containers: int, commas: int) -> None:
-    if containers > MOST_CONTAINERS:
-        raise too_many_values("objects and lists", MOST_CONTAINERS)
-    if strings > MOST_STRINGS:
-        raise too_many_values("strings", MOST_STRINGS)
-    if commas > MOST_VALUES:
-        raise too_many_values("values", MOST_VALUES)
+    def _check(self) -> None:
+        if self._containers > MOST_CONTAINERS:
+            raise too_many_values("objects and lists", MOST_CONTAINERS)
+        if self._strings > MOST_STRINGS:
+            raise too_many_values("strings", MOST_STRINGS)
+        if self._commas > MOST_VALUES:
+            raise too_many_values("values", MOST_VALUES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
@@ -15,7 +15,11 @@ Text = Annotated[str, Strict(), AfterValidator(check_text)]
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Number = Annotated[float, Strict()]
-TokenIds = list[Annotated[int, Strict(), Field(ge=0)]]
+Item = TypeVar("Item")
+ListOf = Annotated[
+    list[Item], Field(fail_fast=True)
+]  # a message for each of a million faults would take seconds
+TokenIds = ListOf[Annotated[int, Strict(), Field(ge=0)]]
 
 
 class RequestModel(BaseModel):

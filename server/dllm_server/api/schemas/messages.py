@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from dllm_server.api.schemas.base import RequestModel, Text
+from dllm_server.api.schemas.base import ListOf, RequestModel, Text
 from dllm_server.api.schemas.neutral_tables import IN_MESSAGES, IN_TEXT_PARTS
 
 ROLES = frozenset({"system", "developer", "user", "assistant"})
@@ -50,7 +50,7 @@ class ChatMessage(RequestModel):
         description="Who speaks; developer is read as system."
     )
     content: Annotated[
-        list[TextPart], BeforeValidator(_as_parts, json_schema_input_type=Text | list[TextPart])
+        ListOf[TextPart], BeforeValidator(_as_parts, json_schema_input_type=Text | list[TextPart])
     ] = Field(
         default=[],
         description="Text, or a list of text parts, which are joined by newlines. Only an assistant's may be "

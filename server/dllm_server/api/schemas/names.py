@@ -76,7 +76,10 @@ def _read(value: Any, names: Names, path: str, unknown: list[str]) -> Any:
 
 def _read_inside(given: Any, names: Names, path: str, unknown: list[str]) -> Any:
     if isinstance(given, list):
-        return [_read(part, names, f"{path}.{index}.", unknown) for index, part in enumerate(given)]
+        return [
+            _read(part, names, f"{path}.{index}.", unknown) if isinstance(part, dict) else part
+            for index, part in enumerate(given)
+        ]
     return _read(given, names, f"{path}.", unknown)
 
 

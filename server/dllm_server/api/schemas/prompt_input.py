@@ -52,6 +52,4 @@ def check_text(value: Any) -> str:
 
 
 def _is_token_ids(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(type(token) is int and token >= 0 for token in value)
-    )
+    return isinstance(value, list) and set(map(type, value)) == {int} and min(value) >= 0

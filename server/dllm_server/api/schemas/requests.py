@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from dllm_server.api.schemas.base import Count, Flag, Number, RequestModel, Text, TokenIds
+from dllm_server.api.schemas.base import Count, Flag, ListOf, Number, RequestModel, Text, TokenIds
 from dllm_server.api.schemas.chat_template import TemplatedRequest
 from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.api.schemas.names import ShapedAs
@@ -85,7 +85,7 @@ class GenerationRequest(RequestModel):
     )
     max_tokens: TokenLimit = Field(None, description="Most tokens to generate.")
     stop: Annotated[
-        list[StopString],
+        ListOf[StopString],
         Field(max_length=MOST_STOPS),
         BeforeValidator(_as_list, json_schema_input_type=StopString | list[StopString]),
     ] = Field(default=[], description=f"Up to {MOST_STOPS} strings that end the text.")
@@ -171,7 +171,7 @@ class ChatCompletionRequest(GenerationRequest, TemplatedRequest):
     prompt_param = "messages"
     default_max_tokens = 256
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] = Field(
+    messages: Annotated[ListOf[ChatMessage], Field(min_length=1)] = Field(
         description="The conversation, rendered with the model's chat template."
     )
     max_tokens: TokenLimit = Field(None, description="Older name of max_completion_tokens.")
@@ -269,7 +269,7 @@ class TokenizeRequest(TemplatedRequest):
 
     model: Text | None = Field(None, description="Served model name; the served one if absent.")
     prompt: Text | None = Field(None, description="Text to tokenise; this or messages.")
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = Field(
+    messages: Annotated[ListOf[ChatMessage], Field(min_length=1)] | None = Field(
         None, description="Conversation to render and tokenise."
     )
     add_special_tokens: Flag = Field(True, description="Add the tokenizer's own special tokens to a prompt.")
