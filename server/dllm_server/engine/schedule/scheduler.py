@@ -169,8 +169,8 @@ def schedule(
 
     ``running`` is in the order of arrival. ``deficit`` is the carried allowance of long phases of the
     previous plan, 0 at the start. ``frees`` says what others could have if the request of a slot gave its
-    pages back; it is asked when pages are short. Every request of ``running`` and the head of ``waiting``, or a grain of
-    them, must fit an empty step; larger ones are refused when they arrive.
+    pages back; it is asked when pages are short. Every request of ``running`` and the head of ``waiting``, or
+    a grain of them, must fit an empty step; larger ones are refused when they arrive.
     """
     lacking = sum(request.pages for request in running)
     if preempted := _youngest(running, lacking - limits.free_pages, frees):
