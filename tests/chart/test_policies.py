@@ -97,6 +97,9 @@ PASS: dict[str, dict[str, Any]] = {
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "a-longer-folder": (IMAGES, image("registry.example/team-evil/server")),
     "a-longer-name": (IMAGES, image("registry.example/other/server-evil:1")),
+    "another-program": (IMAGES, env("PATH")),
+    "another-compiler": (IMAGES, env("CC")),
+    "code-of-its-own": (IMAGES, env("LD_PRELOAD")),
     "below-a-name": (IMAGES, image("registry.example/other/server/evil")),
     "a-port": (IMAGES, image("registry.example/other/server:5000/evil")),
     "a-longer-account": (IMAGES, image("docker.io/dllmserve-evil/server")),
@@ -111,8 +114,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "a-cache-in-another-claim": (SOURCES, source(HUB, cache={"claimName": "other"})),
     "a-cache-in-more-than-a-directory": (SOURCES, source(HUB, cache={"claimName": "shared"})),
     "another-hub": (SOURCES, env("HF_ENDPOINT")),
-    "code-of-its-own": (SOURCES, env("LD_PRELOAD")),
     "one-more": (GPUS, gpus(replicas=9)),
+    "beside-the-device-plugin": (GPUS, env("NVIDIA_VISIBLE_DEVICES")),
     "pools-beyond": (GPUS, gpus(gpuPools=[pool("a", 4, 2), pool("b", 1, 1)])),
     "the-rest-beyond": (GPUS, gpus(replicas=9, gpuPools=[pool("a", 1, 4), pool("b", 1)])),
     "the-rest-may-be-large": (GPUS, gpus(replicas=4, gpuPools=[pool("a", 4), pool("b", 1)])),
@@ -238,8 +241,10 @@ def test_what_the_limits_forbid_is_refused_by_the_limit_concerned(place: Place) 
         (source("evil/model"), "model source 'evil/model' is not among those that the administrator allows"),
         (gpus(replicas=9), "may take 9 GPUs, and the administrator allows 8 in a namespace"),
         (env("HF_ENDPOINT"), "podTemplate.env HF_ENDPOINT could take models from elsewhere"),
+        (env("PATH"), "podTemplate.env PATH could run other programs"),
+        (env("NVIDIA_VISIBLE_DEVICES"), "NVIDIA_VISIBLE_DEVICES could take GPUs that are not counted"),
     ],
-    ids=["image", "source", "gpus", "env"],
+    ids=["image", "source", "gpus", "env", "code", "devices"],
 )
 def test_a_refusal_names_the_value_and_the_limit(place: Place, spec: dict[str, Any], says: str) -> None:
     text = yaml.safe_dump(place.manifest("refused", spec))

@@ -76,9 +76,13 @@ class Objects:
     A poll a quarter of a second is a request here, where `kubectl` would be a process.
     """
 
-    def __init__(self, cluster: Cluster, namespace: str | None = None) -> None:
+    def __init__(self, cluster: Cluster, namespace: str | None = None, token: str | None = None) -> None:
+        """As an administrator, or as the account that ``token`` is of."""
         self.namespace = namespace
         kubeconfig = json.loads(cluster.kubectl("config", "view", "--raw", "--output=json"))
+        if token is not None:
+            for each in kubeconfig["users"]:
+                each["user"] = {"token": token}
         self._api = config.new_client_from_config_dict(kubeconfig)
 
     def find(self, kind: str, name: str) -> Manifest | None:
