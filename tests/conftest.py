@@ -12,9 +12,10 @@ import torch
 from hypothesis import settings
 
 from tests.cluster.cluster import Cluster, find_cluster
+from tests.sampling import pytest_report_header, sample, seed
 from tests.skip_summary import NO_CLUSTER, pytest_sessionfinish, pytest_terminal_summary
 
-__all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]
+__all__ = ["pytest_report_header", "pytest_sessionfinish", "pytest_terminal_summary"]
 
 TURN_SECONDS = 1800
 
@@ -33,16 +34,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="all",
         help="which tests run: all, none of those that need a cluster, only those",
     )
+    parser.addoption("--every-case", action="store_true", help="take all cases of sampled tests")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Those of ``--cluster-tests``; the first test with a cluster may have to wait for it."""
+    """Those of ``--cluster-tests``, and a share of the sampled ones; the first with a cluster may have to wait
+    for it."""
     wanted = config.getoption("--cluster-tests")
-    if wanted != "all":
-        chosen = [item for item in items if ("cluster" in fixtures_of(item)) == (wanted == "only")]
-        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
-        items[:] = chosen
+    chosen = [item for item in items if is_wanted("cluster" in fixtures_of(item), wanted)]
+    if not config.getoption("--every-case") and not _names_a_case(config):
+        chosen = sample(chosen, seed())
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
     extend_first(items, "cluster", TURN_SECONDS)
+
+
+def is_wanted(needs_cluster: bool, wanted: str) -> bool:
+    """By a value of ``--cluster-tests``."""
+    return wanted == "all" or needs_cluster == (wanted == "only")
+
+
+def _names_a_case(config: pytest.Config) -> bool:
+    """Whoever asks for one case by its name gets it."""
+    return any("[" in argument for argument in config.args)
 
 
 def extend_first(items: list[pytest.Item], fixture: str, seconds: float) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import is_wanted
 from tests.gate import PARTS, outcome
 
 ROOT = Path(__file__).parents[1]
@@ -34,34 +35,12 @@ def test_every_parts_exit_code_counts_and_nothing_selected_only_where_all_are_so
     assert outcome(codes) == expected
 
 
-def collected(*options: str) -> set[str]:
-    """Ids of the chart's tests, which are of both kinds."""
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "--collect-only",
-            "-q",
-            *options,
-            "tests/chart",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=ROOT,
-    )
-    return {line for line in result.stdout.splitlines() if "::" in line}
-
-
 def test_each_test_is_in_one_part() -> None:
-    parts = [
-        collected(*[option for option in options if option.startswith("--cluster")]) for _, options in PARTS
-    ]
+    choices = [option for _, options in PARTS for option in options if option.startswith("--cluster-tests=")]
 
-    assert all(parts)
-    assert parts[0].isdisjoint(parts[1])
-    assert parts[0] | parts[1] == collected()
+    assert sorted(choices) == ["--cluster-tests=none", "--cluster-tests=only"]
+    for needs_cluster in (True, False):
+        assert [is_wanted(needs_cluster, option.partition("=")[2]) for option in choices].count(True) == 1
 
 
 def test_a_part_that_fails_fails_the_whole(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def most_forwards(case: Case) -> int:
     return case["forwards"] + case.get("commit_forwards", blocks) + 1
 
 
+@pytest.mark.sampled(0.3)
 @pytest.mark.parametrize(("fixture", "case"), CASES)
 def test_alone_and_cold_and_then_with_its_prefix_cached(fixture: str, case: Case) -> None:
     engine = engine_of(fixture)

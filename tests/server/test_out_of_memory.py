@@ -49,6 +49,7 @@ def test_an_error_in_any_one_step_loses_no_request_and_changes_no_answer(family:
     assert used_pages(engine) == 0
 
 
+@pytest.mark.sampled(0.5)
 @pytest.mark.parametrize("family", ["llada", "dream"])
 def test_an_error_in_any_tensor_operation_of_a_step_changes_no_answer(family: str) -> None:
     engine, requests = (

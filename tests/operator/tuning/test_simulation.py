@@ -66,6 +66,7 @@ def saturating(gpu: Gpu, burst: float = 1.0) -> Traffic:
     return Traffic(2 * gpu.tokens_per_second / (plain.steps * plain.tokens_per_step), burst)
 
 
+@pytest.mark.sampled(0.3)
 @pytest.mark.parametrize("burst", [1.0, 0.25], ids=["poisson", "bursts"])
 @pytest.mark.parametrize("tokens", [1024, 4096, 32_768], ids=["low", "middle", "high"])
 @pytest.mark.parametrize("gpu", GPUS, ids=[gpu.name for gpu in GPUS])
