@@ -38,8 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Those of ``--cluster-tests``, and a share of the sampled ones; the first with a cluster may have to wait
-    for it."""
+    """Those of ``--cluster-tests``, a share of the sampled ones; the first with a cluster may wait for it."""
     wanted = config.getoption("--cluster-tests")
     chosen = [item for item in items if is_wanted("cluster" in fixtures_of(item), wanted)]
     if not config.getoption("--every-case") and not _names_a_case(config):
