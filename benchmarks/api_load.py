@@ -133,9 +133,11 @@ def served(model: str) -> Iterator[tuple[str, psutil.Process]]:
         entries = (json.loads(line) for line in process.stderr if line.startswith("{"))
         url = next(entry["url"] for entry in entries if entry["event"] == "listening")
         with subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL):
-            yield url, psutil.Process(process.pid)
-            process.terminate()
-            process.wait(60)
+            try:
+                yield url, psutil.Process(process.pid)
+            finally:  # before ``cat``, which ends with it
+                process.terminate()
+                process.wait(60)
     finally:
         process.kill()
 
@@ -144,6 +146,7 @@ def probe(url: str, is_over: multiprocessing.synchronize.Event, results: Connect
     """Ask for ``/health`` as a kubelet does, over a connection of its own each time."""
     seconds: list[float] = []
     host, port = url.removeprefix("http://").split(":")
+    results.send(seconds)  # none yet: it has started
     while not is_over.is_set():
         began = time.perf_counter()
         connection = http.client.HTTPConnection(host, int(port), timeout=120)
@@ -163,7 +166,7 @@ def probed(url: str) -> Iterator[list[float]]:
     process = context.Process(target=probe, args=(url, is_over, theirs))
     process.start()
     theirs.close()  # so that a probe that fails ends the benchmark
-    seconds: list[float] = []
+    seconds: list[float] = ours.recv()
     try:
         yield seconds
     finally:
@@ -219,9 +222,9 @@ async def measure(load: Load, seconds: float, url: str, api: psutil.Process) -> 
         streams = [asyncio.create_task(streams_without_end(client)) for _ in range(STREAMS)]
         with probed(url) as busy:
             highest = await rounds_of(client, load, seconds, api, statuses)
-        assert not any(task.done() for task in streams)
         for task in streams:
-            task.cancel()
+            if not task.cancel():
+                task.result()  # why it has ended
         await asyncio.gather(*streams, return_exceptions=True)
     await asyncio.sleep(SETTLE_SECONDS)
     return Outcome(
