@@ -20,7 +20,18 @@ from benchmarks.gpu.record import DEFAULT, environment, load
 from benchmarks.gpu.scale import SCALES
 from benchmarks.gpu.table import figures_table, verdicts
 
-PARTS = ("kernels", "experts", "agreement", "limits", "offline", "single", "idle", "open-loop", "memory")
+PARTS = (
+    "kernels",
+    "experts",
+    "agreement",
+    "limits",
+    "offline",
+    "single",
+    "idle",
+    "open-loop",
+    "memory",
+    "prefixes",
+)
 REFERENCE = "agreement-reference"
 
 

@@ -77,10 +77,15 @@ class Bench:
             self._started = self.start()
         return self._started
 
-    def start(self, **changes: Any) -> StartedEngine:
-        """An engine of other settings, in place of whatever was held. The caller drops it."""
+    def start(self, model: dict[str, Any] | None = None, **changes: Any) -> StartedEngine:
+        """An engine of other settings, and of another ``model`` than the scale's, in place of whatever was
+        held. The caller drops it."""
         self.release()
         settings = self.settings(**changes)
+        if model is not None:
+            directory = Path(tempfile.mkdtemp(dir=self._folder.name))
+            Path(directory, "config.json").write_text(json.dumps(model))
+            settings = settings.model_copy(update={"model": str(directory)})
         before = time.monotonic()
         started = start(settings)
         self.say(f"engine started in {time.monotonic() - before:.1f} s, {started.budget.pages} KV pages")

@@ -9,7 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import agreement, experts, idle, kernels, limits, memory_cap, offline, open_loop, single
+from benchmarks.gpu import (
+    agreement,
+    experts,
+    idle,
+    kernels,
+    limits,
+    memory_cap,
+    offline,
+    open_loop,
+    prefixes,
+    single,
+)
 from benchmarks.gpu.bench import Bench, Deadline
 from benchmarks.gpu.figure import PartResult
 from benchmarks.gpu.record import entry, load, merge, save
@@ -28,6 +39,7 @@ PARTS: dict[str, tuple[Part, float]] = {
     "idle": (idle.run, 300.0),
     "open-loop": (open_loop.run, 500.0),
     "memory": (memory_cap.run, 500.0),
+    "prefixes": (prefixes.run, 300.0),
 }
 """Each part's function and its seconds, in the order of a run: what is correct first, then how fast."""
 

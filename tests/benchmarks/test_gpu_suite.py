@@ -8,7 +8,18 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("kernels", "experts", "agreement", "limits", "offline", "single", "idle", "open-loop", "memory")
+PARTS = (
+    "kernels",
+    "experts",
+    "agreement",
+    "limits",
+    "offline",
+    "single",
+    "idle",
+    "open-loop",
+    "memory",
+    "prefixes",
+)
 
 
 def run_suite(*arguments: str) -> subprocess.CompletedProcess[str]:
