@@ -206,7 +206,8 @@ def test_whatever_is_admitted_gets_a_status_while_others_are_served(
     print(
         f"{len(names)} of {tried} specs admitted in {created:.0f} s, a status for all {settled:.0f} s later; "
         f"{edited} edits admitted, a status for all in {settled_again:.0f} s; "
-        f"{len(sentinel.seconds)} edits of the sentinel, each in its status within {slowest:.2f} s"
+        f"{len(sentinel.seconds)} edits of the sentinel, each in its status within {slowest:.2f} s; "
+        f"a load of {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs"
     )
     assert len(names) >= OBJECTS
     assert slowest <= MOST_SECONDS

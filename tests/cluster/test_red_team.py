@@ -565,10 +565,14 @@ def test_no_quantity_keeps_the_api_server_or_the_operator_busy(author: Objects, 
     assert "should match" in refusal(author, ENDLESS[attack])
 
 
-FLOODS: dict[str, dict[str, str]] = {
-    "more than an object may hold": {f"a{number}": "x" * 8000 for number in range(40)},
+FLOODS: dict[str, Fields] = {
+    "more than the operator holds": {
+        "env": [{"name": f"V{number}", "value": "x" * 20_000} for number in range(60)]
+    },
     "keys that move a cursor": {
-        f"\x1b[2J\u202e\u0007{number}" + "\N{GRINNING FACE}" * 200: "" for number in range(40)
+        "annotations": {
+            f"\x1b[2J\u202e\u0007{number}" + "\N{GRINNING FACE}" * 100: "" for number in range(40)
+        }
     },
 }
 
@@ -577,7 +581,7 @@ FLOODS: dict[str, dict[str, str]] = {
 def test_a_flood_of_text_is_refused_in_a_short_and_readable_status(
     cluster: Cluster, author: Objects, objects: Objects, attack: str
 ) -> None:
-    serving = made_by(author, objects, "flood", SIMULATED, {"podTemplate": {"annotations": FLOODS[attack]}})
+    serving = made_by(author, objects, "flood", SIMULATED, {"podTemplate": FLOODS[attack]})
 
     valid = serving.wait_reason("SpecValid", "InvalidSpec", REPORTED_SECONDS)
 

@@ -191,6 +191,26 @@ def test_what_the_api_server_finds_wrong_makes_the_spec_invalid_and_changes_noth
     assert place.reason("SpecValid") == "Valid"
 
 
+def test_a_spec_larger_than_others_have_room_for_is_refused_and_not_kept() -> None:
+    place = Place()
+    place.reconcile()
+    place.become_ready()
+    place.reconcile()
+    values = [{"name": f"V{number}", "value": "x" * 32_000} for number in range(40)]
+    place.edit(2, podTemplate={"env": values})
+
+    place.reconcile()
+
+    assert (place.reason("SpecValid"), place.reason("Ready")) == ("InvalidSpec", "PodsReady")
+    [invalid] = [each for each in place.status()["conditions"] if each["type"] == "SpecValid"]
+    assert "characters of JSON are more than the 65536 that the operator takes" in invalid["message"]
+    [kept] = place.view.resources.objects.values()
+    assert kept["spec"] == {}
+    place.edit(3)
+    place.reconcile()
+    assert place.reason("SpecValid") == "Valid"
+
+
 def test_an_object_of_somebody_else_stops_the_resource_and_is_named() -> None:
     place = Place()
     metadata = {"name": "chat-dllm", "namespace": NAMESPACE, "uid": "x", "resourceVersion": "1"}

@@ -18,7 +18,7 @@ from dllm_operator.cluster.ownership import is_owned
 from dllm_operator.cluster.placement import PLACEMENT
 from dllm_operator.cluster.pod_setup import MOUNTS
 from dllm_operator.cluster.pools import GpuType, Node, gpu_types
-from dllm_operator.cluster.resource import Resource, claim_names
+from dllm_operator.cluster.resource import Resource, claim_names, without_large_spec
 
 ResourceKey = tuple[str, str]  # namespace, name
 LOST_SECONDS = 10.0
@@ -83,7 +83,7 @@ class ClusterView:
     """Tables by kind, and what nodes, autoscalers and CRDs boil down to."""
 
     clock: Callable[[], float] = time.monotonic
-    resources: Table = field(default_factory=lambda: Table(_trim))
+    resources: Table = field(default_factory=lambda: Table(_trim_resource))
     pods: Table = field(default_factory=lambda: Table(_trim_pod))
     children: dict[str, Table] = field(
         default_factory=lambda: {
@@ -207,6 +207,12 @@ def _trim(body: Manifest) -> Manifest:
     """
     metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
     return body | {"metadata": metadata, REPLICA_OWNERS: _replica_owners(body)}
+
+
+def _trim_resource(body: Manifest) -> Manifest:
+    """Without annotations, which nobody reads and which may repeat the spec."""
+    metadata = {name: value for name, value in body["metadata"].items() if name != "annotations"}
+    return without_large_spec(_trim(body | {"metadata": metadata}))
 
 
 def _trim_deployment(body: Manifest) -> Manifest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,9 @@ from pydantic import ValidationError
 
 from dllm_operator.api.v1alpha1 import API_VERSION, KIND, DLLMDeploymentSpec, ModelSource, PvcSource
 from dllm_operator.api.validation import check_spec
+
+MOST_CHARACTERS = 64 * 1024  # of a spec as JSON; each pool's Deployment repeats most of it
+SIZE = "specCharacters"  # beside metadata of a resource whose spec has more and is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,10 @@ class Resource:
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Resource:
         """From a live manifest; an invalid spec becomes ``problems`` instead of an exception."""
-        metadata = body["metadata"]
-        spec, problems = _parse_spec(body.get("spec") or {})
+        metadata, bounded = body["metadata"], without_large_spec(body)
+        spec, problems = _parse_spec(bounded.get("spec") or {})
+        if SIZE in bounded:
+            spec, problems = None, (_too_large(bounded[SIZE]),)
         return cls(
             name=metadata["name"],
             namespace=metadata["namespace"],
@@ -53,6 +59,19 @@ class Resource:
             "controller": True,
             "blockOwnerDeletion": True,
         }
+
+
+def without_large_spec(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A live manifest that anybody may have made as large as the API server stores."""
+    size = len(json.dumps(body.get("spec"), ensure_ascii=False))
+    return dict(body) if size <= MOST_CHARACTERS else dict(body) | {"spec": {}, SIZE: size}
+
+
+def _too_large(size: int) -> str:
+    return (
+        f"spec: {size} characters of JSON are more than the {MOST_CHARACTERS} that the operator takes: keep "
+        "large values in a ConfigMap or a Secret, and refer to them by valueFrom"
+    )
 
 
 def manager_of(body: Mapping[str, Any]) -> str | None:
