@@ -7,7 +7,7 @@ import gzip
 import json
 from collections.abc import Iterable, MutableMapping
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from dllm_server.api.guards.body_limit import BREATH_SECONDS, LARGE_BYTES, BodyLimit
@@ -17,9 +17,14 @@ from dllm_server.api.guards.body_shape import (
     MOST_VALUES,
     BodyShape,
 )
+from dllm_server.api.routes.named_body import named_body_route
+from dllm_server.api.schemas.base import RequestModel
 from dllm_server.api.schemas.errors import ApiError
+from dllm_server.settings import UnknownParameters
+from fastapi import APIRouter, FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import AfterValidator
 from raw_http import connect, read_to_end, read_until, request_bytes
 from scripted_server import ScriptedServer, eventually
 from starlette.types import Receive, Scope, Send
@@ -235,3 +240,37 @@ def test_a_large_body_that_nobody_reads_gives_up_its_turn() -> None:
         for path in ("/nothing", "/v1/models", "/nothing"):
             assert server.http.post(path, content=b"x" * (LARGE_BYTES + 1)).status_code in (404, 405)
         assert server.http.post("/v1/completions", json=BODY | {"prompt": "t1 " * 100_000}).status_code == 400
+
+
+EVENTS: list[str] = []
+
+
+def note(value: str) -> str:
+    EVENTS.append("validated")
+    return value
+
+
+class NotedBody(RequestModel):
+    prompt: Annotated[str, AfterValidator(note)]
+
+
+def test_between_parsing_and_validating_the_loop_has_time_for_others() -> None:
+    router = APIRouter(route_class=named_body_route(UnknownParameters.REFUSE))
+
+    @router.post("/")
+    async def answer(body: NotedBody) -> None:
+        EVENTS.append("answered")
+
+    async def receive() -> MutableMapping[str, Any]:
+        asyncio.get_running_loop().call_soon(EVENTS.append, "others")
+        return {"type": "http.request", "body": b'{"prompt": "x"}', "more_body": False}
+
+    async def send(_: MutableMapping[str, Any]) -> None:
+        pass
+
+    app = FastAPI(strict_content_type=False)
+    app.include_router(router)
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
+    asyncio.run(app(scope, receive, send))
+
+    assert EVENTS[:3] == ["others", "validated", "answered"]

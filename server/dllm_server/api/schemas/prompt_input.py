@@ -35,7 +35,7 @@ def check_prompt(value: Any) -> PromptInput:
         raise ValueError(_PROMPT_SHAPES)
     if all(isinstance(prompt, str) for prompt in prompts):
         return PromptInput([check_text(prompt) for prompt in prompts], not is_one)
-    if all(_is_token_ids(prompt) for prompt in prompts):
+    if is_one or all(_is_token_ids(prompt) for prompt in prompts):
         return PromptInput(prompts, not is_one)
     raise ValueError(_PROMPT_SHAPES)
 
