@@ -81,6 +81,19 @@ def test_metrics_count_tokens_of_the_cache_and_of_prefills(server: RealServer) -
     assert server.metric("dllm_prefix_cache_pages") > 0
 
 
+def test_a_client_that_leaves_gives_its_pages_back_and_leaves_its_prefix(server: RealServer) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 400, "stream": True, "cache_salt": "left", "ignore_eos": True}
+    slow = {"diffusion": {"unmasking": {"strategy": "sequential"}}}
+    cancelled = server.metric("dllm_engine_requests_cancelled_total")
+
+    with server.http.stream("POST", "/v1/completions", json=body | slow) as answer:
+        next(answer.iter_lines())
+    names = ["dllm_engine_requests_cancelled_total", "dllm_requests_running", 'dllm_kv_pages{state="used"}']
+    eventually(lambda: [server.metric(name) for name in names], [cancelled + 1, 0, 0])
+
+    assert cached_tokens(server, cache_salt="left") == WHOLE_CHUNKS
+
+
 def eventually(read: Callable[[], list[float]], expected: list[float]) -> None:
     """The engine tells its counts a few times a second."""
     deadline = time.monotonic() + 10
