@@ -178,13 +178,19 @@ hang_after_a_block = one_block_then(lambda _: Wait.FOREVER)
 
 def test_a_client_that_does_not_read_its_stream_is_cut_off() -> None:
     model = {"max_model_len": 10**8, "max_request_tokens": 10**8}
-    long = {"prompt": [999] * 400_000, "echo": True, "n": 8, "stream": True, "max_tokens": 4}  # 16 MB of text
-    with ScriptedServer(hang_after_a_block, model=model, slots=8, write_timeout_seconds=0.3) as server:
+    long = {
+        "prompt": [999] * 200_000,
+        "echo": True,
+        "n": 16,
+        "stream": True,
+        "max_tokens": 4,
+    }  # 16 MB of text
+    with ScriptedServer(hang_after_a_block, model=model, slots=16, write_timeout_seconds=0.3) as server:
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(server.listener_address)
             connection.sendall(request_bytes(body=long))
-            eventually(lambda: len(server.engine.open) == 8, "it runs")
+            eventually(lambda: len(server.engine.open) == 16, "it runs")
             eventually(lambda: all_closed(server), "it is cut off")
 
         eventually(lambda: not server.engine.open, "its request is released")
