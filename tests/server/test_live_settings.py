@@ -111,7 +111,7 @@ def test_a_budget_below_the_longest_sequence_leaves_no_request_stuck() -> None:
     subject.step()
 
     change(subject, max_num_batched_tokens=1)
-    floor = subject.longest_sequence_tokens
+    floor = subject.floor_tokens
     outcomes = run_all(subject, requests[5:])
 
     subject.live = start

@@ -16,7 +16,7 @@ class Clock:
 
 
 def make_load(*, waiting: int = 0, running: int = 0, free: int = 9, generation: int = 0) -> Load:
-    return Load(waiting, running, free, longest_sequence_tokens=0, generation=generation)
+    return Load(waiting, running, free, least_step_tokens=0, generation=generation)
 
 
 def make_log(clock: Clock) -> WindowLog:

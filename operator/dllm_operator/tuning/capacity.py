@@ -14,6 +14,7 @@ from dllm_operator.tuning.speed import Speed
 
 GRID_RATIO = 1.1  # between neighbouring token budgets that are looked at
 SPARE = 1.25  # sequences over those that bring a budget's tokens on average
+FEW_ROWS = 512  # of logits at once: enough for the projection to run at its full rate
 ENOUGH = 0.99  # of the best throughput: a larger budget for the rest only costs memory and tail latency
 
 
@@ -84,13 +85,22 @@ def best_live(
 def best_split(
     setting: Setting, use: MemoryUse, speed: Speed, load: Load, bounds: Bounds, target: float
 ) -> Setting:
-    """Token budget, pages and sequences chosen together; what the activations leave goes to pages."""
-    candidates = [
-        candidate
-        for tokens in _grid(bounds.tokens.low, bounds.tokens.high)
-        if (candidate := _divided(setting, int(tokens), use, load, bounds, target)) is not None
-    ]
-    return _smallest_good(candidates or [setting], use, speed, load)
+    """Token budget, pages and sequences chosen together; what the activations leave goes to pages. Logits
+    get the rows of all that runs at once, or fewer where their bytes make that much of a difference."""
+
+    def best(rows: int) -> Setting:
+        start = replace(setting, max_num_logits=rows)
+        candidates = [
+            candidate
+            for tokens in _grid(bounds.tokens.low, bounds.tokens.high)
+            if (candidate := _divided(start, int(tokens), use, load, bounds, target)) is not None
+        ]
+        return _smallest_good(candidates or [setting], use, speed, load)
+
+    whole = best(setting.max_num_logits)
+    few = best(min(int(bounds.logits.clamp(FEW_ROWS)), setting.max_num_logits))
+    gains = throughput(few, use, speed, load) * ENOUGH > throughput(whole, use, speed, load)
+    return few if gains else whole
 
 
 def _divided(

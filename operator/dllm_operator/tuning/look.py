@@ -228,13 +228,13 @@ def _objective(
 def bounds_of(
     spec: TuningSpec, memory: Memory, window: PoolWindow, readings: Mapping[str, PodReading]
 ) -> Bounds:
-    """The user's within the engine's: no budget below the longest sequence that ran, since a refresh is not
-    split."""
+    """The user's within the engine's: no budget below what one request that ran needs in a step: a
+    refresh is not split."""
     floors = [reading.floors.get(_TOKENS, 0.0) for reading in readings.values()]
-    longest = max(window.longest_tokens, int(max(floors, default=0)))
+    least = max(window.least_step_tokens, int(max(floors, default=0)))
     setting, given = memory.state.setting, spec.bounds
     return Bounds(
-        tokens=_range(given.max_num_batched_tokens, max(longest, 1), MOST_TOKENS),
+        tokens=_range(given.max_num_batched_tokens, max(least, 1), MOST_TOKENS),
         seqs=_range(given.max_num_seqs, 1, max(MOST_SEQS, setting.max_num_seqs)),
         logits=_range(given.max_num_logits, 1, max(MOST_LOGITS, setting.max_num_logits)),
         refresh_share=_range(given.refresh_share, LEAST_SHARE, 1.0),

@@ -88,7 +88,7 @@ def _window(
         peak_tokens=worst.peak_tokens if worst else 0,
         peak_logits_bytes=peaks.get("logits", 0),
         peak_rows=worst.peak_rows if worst else 0,
-        longest_tokens=max((w.longest_tokens for w in windows), default=0),
+        least_step_tokens=max((w.least_step_tokens for w in windows), default=0),
         out_of_memory=kills + sum(_new_out_of_memory(before.get(pod), now[pod]) for pod in now),
         steps=sum(steps, StepSums()) if windows else StepSums(),
         committed_per_second=sum(w.committed_tokens for w in windows) / seconds if seconds else 0.0,

@@ -35,7 +35,7 @@ class WindowReading:
     peak_bytes: Mapping[str, int]  # by owner
     peak_tokens: int
     peak_rows: int
-    longest_tokens: int
+    least_step_tokens: int
     steps: int
     tokens: int
     step_requests: int
@@ -169,7 +169,7 @@ def _window(series: Series, number: int, peaks: Mapping[str, int]) -> WindowRead
         peak_bytes=dict(peaks),
         peak_tokens=int(value("peak_step_tokens")),
         peak_rows=int(value("peak_step_logits_rows")),
-        longest_tokens=int(value("longest_sequence_tokens")),
+        least_step_tokens=int(value("least_step_tokens")),
         steps=int(value("steps")),
         tokens=int(value("tokens")),
         step_requests=int(value("step_requests")),

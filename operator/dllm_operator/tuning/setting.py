@@ -33,9 +33,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The user's bounds within the engine's: ``tokens.low`` is at least the longest sequence, which no step
-    splits.
-    """
+    """The user's bounds within the engine's: ``tokens.low`` is at least what one request needs in a step."""
 
     tokens: Range
     seqs: Range

@@ -12,8 +12,9 @@ class PoolWindow:
     """Of all pods that answered. Bytes are the worst pod's; rates, sums and counts are a pod's mean where
     they say so.
 
-    ``peak_tokens`` and ``peak_rows`` are the size of the step that held most, ``longest_tokens`` is the
-    longest sequence that ran. ``out_of_memory`` is the device's, ``host_out_of_memory`` the kubelet's.
+    ``peak_tokens`` and ``peak_rows`` are the size of the step that held most, ``least_step_tokens`` is
+    the most that one request needed in a step. ``out_of_memory`` is the device's, ``host_out_of_memory`` the
+    kubelet's.
     ``tokens_per_request`` is what a request brought to a step that it took part in, 0 without a step.
     ``tight`` is the share of steps from which the token budget kept a request out; ``waiting``, ``running``
     and ``used_pages`` are means over time.
@@ -32,7 +33,7 @@ class PoolWindow:
     peak_tokens: int
     peak_logits_bytes: int
     peak_rows: int
-    longest_tokens: int
+    least_step_tokens: int
     out_of_memory: int
     steps: StepSums
     committed_per_second: float  # a pod

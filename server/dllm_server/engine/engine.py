@@ -104,11 +104,6 @@ class Engine:
         return max(budget, *map(self.course.least_tokens, running), 0)
 
     @property
-    def longest_sequence_tokens(self) -> int:
-        """Of the requests in flight, 0 without one."""
-        return max((request.sequence_tokens for request in self._by_id.values()), default=0)
-
-    @property
     def floor_tokens(self) -> int:
         """Most that a request in flight needs at once, 0 without one. The token budget must reach it at
         last."""

@@ -23,7 +23,8 @@ WINDOW_GAUGES = {
     "most_waiting": "Largest waiting queue.",
     "most_running": "Most requests that held pages.",
     "least_free_pages": "Fewest free KV pages.",
-    "longest_sequence_tokens": "Longest sequence in flight, waiting ones included.",
+    "least_step_tokens": "Most that one request in flight needs in a step: its sequence, or two blocks of a "
+    "block-causal model.",
     "tight_steps": "Steps from which the token budget kept a request out.",
     "mean_batch_fill": "Mean of query tokens / token budget over the steps.",
 }

@@ -30,7 +30,7 @@ def make_window(number: int, *, activations: int = 40 * MIB, **changes: Any) -> 
         "most_waiting": 4,
         "most_running": 8,
         "least_free_pages": 30,
-        "longest_sequence_tokens": 128,
+        "least_step_tokens": 128,
         "tight_steps": 2,
         "mean_batch_fill": 0.5,
     }

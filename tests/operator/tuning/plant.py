@@ -44,14 +44,15 @@ GPUS = (
 
 @dataclass(frozen=True)
 class Traffic:
-    """Requests a second of a pod, how bursty, and what a request takes: steps, query tokens a step, K/V
-    slots.
+    """Requests a second of a pod, how bursty, and what a request takes: steps, query tokens and rows of
+    logits a step, K/V slots.
     """
 
     per_second: float
     burst: float = 1.0  # gamma shape of arrivals: 1 is Poisson, 0.25 bursty
     steps: float = 64.0
     tokens_per_step: float = 56.0
+    rows_per_step: float = 32.0
     longest_tokens: int = 1024
     kept_tokens: float = 330.0
 
@@ -171,7 +172,7 @@ class Plant:
         is_applied: bool,
     ) -> PoolWindow:
         activations = self.bytes_per_token * most_tokens * self.rng.gauss(1.0, self.peak_noise)
-        rows = min(running * 32, setting.max_num_logits)
+        rows = min(running * self.traffic.rows_per_step, setting.max_num_logits)
         logits = self.bytes_per_row * rows
         held = self.weights_bytes + setting.kv_pool_bytes + self.other_bytes
         peak = held + activations + logits
@@ -191,7 +192,7 @@ class Plant:
             peak_tokens=int(most_tokens),
             peak_logits_bytes=int(logits),
             peak_rows=int(rows),
-            longest_tokens=self.traffic.longest_tokens,
+            least_step_tokens=self.traffic.longest_tokens,
             out_of_memory=failures,
             steps=sums,
             committed_per_second=work / WINDOW_SECONDS,
@@ -202,6 +203,65 @@ class Plant:
             used_pages=running * self.pages_per_request,
             total_pages=pages,
         )
+
+
+@dataclass
+class ExactPlant(Plant):
+    """A block-causal model, with experts or without: a prompt is computed once, in pieces of any size, then
+    each step brings a block. So no budget is too small for a sequence.
+    """
+
+    experts_seconds: float = 0.0  # to read the weights of all routed experts
+    expert_share: float = 0.0  # of them, that one token takes
+
+    def _step_seconds(self, tokens: float) -> float:
+        touched = 1.0 - (1.0 - self.expert_share) ** tokens
+        return super()._step_seconds(tokens) + self.experts_seconds * touched
+
+    def _tight_share(self, asked: float, budget: float) -> float:
+        """Pieces fill a step to its last token."""
+        return min(max(asked / budget - 1.0, 0.0), 1.0) if asked else 0.0
+
+
+def sdar_8b(gpu: Gpu) -> ExactPlant:
+    """Twice what the GPU could do: prompts of 300 tokens, 256 more in blocks of 4, two
+    tokens a step."""
+    plain = Traffic(
+        0.0, steps=128.0, tokens_per_step=6.0, rows_per_step=4.0, longest_tokens=8, kept_tokens=430
+    )
+    return ExactPlant(
+        gpu,
+        _twice(plain, gpu),
+        weights_bytes=int(15.3 * GIB),
+        slot_bytes=144 * 1024,
+        bytes_per_token=0.3 * MIB,
+        bytes_per_row=3 * 4 * 151_936.0,
+        usable=0.95,
+    )
+
+
+def llada2_mini(gpu: Gpu) -> ExactPlant:
+    """The same in blocks of 32, four tokens a step; a step reads the experts that its tokens take."""
+    faster = replace(gpu, floor_seconds=0.45 * gpu.floor_seconds, tokens_per_second=4 * gpu.tokens_per_second)
+    plain = Traffic(
+        0.0, steps=64.0, tokens_per_step=38.0, rows_per_step=32.0, longest_tokens=64, kept_tokens=430
+    )
+    return ExactPlant(
+        faster,
+        _twice(plain, faster),
+        weights_bytes=int(30.3 * GIB),
+        slot_bytes=40 * 1024,
+        bytes_per_token=0.3 * MIB,
+        bytes_per_row=3 * 4 * 157_184.0,
+        usable=0.95,
+        experts_seconds=1.5 * gpu.floor_seconds,
+        expert_share=8 / 256,
+    )
+
+
+def _twice(traffic: Traffic, gpu: Gpu) -> Traffic:
+    """What would take the GPU twice."""
+    return replace(traffic, per_second=2 * gpu.tokens_per_second / (traffic.steps * traffic.tokens_per_step))
 
 
 def best_fixed(plant: Plant, target: float) -> tuple[Setting, float]:

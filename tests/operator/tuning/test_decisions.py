@@ -35,7 +35,7 @@ def make_window(**changes: Any) -> PoolWindow:
         "peak_tokens": 4000,
         "peak_logits_bytes": GIB // 8,
         "peak_rows": 256,
-        "longest_tokens": 512,
+        "least_step_tokens": 512,
         "out_of_memory": 0,
         "steps": StepSums(100, 2e5, 5.0, 1e4, 4.2e8),
         "committed_per_second": 100.0,

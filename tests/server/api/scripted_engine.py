@@ -73,7 +73,7 @@ def make_window(number: int) -> Window:
         most_waiting=5,
         most_running=3,
         least_free_pages=70,
-        longest_sequence_tokens=99,
+        least_step_tokens=99,
         tight_steps=1,
         mean_batch_fill=0.25,
     )

@@ -28,12 +28,13 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The engine between two steps. ``longest_sequence_tokens`` is that of the requests in flight."""
+    """The engine between two steps. ``least_step_tokens`` is the most that one of the requests in
+    flight needs at once."""
 
     waiting: int
     running: int
     free_pages: int
-    longest_sequence_tokens: int
+    least_step_tokens: int
     generation: int
 
 
@@ -93,7 +94,7 @@ class WindowLog:
             waiting=max(seen.waiting, load.waiting),
             running=max(seen.running, load.running),
             free_pages=min(seen.free_pages, load.free_pages),
-            longest_sequence_tokens=max(seen.longest_sequence_tokens, load.longest_sequence_tokens),
+            least_step_tokens=max(seen.least_step_tokens, load.least_step_tokens),
             generation=load.generation,
         )
         self._last_load = load
@@ -134,7 +135,7 @@ class WindowLog:
                 most_waiting=load.waiting,
                 most_running=load.running,
                 least_free_pages=load.free_pages,
-                longest_sequence_tokens=load.longest_sequence_tokens,
+                least_step_tokens=load.least_step_tokens,
                 tight_steps=window.tight_steps,
                 mean_batch_fill=window.batch_fill / window.steps if window.steps else 0.0,
             )

@@ -54,6 +54,6 @@ class Meter:
             waiting=engine.requests_waiting,
             running=engine.requests_running,
             free_pages=engine.course.store.free_pages,
-            longest_sequence_tokens=engine.longest_sequence_tokens,
+            least_step_tokens=engine.floor_tokens,
             generation=generation,
         )

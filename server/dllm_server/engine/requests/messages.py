@@ -282,7 +282,7 @@ class Window(msgspec.Struct, frozen=True):
     most_waiting: int
     most_running: int
     least_free_pages: int
-    longest_sequence_tokens: int
+    least_step_tokens: int
     tight_steps: int  # from which the token budget kept a request out
     mean_batch_fill: float
 
