@@ -116,22 +116,29 @@ class InClusterClient:
         return self._cluster.kubectl(*command, stdin=code)
 
     def ask(self, url: str, question: str = QUESTION) -> str:
-        """The answer to a chat request. Nodes learn of a Service's endpoints a little after its pods are
-        ready: until then connections are refused."""
-        body = json.dumps({"messages": [{"role": "user", "content": question}]})
-        return self.python(
+        """The answer to a chat request."""
+        body = {"messages": [{"role": "user", "content": question}]}
+        answer = self.post(f"{url}/v1/chat/completions", body)
+        return str(answer["choices"][0]["message"]["content"]).strip()
+
+    def post(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer. Nodes learn of a Service's endpoints a little after its pods are ready: until then
+        connections are refused."""
+        said = self.python(
             "import json, time, urllib.error, urllib.request\n"
-            f"request = urllib.request.Request({url!r} + '/v1/chat/completions', {body!r}.encode(),\n"
+            f"request = urllib.request.Request({url!r}, {json.dumps(body)!r}.encode(),\n"
             "    {'Content-Type': 'application/json'})\n"
             f"until = time.monotonic() + {ENDPOINT_SECONDS}\n"
             "while True:\n"
             "    try:\n"
-            "        answer = json.load(urllib.request.urlopen(request, timeout=60))\n"
+            "        answer = urllib.request.urlopen(request, timeout=60).read().decode()\n"
             "        break\n"
             "    except urllib.error.URLError as error:\n"
             "        is_early = isinstance(error.reason, ConnectionRefusedError)\n"
             "        if not is_early or time.monotonic() > until:\n"
             "            raise\n"
             "        time.sleep(0.5)\n"
-            "print(answer['choices'][0]['message']['content'])\n"
-        ).strip()
+            "print(answer)\n"
+        )
+        answer: dict[str, Any] = json.loads(said)
+        return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,11 +12,13 @@ import pytest
 from dllm_server.models.source import EMBEDDED_DIRECTORY
 
 from tests.cluster.cluster import Cluster, Manifest
+from tests.cluster.conftest import Images
 from tests.cluster.resources import Fields, Objects, Serving, eventually, merged
-from tests.cluster.serving import SMALL
+from tests.cluster.serving import SMALL, InClusterClient
 
 pytestmark = pytest.mark.cluster
 
+SDAR = Path(__file__).parents[1] / "fixtures" / "sdar"
 NODE = "node-0"
 CLAIM, FOLDER, COMMIT = "weights", "hub/models--example--model", "a" * 40
 SERVED_SECONDS = 180.0
@@ -26,7 +29,8 @@ SPEC = merged({"device": "cpu", "model": {"source": f"pvc://{CLAIM}/{FOLDER}"}},
 
 @pytest.fixture(scope="module")
 def weights(cluster: Cluster) -> Iterator[Path]:
-    """A directory that the nodes see as well, with the embedded model in the layout of the hub's cache."""
+    """A directory that the nodes see as well, with the embedded model in the layout of the hub's cache,
+    and a tiny SDAR."""
     if cluster.program is None:
         pytest.skip("only nodes of the program that the variable CLUSTER names see this machine's files")
     root = Path(tempfile.mkdtemp(prefix="dllm-weights-"))
@@ -39,6 +43,7 @@ def weights(cluster: Cluster) -> Iterator[Path]:
     for file in EMBEDDED_DIRECTORY.iterdir():
         shutil.copy(file, folder / "blobs" / file.name)
         (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+    shutil.copytree(SDAR, root / "sdar")
     try:
         yield root
     finally:
@@ -87,6 +92,30 @@ def test_a_folder_of_the_hubs_cache_is_served_from_a_claim_for_any_user_id(objec
     objects.create(_manifest("Pod", "anybody", nobody))
 
     eventually(lambda: check_ready(objects, "anybody"), SERVED_SECONDS)
+
+
+def test_a_block_causal_model_answers_from_a_claim_as_its_authors_code_does(
+    cluster: Cluster, operator: Images, objects: Objects, namespace: str
+) -> None:
+    case = json.loads((SDAR / "cases.json").read_text())["cases"][4]
+    client = InClusterClient(cluster, namespace, operator.server)
+    Serving.create(objects, "sdar", SPEC, {"model": {"source": f"pvc://{CLAIM}/sdar"}}).wait_ready(
+        SERVED_SECONDS
+    )
+
+    answer = client.post(
+        "http://sdar:8000/v1/completions",
+        {
+            "prompt": case["prompt"],
+            "max_tokens": case["max_tokens"],
+            "return_token_ids": True,
+            "diffusion": {"unmasking": {"strategy": "quota"}, "steps_per_block": case["denoising_steps"]},
+        },
+    )
+
+    [choice] = answer["choices"]
+    assert choice["token_ids"] == case["expected"]
+    assert choice["finish_reason"] == case["finish_reason"] == "stop"
 
 
 def test_a_path_that_is_not_on_the_claim_is_said(objects: Objects) -> None:
