@@ -25,13 +25,16 @@ class Job:
         *,
         block: int = BLOCK,
         retention_ratio: float = 1.0,
+        prompt_refresh_interval: int = 1,
         stop_token_ids: Sequence[int] = (),
     ) -> Generate:
-        """For the engine: greedy, ``quota`` tokens a step, one refresh a block."""
+        """For the engine: greedy, ``quota`` tokens a step, one refresh a block, of the prompt too in every
+        so many of them."""
         settings = DiffusionSettings(
             block_length=block,
             unmasking=UnmaskingSettings(strategy=Strategy.QUOTA, value=quota),
             retention_ratio=retention_ratio,
+            prompt_refresh_interval=prompt_refresh_interval,
         )
         return Generate(
             request_id,

@@ -27,6 +27,7 @@ PARTS = (
     "limits",
     "offline",
     "single",
+    "prompts",
     "idle",
     "open-loop",
     "memory",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
+from dllm_server.engine.process.startup import StartedEngine
 from dllm_server.engine.requests.messages import Generate
 
 from benchmarks.gpu.arrivals import random_job
@@ -86,23 +88,22 @@ def random_request(
 
 
 def measure(bench: Bench, case: Case, name: str) -> dict[str, Any]:
+    shape = {"requests": case.requests, "quota": case.quota, "retention_ratio": case.retention_ratio}
+    return shape | measure_requests(bench, bench.engine(), requests(bench, case, name))
+
+
+def measure_requests(bench: Bench, started: StartedEngine, asked: Sequence[Generate]) -> dict[str, Any]:
     """Tokens a second of the whole run, and of its middle half, where nothing ramps up or down."""
-    started = bench.engine()
     stats = started.engine.stats
     forwarded, steps = sum(stats.tokens.values()), dict(stats.steps)
-    session = run_all(started, requests(bench, case, name))
+    session = run_all(started, asked)
     bench.synchronize()
     seconds = session.now
     tokens = sum(served.tokens for served in session.served.values())
-    if tokens != case.requests * bench.scale.max_tokens:
-        raise RuntimeError(
-            f"{label(case)}: {tokens} tokens came, not {case.requests * bench.scale.max_tokens}"
-        )
+    if tokens != (wanted := sum(request.max_tokens for request in asked)):
+        raise RuntimeError(f"{len(asked)} requests: {tokens} tokens came, not {wanted}")
     count = len(session.samples)
     return {
-        "requests": case.requests,
-        "quota": case.quota,
-        "retention_ratio": case.retention_ratio,
         "seconds": seconds,
         "tokens": tokens,
         "tokens_per_second": tokens / seconds,

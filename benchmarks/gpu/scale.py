@@ -41,6 +41,18 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptCase:
+    """``requests`` of one shape, all submitted at once. ``least`` and ``goal``: how many times as many tokens
+    a second come when the prompt is refreshed every eight blocks; 0 asks nothing."""
+
+    prompt_tokens: int
+    requests: int
+    quota: int
+    least: float = 0.0
+    goal: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class OpenLoop:
     """Seconds of load, arrivals at ``load_share`` of the measured saturation. Runs that are still busy
     ``drain_seconds`` after the last arrival are cut, and count their open requests' waits so far. So is the
@@ -94,6 +106,8 @@ class Scale:
     memory_requests: int
     memory_settings: dict[str, Any]
     agreement_modes: tuple[str, ...]
+    prompt_cases: tuple[PromptCase, ...]
+    prompt_settings: dict[str, Any]
 
     @property
     def is_tiny(self) -> bool:
@@ -116,6 +130,13 @@ _CAPPED: dict[str, Any] = {
     "max_num_seqs": 64,
     "kv_pool_bytes": None,
 }
+_PROMPTS = (
+    PromptCase(3800, 16, 1, 2.5, 3.0),
+    PromptCase(1700, 32, 1, 2.0),
+    PromptCase(300, 64, 1, 1.15),
+    PromptCase(300, 64, 4, 1.35),
+)
+_LONG: dict[str, Any] = {"max_model_len": 4096}
 FULL = Scale(
     name="full",
     model=LLADA_8B,
@@ -159,6 +180,8 @@ FULL = Scale(
     memory_requests=96,
     memory_settings=_CAPPED,
     agreement_modes=("refresh-per-block", "retention-0.5"),
+    prompt_cases=_PROMPTS,
+    prompt_settings=_LONG,
 )
 QUICK = Scale(
     name="quick",
@@ -193,6 +216,8 @@ QUICK = Scale(
     memory_requests=96,
     memory_settings=_CAPPED,
     agreement_modes=("refresh-per-block",),
+    prompt_cases=_PROMPTS,
+    prompt_settings=_LONG,
 )
 TINY = Scale(
     name="tiny",
@@ -237,5 +262,7 @@ TINY = Scale(
     memory_requests=8,
     memory_settings={"max_num_seqs": 64, "kv_pool_bytes": "256KiB"},
     agreement_modes=("refresh-per-block",),
+    prompt_cases=(PromptCase(60, 3, 1),),
+    prompt_settings={},
 )
 SCALES = {scale.name: scale for scale in (FULL, QUICK, TINY)}

@@ -19,6 +19,7 @@ from benchmarks.gpu import (
     offline,
     open_loop,
     prefixes,
+    prompts,
     single,
 )
 from benchmarks.gpu.bench import Bench, Deadline
@@ -36,6 +37,7 @@ PARTS: dict[str, tuple[Part, float]] = {
     "limits": (limits.run, 200.0),
     "offline": (offline.run, 500.0),
     "single": (single.run, 300.0),
+    "prompts": (prompts.run, 300.0),
     "idle": (idle.run, 300.0),
     "open-loop": (open_loop.run, 500.0),
     "memory": (memory_cap.run, 500.0),

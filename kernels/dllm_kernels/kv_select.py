@@ -30,7 +30,8 @@ class PackGroup:
         elsewhere.
         slots: int64 ``[requests, kept]``, destination in the pool; padding comes last and is slot 0, of the
         trash page.
-        keeps_all: every request keeps its whole context, so that nothing needs a score.
+        keeps_all: every request keeps its whole context, so that nothing needs a score; it then lies in the
+        order of its positions.
     """
 
     rows: PaddedRows
@@ -53,7 +54,7 @@ def select_and_pack(
     """Write each request's kept context K/V to its slots; slot j may hold a different token for each KV head.
 
     Which tokens a head keeps is exact, ties going to the lower position; their order over the slots is free,
-    as attention does not depend on it (here best first).
+    as attention does not depend on it (here best first), but for those who keep all.
 
     Args:
         q: ``[rows, heads, head_dim]``. k, v: ``[rows, kv_heads, head_dim]``, all after RoPE.

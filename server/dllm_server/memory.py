@@ -213,6 +213,13 @@ def lifetime_pages(
     return math.ceil((kept + block + shift) / page_size)
 
 
+def fixed_lifetime_pages(fixed_tokens: int, other_tokens: int, retention_ratio: float, page_size: int) -> int:
+    """Pages of a request whose refreshes leave its first ``fixed_tokens`` out: what each head keeps of these,
+    and all of the others."""
+    kept = kept_context_tokens(fixed_tokens, 0, retention_ratio)
+    return math.ceil((kept + other_tokens) / page_size)
+
+
 def plan_budget(
     shape: ModelShape,
     device_bytes: int,

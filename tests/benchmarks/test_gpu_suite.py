@@ -15,6 +15,7 @@ PARTS = (
     "limits",
     "offline",
     "single",
+    "prompts",
     "idle",
     "open-loop",
     "memory",

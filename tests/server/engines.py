@@ -65,9 +65,20 @@ def make_request(
     min_tokens: int = 0,
     top_logprobs: int = 0,
     wants_canvas: bool = False,
+    prompt_refresh_interval: int = 1,
+    refresh_window: int | None = None,
     **sampling: Any,
 ) -> Generate:
-    diffusion = Diffusion(block_length, refresh_interval, strategy, value, confidence, retention_ratio)
+    diffusion = Diffusion(
+        block_length,
+        refresh_interval,
+        strategy,
+        value,
+        confidence,
+        retention_ratio,
+        prompt_refresh_interval=prompt_refresh_interval,
+        refresh_window=refresh_window,
+    )
     return Generate(
         request_id,
         list(prompt),

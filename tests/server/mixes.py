@@ -45,6 +45,8 @@ def make_mixed_request(request_id: str, dice: random.Random, *, longest: int = 4
         if strategy in (Strategy.QUOTA, Strategy.ENTROPY_BOUND)
         else dice.choice(probabilities),
         retention_ratio=dice.choice((1.0, 1.0, 0.5, 0.1, 0.001)),
+        prompt_refresh_interval=dice.choice((1, 1, 2, 3, 1000)),
+        refresh_window=dice.choice((None, None, 0, 5)),
         stop_token_ids=dice.choice(([], [EOS], [EOS, *dice.sample(range(MASK), 3)])),
         min_tokens=dice.choice((0, 0, dice.randint(1, longest))),
         top_logprobs=dice.choice((0, 0, 0, 1, 20)),

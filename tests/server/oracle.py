@@ -36,7 +36,8 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to decode. ``interval`` None is the dual cache, 1 is no cache."""
+    """How to decode. ``interval`` None is the dual cache, 1 is no cache. The prompt is refreshed in the first
+    step of every ``prompt_interval`` blocks; other refreshes reach ``reach`` masks further, or to the end."""
 
     block_length: int
     strategy: str = "quota"
@@ -45,6 +46,8 @@ class Plan:
     retention: float = 1.0
     stops: tuple[int, ...] = ()
     min_tokens: int = 0
+    prompt_interval: int = 1
+    reach: int | None = None
 
 
 class OracleModel:
@@ -141,16 +144,42 @@ def decode(model: OracleModel, prompt: list[int], max_tokens: int, plan: Plan) -
     masked = [False] * len(prompt) + [True] * max_tokens
     result, seen_at = Decoded(), dict[int, Tensor]()
     start = len(prompt)
+    fixed = len(prompt) - model.shift if plan.prompt_interval > 1 else 0  # positions a refresh may leave out
+    known = Known()
     while start < len(canvas):
         end = min(start + plan.block_length, len(canvas))
         window = list(range(start - model.shift, end))
         steps, cache = 0, None
         while any(masked[start:end]):
-            if steps == 0 or (plan.interval is not None and steps % plan.interval == 0):
+            is_refresh = steps == 0 or (plan.interval is not None and steps % plan.interval == 0)
+            result.refreshes += is_refresh
+            if fixed:
+                number = (start - len(prompt)) // plan.block_length
+                last = len(canvas) if plan.reach is None else min(end + plan.reach, len(canvas))
+                if is_refresh and steps == 0 and number % plan.prompt_interval == 0:
+                    asked = list(range(len(canvas)))
+                    logits, seen = model.forward(canvas, asked)
+                    known.prompt = pack(
+                        model,
+                        seen,
+                        [*range(window[0], len(canvas))],
+                        [*range(fixed)],
+                        fixed,
+                        plan.retention,
+                        result,
+                    )
+                else:
+                    asked = list(range(fixed, last)) if is_refresh else window
+                    logits, seen = model.forward([canvas[p] for p in asked], asked, known.cache(asked))
+                known.learn(seen, [p for p in asked if p >= fixed], asked[0])
+                first = asked[0]
+            elif is_refresh:
                 first = 0
                 logits, seen = model.forward(canvas, list(range(len(canvas))))
-                cache = pack(model, seen, window, len(canvas), end - start, plan.retention, result)
-                result.refreshes += 1
+                context = [p for p in range(len(canvas)) if p not in window]
+                cache = pack(
+                    model, seen, window, context, len(canvas) - (end - start), plan.retention, result
+                )
             else:
                 first = window[0]
                 logits, _ = model.forward([canvas[p] for p in window], window, cache)
@@ -170,6 +199,33 @@ def decode(model: OracleModel, prompt: list[int], max_tokens: int, plan: Plan) -
                     return finish(result, canvas[len(prompt) : position], seen_at, len(prompt))
         start = end
     return finish(result, canvas[len(prompt) :], seen_at, len(prompt))
+
+
+@dataclass
+class Known:
+    """K/V where the prompt is not always refreshed: what was kept of it, and the last of every position
+    behind it, each layer's ``[KV heads, head_dim]``."""
+
+    prompt: Cache = field(default_factory=list)
+    others: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+
+    def learn(self, seen: list[tuple[Tensor, Tensor, Tensor]], positions: list[int], first: int) -> None:
+        for position in positions:
+            self.others[position] = [(k[position - first], v[position - first]) for _, k, v in seen]
+
+    def cache(self, asked: list[int]) -> Cache:
+        """All but those of the positions that are about to be computed."""
+        others = [self.others[p] for p in sorted(self.others) if p not in asked]
+        return [
+            [
+                (
+                    torch.cat((keys, *[known[layer][0][None, head] for known in others])),
+                    torch.cat((values, *[known[layer][1][None, head] for known in others])),
+                )
+                for head, (keys, values) in enumerate(heads)
+            ]
+            for layer, heads in enumerate(self.prompt)
+        ]
 
 
 def log_likelihoods(
@@ -247,14 +303,14 @@ def pack(
     model: OracleModel,
     seen: list[tuple[Tensor, Tensor, Tensor]],
     window: list[int],
-    length: int,
-    block: int,
+    context: list[int],
+    whole: int,
     retention: float,
     result: Decoded,
 ) -> Cache:
-    """The context K/V each KV head keeps: best by the window's mean query, pooled over 3 positions."""
-    context = [p for p in range(length) if p not in window]
-    kept = min(len(context), max(1, math.floor(round(retention * (length - block), 9))))
+    """The K/V of ``context`` that each KV head keeps, a share of ``whole``: best by the window's mean query,
+    pooled over 3 positions."""
+    kept = min(len(context), max(1, math.floor(round(retention * whole, 9))))
     cache: Cache = []
     group = model.heads // model.kv_heads
     for q, k, v in seen:

@@ -67,3 +67,6 @@ def test_every_bucket_within_the_limits_is_measured(
     assert {bucket(requests) for requests, _, _ in sizes.reuse} >= {1}
     assert max(sizes.head_rows) == min(logits, seqs * limits.block_length)
     assert all(1 <= kept <= length for _, length, _, kept in sizes.refresh)
+    widest = max(width for _, width, _ in sizes.reuse)
+    assert widest <= max(longest, limits.block_length)
+    assert bucket(widest) >= bucket(min(longest, tokens, 1024)) or longest <= 2 * limits.block_length

@@ -43,6 +43,11 @@ PLANS = {
     "half-kept": Plan(8, "quota", 2, retention=0.5),
     "hardly-any-kept": Plan(8, "quota", 2, retention=0.01),
     "ratio-0.3-threshold": Plan(4, "threshold", 0.5, retention=0.3),
+    "prompt-every-second-block": Plan(4, "quota", 2, prompt_interval=2),
+    "prompt-once": Plan(3, "threshold", 0.5, prompt_interval=100, retention=0.5),
+    "prompt-once-no-cache": Plan(4, "quota", 2, interval=1, prompt_interval=100),
+    "prompt-every-third-block-near-masks": Plan(2, "quota", 1, prompt_interval=3, reach=3, retention=0.5),
+    "prompt-once-no-masks-behind": Plan(4, "quota", 1, interval=2, prompt_interval=100, reach=0),
 }
 
 
@@ -68,6 +73,8 @@ def as_request(request_id: str, prompt: list[int], max_tokens: int, plan: Plan) 
         retention_ratio=plan.retention,
         stop_token_ids=plan.stops,
         min_tokens=plan.min_tokens,
+        prompt_refresh_interval=plan.prompt_interval,
+        refresh_window=plan.reach,
     )
 
 

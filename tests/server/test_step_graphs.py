@@ -3,6 +3,7 @@ Triton's interpreter; `test_cuda.py` replays real ones."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from checkpoints import Size, make_checkpoint
 from dllm_server.engine.device.step_graphs import StepGraphs
 from dllm_server.engine.engine import Engine
+from dllm_server.engine.requests.request import Phase
 from dllm_server.engine.schedule.batch import build_batch
 from engines import collect, make_engine, make_request
 
@@ -21,10 +23,18 @@ pytestmark = [needs_triton, pytest.mark.skipif(HAS_GPU, reason="the interpreter 
 TOKENS = (20, 33)
 
 
-@pytest.fixture(params=["llada", "dream"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
-    directory = make_checkpoint(tmp_path, Size(family=request.param, n_kv_heads=2, max_model_len=64))
+@pytest.fixture(scope="module", params=["llada", "dream"])
+def started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    directory = make_checkpoint(folder, Size(family=request.param, n_kv_heads=2, max_model_len=64))
     return make_engine(directory, kernel_backend="triton", max_num_seqs=3, max_model_len=48)
+
+
+@pytest.fixture
+def engine(started: Engine) -> Iterator[Engine]:
+    yield started
+    for request_id in list(started._by_id):
+        started.cancel(request_id)
 
 
 def make_graphs(engine: Engine) -> StepGraphs:
@@ -32,6 +42,30 @@ def make_graphs(engine: Engine) -> StepGraphs:
     graphs = StepGraphs(runner.model, runner.pool, engine.table, runner.on_device, lambda run: run)
     graphs.capture(2, 8 + engine.table.shift, 48)
     return graphs
+
+
+def test_a_graph_holds_a_refresh_without_the_prompt(engine: Engine) -> None:
+    graphs, runner, table = make_graphs(engine), engine.runner, engine.table
+    request = make_request(
+        prompt=range(1, 20), max_tokens=20, retention_ratio=0.5, value=8.0, prompt_refresh_interval=9
+    )
+    collect(engine.submit(request), {})
+    nobody = np.arange(0)
+
+    with torch.inference_mode():
+        collect(engine.step(), {})  # all of the first block
+        ((slot, running),) = engine._running.items()
+        assert running.phase is Phase.REFRESH
+        engine.course.place(running, 20)
+        batch = build_batch(nobody, np.array([slot]), table)
+        assert (batch.rows, batch.wide_requests) == (20 + table.shift, 1)
+        hidden = graphs.forward(batch)
+        assert hidden is not None
+        packed = runner.pool.k.clone()
+        expected = runner._forward(batch, torch.arange(batch.rows))
+        torch.testing.assert_close(hidden[: batch.rows], expected)
+        torch.testing.assert_close(packed[:, batch.tail_slots], runner.pool.k[:, batch.tail_slots])
+        assert graphs.forward(build_batch(np.array([slot]), nobody, table)) is None  # packs in two parts
 
 
 def test_a_graph_gives_what_the_batch_alone_gives(engine: Engine) -> None:

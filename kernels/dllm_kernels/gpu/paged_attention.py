@@ -73,7 +73,8 @@ def _attend(
     """One program: the queries of one KV head's group over one share of one request's keys.
 
     Where keys are split, ``out`` is float32 [splits, rows, heads, block_dim] and ``tops`` float32 [splits,
-    rows, heads] holds log2 of each part's weight. ``causal_block`` 0: every row sees all keys.
+    rows, heads] holds log2 of each part's weight; their rows count from the group's first. ``causal_block``
+    0: every row sees all keys.
     """
     await_inputs(overlaps)
     kv_head = tl.program_id(0)
@@ -118,7 +119,7 @@ def _attend(
         top, total, mean = absorb_keys(scores, values, top, total, mean, precision)
     if is_split:
         mean = tl.where(total[:, None] > 0, mean / total[:, None], 0.0)
-        part = (split.to(tl.int64) * rows + row) * heads + head
+        part = (split.to(tl.int64) * rows + row - tl.load(offsets)) * heads + head
         tl.store(out + part[:, None] * block_dim + dim[None, :], mean, mask=is_query[:, None])
         tl.store(tops + part, tl.where(total > 0, top + tl.log2(total), float("-inf")), mask=is_query)
     else:
@@ -154,7 +155,7 @@ def _combine(
     split = tl.arange(0, block_splits)
     dim = tl.arange(0, block_dim)
     is_part = split < splits
-    part = (split.to(tl.int64) * rows + row) * heads + head
+    part = (split.to(tl.int64) * rows + row - tl.load(offsets)) * heads + head
     top = tl.load(tops + part, mask=is_part, other=float("-inf"))
     mean = tl.load(parts + part[:, None] * block_dim + dim[None, :], mask=is_part[:, None], other=0.0)
     weight = tl.exp2(top - tl.max(top, 0))
@@ -201,7 +202,8 @@ def attend(
 ) -> None:
     """One group."""
     require_last_contiguous(q=q, k_pool=k_pool, v_pool=v_pool, slots=keys.slots, out=out)
-    rows, heads, dim = q.shape
+    heads, dim = q.shape[1:]
+    rows = spans.total if spans.is_contiguous else q.shape[0]
     kv_heads, (requests, most) = k_pool.shape[1], keys.slots.shape
     group, width = heads // kv_heads, block_dim(dim)
     blocks = configuration.blocks

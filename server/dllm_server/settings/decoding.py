@@ -96,6 +96,17 @@ class DiffusionSettings(BaseModel):
         ge=1,
         description="Steps between refreshes inside a block; null refreshes once a block, 1 every step.",
     )
+    prompt_refresh_interval: int = Field(
+        1,
+        ge=1,
+        description="Blocks from one refresh of the prompt to the next; 1 has all refreshes recompute it. "
+        "Above 1 what is not prompt is kept whole.",
+    )
+    refresh_window: int | None = Field(
+        None,
+        ge=0,
+        description="Masks behind the block that a refresh without the prompt recomputes; null: all.",
+    )
     unmasking: UnmaskingSettings = Field(default_factory=UnmaskingSettings, description="Commit strategy.")
     confidence: Confidence = Field(Confidence.PROBABILITY, description="What ranks masked positions.")
     retention_ratio: float = Field(

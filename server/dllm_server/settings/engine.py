@@ -104,6 +104,15 @@ class EngineSettings(LiveSettings):
     refresh_interval: int | None = Field(
         None, ge=1, description="Default steps between refreshes; once a block if unset."
     )
+    prompt_refresh_interval: int = Field(
+        1, ge=1, description="Default blocks from one refresh of the prompt to the next; 1: all recompute it."
+    )
+    refresh_window: int | None = Field(
+        None,
+        ge=0,
+        description="Default masks behind the block that a refresh without the prompt recomputes; all if "
+        "unset.",
+    )
     unmasking_strategy: Strategy = Field(Strategy.THRESHOLD, description="Default commit strategy.")
     unmasking_value: float | None = Field(
         None,
@@ -140,6 +149,8 @@ class EngineSettings(LiveSettings):
         return DiffusionSettings(
             block_length=self.block_length,
             refresh_interval=self.refresh_interval,
+            prompt_refresh_interval=self.prompt_refresh_interval,
+            refresh_window=self.refresh_window,
             unmasking=UnmaskingSettings(strategy=self.unmasking_strategy, **value),
             confidence=self.confidence,
             retention_ratio=self.retention_ratio,

@@ -141,6 +141,21 @@ def test_null_refreshes_once_a_block_whatever_the_server_does() -> None:
     assert merged.refresh_interval is None
 
 
+def test_when_the_prompt_is_refreshed_is_asked_for_by_bidirectional_models_alone() -> None:
+    defaults = DiffusionSettings(prompt_refresh_interval=4, refresh_window=8)
+    asked = {"prompt_refresh_interval": 2, "refresh_window": None}
+
+    merged = plan(defaults=defaults, diffusion=asked)[0].generate.diffusion
+    plain = plan(defaults=defaults)[0].generate.diffusion
+
+    assert (merged.prompt_refresh_interval, merged.refresh_window) == (2, None)
+    assert (plain.prompt_refresh_interval, plain.refresh_window) == (4, 8)
+    blocks = BlockCausalInfo(32, Strategy.THRESHOLD, 0.9, None, None, None)
+    for name in ("prompt_refresh_interval", "refresh_window"):
+        exact = refusal(model={"blocks": blocks}, diffusion={name: 2})
+        assert exact[:2] == (400, f"diffusion.{name}")
+
+
 def test_a_retention_ratio_above_the_servers_is_refused() -> None:
     defaults = DiffusionSettings(retention_ratio=0.5)
     model = {"retention_ratio": 0.5}

@@ -48,7 +48,7 @@ class DllmStats(Answer):
 
     forward_passes: int = Field(description="Forward passes that the requests took part in.")
     refresh_passes: int | None = Field(
-        None, description="Those of them that queried the whole sequence; of bidirectional models."
+        None, description="Those of them that refreshed K/V outside the block; of bidirectional models."
     )
     prefill_passes: int | None = Field(
         None,

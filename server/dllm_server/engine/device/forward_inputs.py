@@ -57,10 +57,17 @@ def place_forward(
         _add_pack(upload, batch, members, table, on_device)
         for members in _similar(packing, batch.lengths[packing], ratio)
     ]
+    behind_fixed = np.flatnonzero(table.fixed[batch.slots[:split]] > 0)
+    pack_groups += [
+        _add_whole_pack(upload, batch, members, table, on_device)
+        for members in _similar(behind_fixed, batch.lengths[behind_fixed], ratio)
+    ]
+    # Tiles that fit a block's rows waste most of what all that is not prompt has, and the other way round.
     ratio = _REUSE_RATIO if is_grouped else None
     reuse_groups = [
         _add_reuse(upload, batch, members, table, on_device)
-        for members in _similar(np.arange(split, batch.requests), batch.key_counts, ratio)
+        for part in np.split(np.arange(split, batch.requests), [batch.requests - batch.wide_requests - split])
+        for members in _similar(part, batch.key_counts[part - split], ratio)
     ]
     upload.send(on_device.device)
     return ForwardInputs(
@@ -91,22 +98,24 @@ def _add_rows(
 
 
 def pack_columns(table: SlotTable, slots: IntArray) -> IntArray:
-    """What ``pack_group`` needs of each request, int64 ``[4, requests]``: slot, kept tokens, the window's
-    start and end."""
-    window_start, window_end = table.block_start[slots] - table.shift, table.block_end[slots]
-    return np.stack((slots, table.kept[slots], window_start, window_end))
+    """What ``pack_group`` needs of each request, int64 ``[5, requests]``: slot, kept tokens, start and end of
+    the window that will read them, and the end of what tokens are kept of. Those of a prompt that is not
+    refreshed in every block are read by all that is still to be generated."""
+    window_start, is_fixed = table.block_start[slots] - table.shift, table.fixed[slots] > 0
+    window_end = np.where(is_fixed, table.sequence_len[slots], table.block_end[slots])
+    return np.stack((slots, table.kept[slots], window_start, window_end, table.context_end[slots]))
 
 
 def pack_group(
     rows: PaddedRows, columns: Tensor, on_device: DeviceTable, most: int, *, keeps_all: bool
 ) -> PackGroup:
     """``columns``: ``pack_columns`` on the device. ``most``: at least the most tokens that any keeps."""
-    slot, kept, start, end = columns[:, :, None].unbind()
+    slot, kept, start, end, context_end = columns[:, :, None].unbind()
     position = torch.arange(rows.longest, device=on_device.device)
     in_window = (position >= start) & (position < end)
     return PackGroup(
         rows=rows,
-        is_context=(position < rows.lengths[:, None]) & ~in_window,
+        is_context=(position < context_end) & ~in_window,
         query_weight=in_window / (end - start).float(),
         slots=on_device.pool_slots[slot[:, 0], :most] * (position[:most] < kept),
         keeps_all=keeps_all,
@@ -119,9 +128,35 @@ def _add_pack(
     rows = _add_rows(upload, batch, members, on_device.device)
     values = pack_columns(table, batch.slots[members])
     columns = upload.add(values)
-    _, kept, start, end = values
-    keeps_all = bool((kept == batch.lengths[members] - (end - start)).all())
+    _, kept, start, end, context_end = values
+    context = np.where(context_end > start, context_end - (end - start), context_end)
+    keeps_all = bool((kept == context).all())
     return lambda: pack_group(rows(), upload.take(columns), on_device, int(kept.max()), keeps_all=keeps_all)
+
+
+def _add_whole_pack(
+    upload: Upload, batch: StepBatch, members: IntArray, table: SlotTable, on_device: DeviceTable
+) -> Callable[[], PackGroup]:
+    """K/V of everything behind the fixed tokens, in the order of its positions."""
+    rows = _add_rows(upload, batch, members, on_device.device)
+    slots = batch.slots[members]
+    fixed, counts = table.fixed[slots], batch.lengths[members] - table.fixed[slots]
+    columns, most = upload.add(np.stack((slots, table.kept[slots], fixed, counts))), int(counts.max())
+
+    def take() -> PackGroup:
+        spans, (slot, kept, first, count) = rows(), upload.take(columns)[:, :, None].unbind()
+        position, entry = (torch.arange(size, device=on_device.device) for size in (spans.longest, most))
+        entries = (kept + entry).clamp_max(on_device.pool_slots.shape[1] - 1)
+        is_context = (position >= first) & (position < spans.lengths[:, None])
+        return PackGroup(
+            rows=spans,
+            is_context=is_context,
+            query_weight=is_context.float(),
+            slots=on_device.pool_slots[slot, entries] * (entry < count),
+            keeps_all=True,
+        )
+
+    return take
 
 
 def _add_reuse(

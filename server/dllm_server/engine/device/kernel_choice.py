@@ -23,6 +23,7 @@ _SMALLEST = 16  # rows; fewer take as long
 _SMALLEST_KEYS = 64
 _MOST_KEYS = 65536  # of one measurement, so that it fits beside the weights
 _REFRESH_TOKENS = 2048
+_MOST_AT_ONCE, _WIDEST, _SMALLEST_WIDE_KEYS = 8, 1024, 512  # of refreshes without the prompt
 
 
 def pick_backend(wanted: KernelBackend, device: torch.device, head_dim: int) -> Backend:
@@ -92,6 +93,14 @@ def sizes_to_come(limits: EngineLimits, shift: int) -> Sizes:
         for keys in _powers(_SMALLEST_KEYS, longest + shift)
         if requests * keys <= _MOST_KEYS
     ]
+    if not limits.grid:  # refreshes without the prompt
+        reuse += [
+            (requests, width, keys)
+            for requests in _powers(1, min(limits.max_num_seqs, _MOST_AT_ONCE))
+            for width in _powers(2 * block, min(longest, limits.max_num_batched_tokens, _WIDEST))
+            for keys in _powers(_SMALLEST_WIDE_KEYS, longest + shift)
+            if requests * keys <= _MOST_KEYS and requests * width <= limits.max_num_batched_tokens
+        ]
     return Sizes(
         head_rows=_powers(_SMALLEST, most_rows),
         token_rows=_powers(_SMALLEST, limits.max_num_batched_tokens),

@@ -1,5 +1,5 @@
 """CUDA graphs of the forward pass of small steps, whose many launches would take the host longer than the
-device takes to run them: a few reuse requests, or the refresh of one."""
+device takes to run them: a few reuse requests, or the refresh of one, whole or without its prompt."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class StepGraphs:
     @torch.inference_mode()
     def capture(self, reuse_requests: int, window: int, refresh_tokens: int) -> None:
         """Graphs of 1, 2, 4, ... reuse requests of up to ``window`` rows and 512, 1024, ... keys each, and of
-        one refresh of 128, 256, ... tokens."""
+        one refresh of 128, 256, ... tokens, with the prompt and without."""
         longest = min(refresh_tokens, self.table.max_model_len)
         lengths = {*range(_REFRESH_STEP, longest, _REFRESH_STEP), *([longest] if longest else [])}
         counts = {1 << power for power in range(reuse_requests.bit_length())}
@@ -78,6 +78,9 @@ class StepGraphs:
         sizes = sorted(itertools.product(counts, {min(size, most_keys) for size in keys | {most_keys}}))
         # The largest of all sizes the memory pool.
         graphs: list[_Graph] = [_RefreshGraph(self, length) for length in sorted(lengths, reverse=True)]
+        if not self.table.grid:
+            widths = sorted((length for length in lengths if length > window), reverse=True)
+            graphs += [_ReuseGraph(self, 1, width, most_keys) for width in widths]
         graphs += [_ReuseGraph(self, count, window, keys) for count, keys in sizes[::-1]]
         self._graphs = graphs[::-1]
 
@@ -175,20 +178,21 @@ class _ReuseGraph(_Graph):
 
 
 class _RefreshGraph(_Graph):
-    """Refresh of one request of up to ``length`` tokens."""
+    """Refresh of one request of up to ``length`` tokens, a part of whose context is packed."""
 
     def __init__(self, owner: StepGraphs, length: int) -> None:
         self._length = length
         super().__init__(owner)
 
     def holds(self, batch: StepBatch) -> bool:
-        return batch.requests == batch.refresh_requests == 1 and batch.rows <= self._length
+        is_one = batch.requests == batch.refresh_requests == 1
+        return is_one and batch.rows <= self._length and not self._owner.table.fixed[batch.slots[0]]
 
     def _arrays(self, batch: StepBatch | None) -> Arrays:
         table = self._owner.table
         arrays = self._rows(self._length, batch) | {
             "ends": np.zeros(3, np.int32),
-            "pack": np.array([[table.slots], [0], [0], [1]]),  # keeps nothing
+            "pack": np.array([[table.slots], [0], [0], [1], [0]]),  # keeps nothing
         }
         if batch is not None:
             arrays["ends"][1:] = batch.rows

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from dllm_server.engine.requests.messages import MOST_ALTERNATIVES, MOST_STOP_TOKENS, Generate, Score
-from dllm_server.memory import lifetime_pages, round_up
+from dllm_server.engine.requests.refresh import fixed_tokens
+from dllm_server.memory import fixed_lifetime_pages, lifetime_pages, round_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,17 @@ class Capacity:
         if self.grid:
             tokens = round_up(len(message.prompt) + message.max_tokens, self.grid)
             return round_up(tokens, self.page_size) // self.page_size
-        if message.diffusion.refresh_interval == 1:
+        prompt, diffusion = len(message.prompt), message.diffusion
+        if fixed := fixed_tokens(prompt, diffusion.prompt_refresh_interval, self.shift):
+            others = prompt + message.max_tokens - fixed
+            return fixed_lifetime_pages(fixed, others, diffusion.retention_ratio, self.page_size)
+        if diffusion.refresh_interval == 1:
             return 0  # every step refreshes: nothing is ever read from pages
         return lifetime_pages(
-            len(message.prompt),
+            prompt,
             message.max_tokens,
-            message.diffusion.block_length,
-            message.diffusion.retention_ratio,
+            diffusion.block_length,
+            diffusion.retention_ratio,
             self.page_size,
             self.shift,
         )

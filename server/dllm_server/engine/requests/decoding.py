@@ -11,7 +11,7 @@ from dllm_server.settings import DiffusionSettings, EngineSettings, Strategy, Un
 EDIT_THRESHOLD, MOST_POST_EDIT_STEPS = 0.9, 16
 
 _EXACT_ONLY = ("edit_threshold", "max_post_edit_steps", "sub_block_length")
-_APPROXIMATE_ONLY = ("retention_ratio", "refresh_interval")
+_APPROXIMATE_ONLY = ("retention_ratio", "refresh_interval", "prompt_refresh_interval", "refresh_window")
 
 
 def diffusion_defaults(settings: EngineSettings, blocks: BlockCausalInfo | None) -> DiffusionSettings:
@@ -26,6 +26,8 @@ def diffusion_defaults(settings: EngineSettings, blocks: BlockCausalInfo | None)
     changes = {
         "block_length": blocks.block_length,
         "refresh_interval": None,
+        "prompt_refresh_interval": 1,
+        "refresh_window": None,
         "retention_ratio": 1.0,
         "unmasking": strategy,
         "sub_block_length": blocks.sub_block_length,
@@ -69,6 +71,8 @@ def misfit(
                 "unmasking.strategy",
                 "joint_threshold is for block-causal models, this one is bidirectional",
             )
+        if "refresh_window" in asked and settings.prompt_refresh_interval == 1:
+            return "refresh_window", "refreshes recompute everything while prompt_refresh_interval is 1"
         return None
     for name in _APPROXIMATE_ONLY:
         if name in asked:

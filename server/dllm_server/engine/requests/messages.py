@@ -47,8 +47,7 @@ class Sampling(msgspec.Struct, frozen=True):
 
 
 class Diffusion(msgspec.Struct, frozen=True):
-    """Decoding settings of one request, checked by ``settings.DiffusionSettings``. Those with a default mean
-    something where K/V are exact only."""
+    """Decoding settings of one request, checked by ``settings.DiffusionSettings``."""
 
     block_length: int
     refresh_interval: int | None
@@ -60,6 +59,8 @@ class Diffusion(msgspec.Struct, frozen=True):
     edit_threshold: float | None = None
     max_post_edit_steps: int = 0
     sub_block_length: int | None = None
+    prompt_refresh_interval: int = 1
+    refresh_window: int | None = None
 
     @classmethod
     def of(cls, settings: DiffusionSettings) -> Self:
@@ -75,6 +76,8 @@ class Diffusion(msgspec.Struct, frozen=True):
             edit_threshold=settings.edit_threshold,
             max_post_edit_steps=settings.max_post_edit_steps or 0,
             sub_block_length=settings.sub_block_length,
+            prompt_refresh_interval=settings.prompt_refresh_interval,
+            refresh_window=settings.refresh_window,
         )
 
 

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from dllm_server.engine.requests.messages import Diffusion, Generate, RequestStats, Sampling, Score
 from dllm_server.engine.requests.pages import Chunk
+from dllm_server.engine.requests.refresh import takes_prompt
 from dllm_server.memory import round_up
 from dllm_server.settings import Confidence, Strategy
 
 
 class Phase(StrEnum):
-    """WAITING has no slot; REFRESH queries the whole sequence, REUSE its block; PREFILL writes K/V of tokens
-    that are final, DENOISE queries the block, and the one before it where its K/V are not written yet;
-    DRAINING waits for the result of its last step; FINISHED has given everything back."""
+    """WAITING has no slot; REFRESH queries the sequence, or what is not prompt, REUSE its block; PREFILL
+    writes K/V of tokens that are final, DENOISE queries the block, and the one before it where its K/V are
+    not written yet; DRAINING waits for the result of its last step; FINISHED has given everything back."""
 
     WAITING = "waiting"
     REFRESH = "refresh"
@@ -61,7 +62,8 @@ class Request:
 
     ``pages`` are those of its whole life; its canvas ends on a ``grid`` of blocks. Of exact K/V, ``computed``
     counts the positions whose K/V are final, ``prefix`` names the chunks of the tokens to begin with, and
-    ``post_edit_steps`` the steps without a mask in the current block.
+    ``post_edit_steps`` the steps without a mask in the current block. Not all refreshes recompute the first
+    ``fixed`` positions; ``blocks`` have begun.
     """
 
     message: Generate
@@ -85,6 +87,8 @@ class Request:
     prefix: list[Chunk] = field(default_factory=list)
     post_edit_steps: int = 0
     saved: Saved | None = None
+    fixed: int = 0
+    blocks: int = 0
 
     @property
     def request_id(self) -> str:
@@ -129,6 +133,7 @@ class Request:
     def start_block(self, masks: int, phase: Phase) -> None:
         """The next block, of so many masks, begins with a step of that phase."""
         self.masks_left, self.steps_in_block = masks, 0
+        self.blocks += 1
         self.enter(phase)
 
     def enter(self, phase: Phase) -> None:
@@ -146,6 +151,12 @@ class Request:
         self.forward_passes += 1
         self.refresh_passes += phase is Phase.REFRESH
         self.prefill_passes += phase is Phase.PREFILL
+
+    @property
+    def takes_prompt(self) -> bool:
+        """Whether a refresh in the next step recomputes the prompt too."""
+        interval = self.message.diffusion.prompt_refresh_interval
+        return takes_prompt(self.fixed, interval, self.blocks - 1, self.steps_in_block)
 
     def next_phase_in_block(self) -> Phase:
         """Phase of the next step while the block still has masks."""

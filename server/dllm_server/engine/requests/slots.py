@@ -10,6 +10,7 @@ from dllm_kernels.layout import IntArray
 from numpy.typing import NDArray
 
 from dllm_server.engine.requests.messages import MOST_STOP_TOKENS, Generate
+from dllm_server.engine.requests.refresh import fixed_tokens
 from dllm_server.engine.requests.request import Request, Saved
 from dllm_server.memory import kept_context_tokens
 from dllm_server.settings import Confidence, Strategy
@@ -50,8 +51,13 @@ class SlotTable:
         # Positions that the next step queries unless it refreshes, and those it may choose tokens for.
         self.first, self.until = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
         self.open_start, self.open_end = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
-        self.kept = np.zeros(slots, np.int64)  # entries of the pages before those of ``first``
-        self.packs = np.zeros(slots, bool)  # a refresh writes pages; not when every step refreshes
+        # A step writes K/V of position p to entry p - ``origin`` of the pages, and reads ``keys`` entries.
+        self.origin, self.keys = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
+        # A refresh of the whole sequence keeps the best ``kept`` of what lies before ``context_end`` and
+        # outside the block's window, and everything behind ``fixed`` tokens where there are any of these.
+        self.kept, self.context_end = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
+        self.fixed = np.zeros(slots, np.int64)
+        self.packs = np.zeros(slots, bool)  # a refresh writes pages; not when nothing is read from them
         self.stop_token_ids = np.full((slots, MOST_STOP_TOKENS), -1, np.int64)  # -1 past a request's own
         self.stop_count = np.zeros(slots, np.int64)
         self.stops_from = np.zeros(slots, np.int64)  # position from which a stop token may be chosen
@@ -87,7 +93,9 @@ class SlotTable:
         self.limit[slot] = prompt + message.max_tokens
         self.block_length[slot] = message.diffusion.block_length
         self.retention_ratio[slot] = message.diffusion.retention_ratio
-        self.packs[slot] = message.diffusion.refresh_interval != 1
+        interval = message.diffusion.prompt_refresh_interval
+        self.fixed[slot] = fixed_tokens(prompt, interval, self.shift)
+        self.packs[slot] = message.diffusion.refresh_interval != 1 or self.fixed[slot] > 0
         self._fill_stops(slot, message)
         self._fill_rule(slot, request)
         self.temperature[slot], self.top_p[slot] = message.sampling.temperature, message.sampling.top_p
@@ -159,20 +167,24 @@ class SlotTable:
 
     def start_block(self, slot: int, start: int) -> None:
         """The block from ``start`` on, whose steps read a part of its context that a refresh packs."""
-        end = min(start + int(self.block_length[slot]), int(self.sequence_len[slot]))
+        sequence, ratio = int(self.sequence_len[slot]), float(self.retention_ratio[slot])
+        end = min(start + int(self.block_length[slot]), sequence)
         self.block_start[slot], self.block_end[slot] = start, end
-        kept = kept_context_tokens(
-            int(self.sequence_len[slot]), end - start, float(self.retention_ratio[slot])
-        )
         self.first[slot], self.until[slot] = start - self.shift, end
         self.open_start[slot], self.open_end[slot] = start, end
-        self.kept[slot] = min(kept, int(self.sequence_len[slot]) - self.window(slot))
+        if fixed := int(self.fixed[slot]):
+            kept, first, last, context_end = kept_context_tokens(fixed, 0, ratio), fixed, sequence, fixed
+        else:
+            first, last, context_end = start - self.shift, end, sequence
+            kept = min(kept_context_tokens(sequence, end - start, ratio), sequence - (end - first))
+        self.kept[slot], self.context_end[slot] = kept, context_end
+        self.origin[slot], self.keys[slot] = first - kept, kept + last - first
 
     def query(self, slot: int, rows: tuple[int, int], open_rows: tuple[int, int]) -> None:
         """The next step queries positions ``rows``, whose K/V lie in the order of the tokens, and may choose
         tokens for ``open_rows``."""
         self.first[slot], self.until[slot] = rows
-        self.kept[slot] = rows[0]
+        self.origin[slot], self.keys[slot] = 0, rows[1]
         self.open_start[slot], self.open_end[slot] = open_rows
 
     def window(self, slot: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from dllm_kernels.layout import IntArray
+from numpy.typing import NDArray
 
 from dllm_server.engine.requests.slots import SlotTable
 
@@ -44,23 +45,25 @@ class ScoredRows:
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """Refresh requests and their rows come first, then reuse requests.
+    """Refresh requests, whose rows are the whole sequence, come first, then reuse requests, whose rows read
+    pages; the last ``wide_requests`` of these refresh all but the prompt.
 
     Attributes:
         slots: int64 ``[requests]``.
         starts, lengths: int64 ``[requests]``, each request's flat rows.
         block_starts, block_lengths: int64 ``[requests]``, positions of the current blocks.
         open_starts: int64 ``[requests]``, the position of the first column of the ``[requests, block]`` grid.
-        key_counts: int64 ``[reuse requests]``, keys each attends to: kept context and its own window.
+        key_counts: int64 ``[reuse requests]``, keys each attends to.
         canvas: int64 ``[rows]``, index of each row's token in the flattened device canvas.
         positions: int64 ``[rows]``.
-        tail_slots: int64 ``[reuse rows]``, pool slots of the blocks' own K/V.
+        tail_slots: int64 ``[reuse rows]``, pool slots of the rows' own K/V.
         block: most positions of a request that the step may choose tokens for, the width of the grid.
     """
 
     slots: IntArray
     refresh_requests: int
     refresh_rows: int
+    wide_requests: int
     starts: IntArray
     lengths: IntArray
     block_starts: IntArray
@@ -87,7 +90,8 @@ def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable) -> StepBat
     """Flatten the requests in slots ``refresh`` and ``reuse``; requests of similar length lie side by
     side."""
     refresh = refresh[np.argsort(-table.sequence_len[refresh], kind="stable")]
-    reuse = reuse[np.argsort(-_key_counts(table, reuse), kind="stable")]
+    is_wide = _is_wide(table, reuse)
+    reuse = reuse[np.lexsort((-table.keys[reuse], is_wide))]
     slots = np.concatenate((refresh, reuse))
     is_refresh = np.arange(len(slots)) < len(refresh)
     first = np.where(is_refresh, 0, table.first[slots])
@@ -97,28 +101,29 @@ def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable) -> StepBat
     positions = np.arange(int(lengths.sum())) - starts[request] + first[request]
     refresh_rows = int(lengths[: len(refresh)].sum())
     reuse_of_row = slots[request[refresh_rows:]]
-    tail = table.kept[reuse_of_row] + positions[refresh_rows:] - first[request[refresh_rows:]]
     return StepBatch(
         slots=slots,
         refresh_requests=len(refresh),
         refresh_rows=refresh_rows,
+        wide_requests=int(is_wide.sum()),
         starts=starts,
         lengths=lengths,
         block_starts=table.block_start[slots],
         block_lengths=table.block_end[slots] - table.block_start[slots],
         open_starts=table.open_start[slots],
-        key_counts=_key_counts(table, reuse),
+        key_counts=table.keys[reuse],
         canvas=slots[request] * table.max_model_len + positions,
         positions=positions,
-        tail_slots=table.pool_slots[reuse_of_row, tail],
+        tail_slots=table.pool_slots[reuse_of_row, positions[refresh_rows:] - table.origin[reuse_of_row]],
         head=_head(slots, starts - first - table.shift, table),
         scored=_scored(slots, starts - first - table.shift, table),
         block=_grid_width(slots, table),
     )
 
 
-def _key_counts(table: SlotTable, slots: IntArray) -> IntArray:
-    return table.kept[slots] + table.until[slots] - table.first[slots]
+def _is_wide(table: SlotTable, slots: IntArray) -> NDArray[np.bool_]:
+    window = table.block_end[slots] - table.block_start[slots] + table.shift
+    return (table.fixed[slots] > 0) & (table.until[slots] - table.first[slots] > window)
 
 
 def _grid_width(slots: IntArray, table: SlotTable) -> int:

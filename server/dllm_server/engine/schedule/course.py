@@ -12,6 +12,7 @@ import numpy as np
 from dllm_kernels.layout import IntArray
 
 from dllm_server.engine.requests.pages import PageStore
+from dllm_server.engine.requests.refresh import refresh_end
 from dllm_server.engine.requests.request import Phase, Request
 from dllm_server.engine.requests.slots import SlotTable
 from dllm_server.engine.schedule.scheduler import Running, Waiting
@@ -92,14 +93,14 @@ class Course(ABC):
 
 class RefreshReuse(Course):
     """Every position sees every other: a refresh of the whole sequence packs what the steps of a block reuse.
-    Pages are reserved for a request's whole life."""
+    A refresh that leaves the prompt out reads what was packed of it and keeps the rest whole, as a step over
+    a longer block would. Pages are reserved for a request's whole life."""
 
     phases = (Phase.REFRESH, Phase.REUSE)
 
     def cost(self, request: Request, waited_steps: int) -> Running:
-        is_refresh = request.phase is Phase.REFRESH
-        tokens = request.sequence_tokens if is_refresh else self.table.window(request.slot)
-        return Running(request.slot, is_refresh, tokens, waited_steps)
+        is_refresh, (first, until) = request.phase is Phase.REFRESH, self._rows(request)
+        return Running(request.slot, is_refresh, until - first, waited_steps)
 
     def least_tokens(self, request: Request) -> int:
         return request.sequence_tokens
@@ -115,15 +116,18 @@ class RefreshReuse(Course):
         table, slot = self.table, request.slot
         self.store.admit(slot)
         table.fill(slot, request, self.store.extend(slot, request.pages))
+        request.fixed = int(table.fixed[slot])
         # A step has a block, be it a prompt's last token.
         self._start_block(request, min(len(request.message.prompt), request.sequence_tokens - 1))
 
     def place(self, request: Request, tokens: int) -> None:
-        """A block's steps all query the same."""
-        self.table.quota[request.slot] = request.share
+        table, slot = self.table, request.slot
+        table.quota[slot] = request.share
+        if request.fixed and not self.refreshes(request):
+            table.first[slot], table.until[slot] = self._rows(request)
 
     def refreshes(self, request: Request) -> bool:
-        return request.phase is Phase.REFRESH
+        return request.phase is Phase.REFRESH and request.takes_prompt
 
     def commits(self, request: Request) -> int | None:
         return request.quota
@@ -146,6 +150,16 @@ class RefreshReuse(Course):
         else:
             self._start_block(request, end)
         return True
+
+    def _rows(self, request: Request) -> tuple[int, int]:
+        """Positions that the next step queries."""
+        if self.refreshes(request):
+            return 0, request.sequence_tokens
+        start, end = int(self.table.block_start[request.slot]), int(self.table.block_end[request.slot])
+        if request.phase is not Phase.REFRESH:
+            return start - self.table.shift, end
+        window = request.message.diffusion.refresh_window
+        return request.fixed, refresh_end(end, request.sequence_tokens, window)
 
     def _start_block(self, request: Request, start: int) -> None:
         self.table.start_block(request.slot, start)
