@@ -3,7 +3,8 @@
 What the API server admits ends in a status for its generation, without an exception of the operator's, and
 meanwhile other resources are reconciled as ever. The namespace may hold no pods, so Deployments cost little.
 
-FUZZ_OBJECTS says how many must be admitted, FUZZ_SEED repeats a run.
+FUZZ_OBJECTS says how many must be admitted, FUZZ_SECONDS how soon a sentinel must be followed (5 on a machine
+that does nothing else), FUZZ_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.cluster
 
 OBJECTS = int(os.environ.get("FUZZ_OBJECTS", "60"))
 SEED = int(os.environ.get("FUZZ_SEED", random.randrange(2**32)))
-MOST_SECONDS = 5.0  # from an edit of a sentinel to its status
+MOST_SECONDS = float(os.environ.get("FUZZ_SECONDS", "30"))  # from an edit of a sentinel to its status
 SETTLE_SECONDS = 60.0 + OBJECTS / 2
 CLIENTS = 2
 MOST_LINES = 40  # of the operator's log in a failure
@@ -87,7 +88,7 @@ class Sentinel:
             generation = self.serving.edit({"podTemplate": {"annotations": {"edit": str(number)}}})
             started = time.monotonic()
             while self.serving.status().get("observedGeneration", 0) < generation:
-                if time.monotonic() - started > 10 * MOST_SECONDS:
+                if time.monotonic() - started > 2 * MOST_SECONDS:
                     break
                 time.sleep(0.05)
             self.seconds.append(time.monotonic() - started)
