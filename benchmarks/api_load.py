@@ -220,6 +220,7 @@ async def measure(load: Load, seconds: float, url: str, api: psutil.Process) -> 
         with probed(url) as idle:
             await asyncio.sleep(SETTLE_SECONDS)
         streams = [asyncio.create_task(streams_without_end(client)) for _ in range(STREAMS)]
+        await asyncio.sleep(SETTLE_SECONDS)  # they are open
         with probed(url) as busy:
             highest = await rounds_of(client, load, seconds, api, statuses)
         for task in streams:
