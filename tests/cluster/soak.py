@@ -25,7 +25,7 @@ Target = TypeVar("Target")
 
 KINDS = ("ok", "503", "refused", "broken")
 NOTICED_SECONDS = 15.0  # a container that is killed by the API server's word ends a little later
-GRACE_SECONDS = 5.0  # after a pool is Ready again, until every node has its endpoints
+GRACE_SECONDS = 60.0  # until every node has the Service's pods again: broken watches wait to be renewed
 PAUSE_SECONDS = (1.0, 6.0)
 OUTAGE_SECONDS = (5.0, 15.0)
 NODE_OUTAGE_SECONDS = (25.0, 100.0)  # pods move to another node after 80
