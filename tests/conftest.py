@@ -59,9 +59,11 @@ def _names_a_case(config: pytest.Config) -> bool:
 
 
 def extend_first(items: list[pytest.Item], fixture: str, seconds: float) -> None:
-    """Give the first test that needs ``fixture`` more time than all others."""
+    """Give the first test that needs ``fixture`` so much time more than it has for itself."""
     for item in [item for item in items if fixture in fixtures_of(item)][:1]:
-        item.add_marker(pytest.mark.timeout(seconds))
+        own = item.get_closest_marker("timeout")
+        has = float(own.args[0] if own else item.config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(has + seconds), append=False)
 
 
 def fixtures_of(item: pytest.Item) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import is_wanted
+from tests.conftest import extend_first, is_wanted
 from tests.gate import PARTS, outcome
 
 ROOT = Path(__file__).parents[1]
@@ -57,3 +57,14 @@ def test_a_part_that_fails_fails_the_whole(tmp_path: Path) -> None:
 
     assert result.returncode == 1, result.stdout
     assert "1 failed" in result.stdout.partition("Tests without a cluster\n")[2]
+
+
+@pytest.mark.timeout(700)
+def test_the_wait_for_what_tests_share_comes_on_top_of_a_tests_own_time(
+    request: pytest.FixtureRequest,
+) -> None:
+    extend_first([request.node], "request", 1800)
+    extend_first([request.node], "request", 900)
+
+    [longest] = request.node.get_closest_marker("timeout").args
+    assert longest == 700 + 1800 + 900

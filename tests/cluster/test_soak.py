@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.conftest import BUILD_SECONDS, RELEASE_NAMESPACE, Images
+from tests.cluster.conftest import RELEASE_NAMESPACE, Images
 from tests.cluster.operator_pods import leaders, metric, wait_until_quiet, writes_since
 from tests.cluster.resources import Objects, Serving
 from tests.cluster.serving import SMALL
@@ -33,7 +33,6 @@ from tests.cluster.soak_run import (
     internal_errors,
     persist,
 )
-from tests.conftest import TURN_SECONDS
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "180"))
 SEED = int(os.environ.get("SOAK_SEED", random.randrange(2**32)))
@@ -45,7 +44,7 @@ STANDING = {"configmap/kube-root-ca.crt", "serviceaccount/default"}  # of every 
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(SECONDS + 2 * SETTLED_SECONDS + 600 + TURN_SECONDS + BUILD_SECONDS),
+    pytest.mark.timeout(SECONDS + 3 * SETTLED_SECONDS),
 ]
 
 
