@@ -119,6 +119,28 @@ def test_after_it_has_given_way_to_others(fixture: str) -> None:
     assert used_pages(engine) == 0
 
 
+@pytest.mark.parametrize("fixture", BLOCK_CAUSAL)
+def test_the_step_that_prefills_may_be_the_last(fixture: str) -> None:
+    """All of its one block at once; in pieces the block has a step of its own."""
+    case = cases_of(fixture)[0]
+    request = request_of(fixture, case)
+    block = case["block_length"]
+    diffusion = msgspec.structs.replace(
+        request.diffusion, strategy=Strategy.QUOTA, value=float(block), steps_per_block=1, edit_threshold=None
+    )
+    request = msgspec.structs.replace(
+        request, prompt=list(range(3, 3 + 4 * block)), max_tokens=1, diffusion=diffusion, stop_token_ids=[]
+    )
+
+    at_once = run_alone(engine_of(fixture), msgspec.structs.replace(request, cache_salt="at once"))
+    pieces = run_alone(engine_of(fixture, max_num_batched_tokens=2 * block), request)
+
+    assert isinstance(at_once.end, Finished)
+    assert at_once.tokens == pieces.tokens
+    assert len(at_once.tokens) == 1
+    assert at_once.stats.forward_passes < pieces.stats.forward_passes
+
+
 def test_steps_tokens_and_forward_passes_are_counted_as_prefill_and_denoise() -> None:
     engine, case = engine_of("sdar", max_num_seqs=2), cases_of("sdar")[0]
     stats, prompt = engine.stats, list(range(3, 43))

@@ -21,6 +21,7 @@ LEGAL = {
     (Phase.PREFILL, Phase.PREFILL),
     (Phase.PREFILL, Phase.DENOISE),
     (Phase.PREFILL, Phase.WAITING),
+    (Phase.PREFILL, Phase.DRAINING),
     (Phase.PREFILL, Phase.FINISHED),
     (Phase.DENOISE, Phase.PREFILL),
     (Phase.DENOISE, Phase.DENOISE),

@@ -15,7 +15,7 @@ SERVE = ("-m", "dllm_server.cli", "serve", "--host", "127.0.0.1", "--port", "0",
 OWN_STAGES = {
     "importing the commands": "import:pydantic",
     "importing the server": "import:uvicorn",
-    "reading settings": "call:dllm_server/settings.py:load",
+    "reading settings": "call:dllm_server/settings/serve.py:load",
 }
 ENGINE_STAGES = {
     "importing torch": "import:torch",

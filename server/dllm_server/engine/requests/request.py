@@ -35,7 +35,7 @@ _NEXT = {
     Phase.WAITING: {Phase.REFRESH, Phase.PREFILL, Phase.DENOISE, Phase.FINISHED},
     Phase.REFRESH: {Phase.REFRESH, Phase.REUSE, Phase.DRAINING, Phase.FINISHED},
     Phase.REUSE: {Phase.REFRESH, Phase.REUSE, Phase.DRAINING, Phase.FINISHED},
-    Phase.PREFILL: {Phase.PREFILL, Phase.DENOISE, Phase.WAITING, Phase.FINISHED},
+    Phase.PREFILL: {Phase.PREFILL, Phase.DENOISE, Phase.WAITING, Phase.DRAINING, Phase.FINISHED},
     Phase.DENOISE: {Phase.PREFILL, Phase.DENOISE, Phase.WAITING, Phase.DRAINING, Phase.FINISHED},
     Phase.DRAINING: {Phase.FINISHED},
     Phase.FINISHED: set[Phase](),
