@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 
+DEFINITION_SECONDS = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Tools:
@@ -84,6 +87,14 @@ class Tools:
         done = self.run(*command, stdin=stdin)
         assert done.returncode == 0, f"{shlex.join(command)}: {done.stderr or done.stdout}"
         return done.stdout
+
+    def await_definition(self, name: str) -> None:
+        """Until the definition of that name is served: `kubectl wait` fails on one that has no status yet."""
+        deadline = time.monotonic() + DEFINITION_SECONDS
+        established = """-o=jsonpath={.status.conditions[?(@.type=="Established")].status}"""
+        while self.check("kubectl", "get", "crd", name, established) != "True":
+            assert time.monotonic() < deadline, f"{name} is not established"
+            time.sleep(0.2)
 
     def render(self, values: Mapping[str, Any], namespace: str = "dllm-system") -> list[dict[str, Any]]:
         """The objects of release ``dllm``, the test's hooks included."""

@@ -185,7 +185,7 @@ def test_an_upgrade_changes_the_definition_and_an_uninstall_leaves_it_with_its_r
     crd = read_crd(chart)
     in_namespace = ("--namespace", namespace)
     install(tools, release, namespace, chart=chart)
-    tools.check("kubectl", "wait", "--for=condition=Established", f"crd/{crd_name}", "--timeout=60s")
+    tools.await_definition(crd_name)
     tools.check("kubectl", "create", "-f", "-", stdin=resource_of(crd, namespace))
 
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["later"] = {"type": "string"}

@@ -32,7 +32,7 @@ def group(tools: Tools) -> Iterator[str]:
     name = f"{crd['spec']['names']['plural']}.{group}"
     crd["spec"]["group"], crd["metadata"]["name"] = group, name
     tools.check("kubectl", "create", "-f", "-", stdin=yaml.safe_dump(crd))
-    tools.check("kubectl", "wait", "--for=condition=Established", f"crd/{name}", "--timeout=60s")
+    tools.await_definition(name)
     yield group
     tools.run("kubectl", "delete", "crd", name, "--wait=false")
 

@@ -198,9 +198,7 @@ def place(cluster: Cluster, tools: Tools, tmp_path_factory: pytest.TempPathFacto
         where = {"watchNamespaces": [namespace]}
         try:
             tools.check("helm", "install", *helm, stdin=yaml.safe_dump(where))
-            tools.check(
-                "kubectl", "wait", "--for=condition=Established", f"crd/{place.kind}", "--timeout=60s"
-            )
+            tools.await_definition(place.kind)
             old = gpus(
                 image="evil.example/server:1", replicas=100, **source("evil/model"), **env("HF_ENDPOINT")
             )

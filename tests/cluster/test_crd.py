@@ -86,7 +86,6 @@ class Resources:
 @pytest.fixture(scope="module")
 def resources(cluster: Cluster, kubectl: Kubectl) -> Iterator[Resources]:
     kubectl("apply", "--server-side", "--force-conflicts", "-f", str(FILE))
-    kubectl("wait", "--for=condition=Established", f"crd/{PLURAL}.{GROUP}", f"--timeout={SECONDS}s")
     wait_until_served(kubectl)
     with cluster.temporary_namespace("crd") as namespace:
         yield Resources(cluster.env.get("KUBECONFIG"), namespace)

@@ -203,6 +203,9 @@ def test_whatever_is_admitted_gets_a_status_while_others_are_served(
             others = random.Random(SEED).sample(chosen, len(names))
             edited = sum(pool.map(lambda name, spec: edit(fuzzed, name, spec), names, others))
             settled_again = settle(cluster, fuzzed)
+    cluster.wait_for(
+        "nothing is left to clear away", lambda: cluster.get("namespace", namespace) is None, 300
+    )
     slowest = max(sentinel.seconds)
     print(
         f"{len(names)} of {tried} specs admitted in {created:.0f} s, a status for all {settled:.0f} s later; "

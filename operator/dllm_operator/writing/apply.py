@@ -237,22 +237,27 @@ class Applier:
         return edits
 
     async def _remove_foreign(self, child: _Child) -> None:
-        """What the manifest says of the same fields comes with its apply."""
+        """What the manifest says of the same fields comes with its apply. Tests what stands there and not the
+        version, which moves with every status. Where that has changed, an event of it is on its way: the
+        next look tries again, as if this one had not."""
         assert child.live is not None  # noqa: S101
         metadata, root = child.live["metadata"], "/spec/template/spec"
         wanted, live = (body["spec"]["template"]["spec"] for body in (child.manifest, child.live))
-        surplus = [find(live, field.path) for field in child.foreign if find(wanted, field.path) is None]
-        pointers = sorted((found[0] for found in surplus if found is not None), key=_position, reverse=True)
-        if not pointers:
+        places = [find(live, field.path) for field in child.foreign if find(wanted, field.path) is None]
+        surplus = dict(filter(None, places))
+        if not surplus:
             return
-        is_same = {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]}
+        tests = [{"op": "test", "path": root + pointer, "value": value} for pointer, value in surplus.items()]
+        pointers = sorted(surplus, key=_position, reverse=True)
         removals = [{"op": "remove", "path": root + pointer} for pointer in pointers]
         try:
-            await self._kube.edit(child.kind, metadata["namespace"], metadata["name"], [is_same, *removals])
+            await self._kube.edit(child.kind, metadata["namespace"], metadata["name"], [*tests, *removals])
         except KubeError as error:
             if error.status not in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY):
                 raise
-            log.info("edit not undone yet", name=metadata["name"], error=str(error))  # it has moved
+            log.info("edit not undone yet", name=metadata["name"], error=str(error))
+            for manager in {field.manager for field in child.foreign}:
+                self._undone[metadata["uid"], child.digest, manager] -= 1
 
     async def _rehearse(self, children: Sequence[_Child]) -> dict[ChildKey, KubeError]:
         """What the API server would refuse. One write alone needs no dry run: it changes all or nothing."""
