@@ -32,7 +32,7 @@ Manifest = dict[str, Any]
 Found = TypeVar("Found")
 
 POLL_SECONDS = 0.25
-SETTLED_SECONDS = 30.0
+SETTLED_SECONDS = 90.0  # a machine may have other tests to run
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 SERVER_SIDE_APPLY = "application/apply-patch+yaml"

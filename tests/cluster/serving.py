@@ -21,7 +21,7 @@ CHILD_KINDS = ",".join(
 )
 QUESTION = "State the final answer to the following arithmetic problem: 917 + 585 + 321 ="
 ANSWER = "1823"
-ENDPOINT_SECONDS = 20.0
+ENDPOINT_SECONDS = 60.0
 SMALL = {
     "engine": {"kvPoolBytes": "128MiB", "maxNumSeqs": 8},
     "podTemplate": {"resources": {"requests": {"cpu": "50m", "memory": "512Mi"}}},
@@ -59,7 +59,7 @@ def wait_ready(cluster: Cluster, namespace: str, name: str, timeout_seconds: flo
 
 
 def wait_reason(
-    cluster: Cluster, namespace: str, name: str, kind: str, reason: str, timeout_seconds: float = 30.0
+    cluster: Cluster, namespace: str, name: str, kind: str, reason: str, timeout_seconds: float = 90.0
 ) -> dict[str, Any]:
     """The condition once it has that reason."""
 

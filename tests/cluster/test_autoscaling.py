@@ -80,7 +80,7 @@ def definitions(cluster: Cluster) -> Iterator[Definitions]:
     definitions.remove()
 
 
-def wait_replicas(serving: Serving, wanted: int, seconds: float = 30.0) -> None:
+def wait_replicas(serving: Serving, wanted: int, seconds: float = 90.0) -> None:
     def check() -> None:
         assert serving.deployment()["spec"]["replicas"] == wanted
 

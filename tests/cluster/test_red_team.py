@@ -30,7 +30,7 @@ SECRET = "hunter2"
 VICTIM = "victim"
 REFERENCE: Fields = {"secretKeyRef": {"name": VICTIM, "key": "password"}}
 CONTAINER_SECONDS = 180.0
-REPORTED_SECONDS = 30.0
+REPORTED_SECONDS = 90.0
 MOST_STATUS_CHARACTERS = 50_000
 ACTIVE_SECONDS = 60.0  # in which the API server takes up roles and policies
 

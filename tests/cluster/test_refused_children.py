@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cluster
 
 NODE = "simulated-children"
 SIMULATED: Fields = {"device": "cpu", "podTemplate": on_node(NODE)}
-REPORTED_SECONDS = 30.0
+REPORTED_SECONDS = 90.0
 QUOTA_SECONDS = 60.0  # until a quota that was dropped is no longer counted
 
 
