@@ -204,7 +204,7 @@ def test_whatever_is_admitted_gets_a_status_while_others_are_served(
             edited = sum(pool.map(lambda name, spec: edit(fuzzed, name, spec), names, others))
             settled_again = settle(cluster, fuzzed)
     cluster.wait_for(
-        "nothing is left to clear away", lambda: cluster.get("namespace", namespace) is None, 300
+        "nothing is left to clear away", lambda: cluster.get("namespace", namespace) is None, 60.0 + OBJECTS
     )
     slowest = max(sentinel.seconds)
     print(
