@@ -5,7 +5,7 @@ here before any time on a GPU is spent.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable, Iterator
 
 import torch
@@ -144,9 +144,13 @@ def compile_all(
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernel_resources")
+    parser.add_argument("--first", action="store_true", help="only the first candidate of each kernel")
+    parser.add_argument("--model", choices=SHAPES, action="append", help="only at this model's shapes")
+    options = parser.parse_args()
     spilled = 0
-    for model, shape in SHAPES.items():
-        for name, candidate, found in compile_all(shape, first_only="--first" in sys.argv):
+    for model in options.model or SHAPES:
+        for name, candidate, found in compile_all(SHAPES[model], first_only=options.first):
             spilled += found.local_bytes > 0
             sizes = " ".join(f"{key}={value}" for key, value in candidate.blocks.items())
             tile = f"{sizes} warps={found.warps} stages={candidate.num_stages}"

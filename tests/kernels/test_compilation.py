@@ -12,13 +12,14 @@ from tests.kernels.implementations import needs_triton
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.sampled(0.4)
 @needs_triton
-def test_every_kernel_compiles_for_a_hopper_gpu_without_spilling() -> None:
+@pytest.mark.parametrize("model", ["LLaDA-8B", "float32", "Dream-7B", "SDAR-8B", "LLaDA2-mini"])
+def test_every_kernel_compiles_for_a_hopper_gpu_without_spilling(model: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
 
     run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.kernel_resources", "--first"],
+        [sys.executable, "-m", "benchmarks.kernel_resources", "--first", "--model", model],
         cwd=ROOT,
         env=environment,
         capture_output=True,
