@@ -22,7 +22,7 @@ from pathlib import Path
 
 import httpx
 import psutil
-from dllm_server.api.guards.body_shape import MOST_VALUES
+from dllm_server.api.guards.body_shape import MOST_CONTAINERS, MOST_VALUES
 from rich.console import Console
 from rich.table import Table
 
@@ -96,8 +96,11 @@ def messages_body() -> bytes:
 
 
 def most_messages_body() -> bytes:
-    message = {"role": "user", "content": (TEXT * 20)[:1000]}
-    return filled(lambda units: {"messages": [message] * units}, len(json.dumps(message)) + 2)
+    """As many messages as a request may hold, and so long that they fill it."""
+    most = MOST_CONTAINERS - 2  # the body and the list
+    text = TEXT * (BODY_BYTES // most // len(TEXT) + 1)
+    message = {"role": "user", "content": text[: BODY_BYTES // most - 100]}
+    return json.dumps({"messages": [message] * most}).encode()
 
 
 LOADS = (
