@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.resources import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "dllm-operator"
@@ -90,11 +90,14 @@ class Tools:
 
     def await_definition(self, name: str) -> None:
         """Until the definition of that name is served: `kubectl wait` fails on one that has no status yet."""
-        deadline = time.monotonic() + DEFINITION_SECONDS
         established = """-o=jsonpath={.status.conditions[?(@.type=="Established")].status}"""
-        while self.check("kubectl", "get", "crd", name, established) != "True":
-            assert time.monotonic() < deadline, f"{name} is not established"
-            time.sleep(0.2)
+
+        def is_served() -> None:
+            assert self.check("kubectl", "get", "crd", name, established) == "True", (
+                f"{name} is not established"
+            )
+
+        eventually(is_served, DEFINITION_SECONDS)
 
     def render(self, values: Mapping[str, Any], namespace: str = "dllm-system") -> list[dict[str, Any]]:
         """The objects of release ``dllm``, the test's hooks included."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -59,13 +59,15 @@ def writes_since(cluster: Cluster, moment: datetime, account: str = SERVICE_ACCO
     ]
 
 
-def wait_until_quiet(cluster: Cluster, seconds: float) -> datetime:
-    """The start of the first time of that length without a write; gives up after three."""
-    deadline = time.monotonic() + 3 * seconds
+def wait_until_quiet(
+    cluster: Cluster, seconds: float, accounts: Sequence[str] = (SERVICE_ACCOUNT,), *, most: int = 3
+) -> datetime:
+    """The start of the first time of that length without a write of the accounts; gives up after ``most``."""
+    deadline = time.monotonic() + most * seconds
     start = datetime.now(UTC)
     while datetime.now(UTC) - start < timedelta(seconds=seconds) and time.monotonic() < deadline:
         time.sleep(1)
-        if writes_since(cluster, start):
+        if any(writes_since(cluster, start, account) for account in accounts):
             start = datetime.now(UTC)
     return start
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -11,7 +10,7 @@ from dllm_operator.api.v1alpha1 import KIND
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.conftest import RELEASE_NAMESPACE, Images, install_operator, remove_operator
-from tests.cluster.operator_pods import writes_since
+from tests.cluster.operator_pods import SERVICE_ACCOUNT, wait_until_quiet, writes_since
 from tests.cluster.resources import Fields, Objects, Serving, eventually
 from tests.cluster.simulated_nodes import SimulatedNodes, on_node
 
@@ -88,7 +87,7 @@ def test_one_of_two_operators_writes_and_the_other_takes_over_when_it_is_gone(
         serving.wait_ready(60)
 
     # Nobody fights: what is left of the writes is nothing, on either side.
-    quiet_from = quiet(cluster)
+    quiet_from = wait_until_quiet(cluster, QUIET_SECONDS, (SERVICE_ACCOUNT, SECOND_ACCOUNT), most=6)
     assert {manager(serving) for serving in servings} == {FIRST}
     assert len(objects.list("Pod")) == 8
     assert len(writes_since(cluster, start, SECOND_ACCOUNT)) < 100
@@ -114,13 +113,3 @@ def told(serving: Serving, by: str = "") -> list[str]:
     """What Events say of another operator, ``by`` one's Lease."""
     said = [event["message"] for event in serving.events("ManagedByAnother")]
     return [message for message in said if f"that of Lease {by}" in message]
-
-
-def quiet(cluster: Cluster) -> datetime:
-    """The start of the first while without a write of either; gives up after six."""
-    start, until = datetime.now(UTC), time.monotonic() + 6 * QUIET_SECONDS
-    while (datetime.now(UTC) - start).total_seconds() < QUIET_SECONDS and time.monotonic() < until:
-        time.sleep(1)
-        if writes_since(cluster, start) or writes_since(cluster, start, SECOND_ACCOUNT):
-            start = datetime.now(UTC)
-    return start

@@ -231,7 +231,7 @@ def sdar_8b(gpu: Gpu) -> ExactPlant:
     )
     return ExactPlant(
         gpu,
-        _twice(plain, gpu),
+        twice(plain, gpu),
         weights_bytes=int(15.3 * GIB),
         slot_bytes=144 * 1024,
         bytes_per_token=0.3 * MIB,
@@ -248,7 +248,7 @@ def llada2_mini(gpu: Gpu) -> ExactPlant:
     )
     return ExactPlant(
         faster,
-        _twice(plain, faster),
+        twice(plain, faster),
         weights_bytes=int(30.3 * GIB),
         slot_bytes=40 * 1024,
         bytes_per_token=0.3 * MIB,
@@ -259,8 +259,8 @@ def llada2_mini(gpu: Gpu) -> ExactPlant:
     )
 
 
-def _twice(traffic: Traffic, gpu: Gpu) -> Traffic:
-    """What would take the GPU twice."""
+def twice(traffic: Traffic, gpu: Gpu) -> Traffic:
+    """At twice the rate that the GPU could ever serve."""
     return replace(traffic, per_second=2 * gpu.tokens_per_second / (traffic.steps * traffic.tokens_per_step))
 
 

@@ -27,6 +27,7 @@ from tests.operator.tuning.plant import (
     best_fixed,
     llada2_mini,
     sdar_8b,
+    twice,
 )
 
 TARGET = 0.92
@@ -75,8 +76,7 @@ def drive(plant: Plant, start: Setting, windows: int = WINDOWS) -> Run:
 
 def saturating(gpu: Gpu, burst: float = 1.0) -> Traffic:
     """Twice what the GPU could ever do."""
-    plain = Traffic(1.0)
-    return Traffic(2 * gpu.tokens_per_second / (plain.steps * plain.tokens_per_step), burst)
+    return twice(Traffic(0.0, burst), gpu)
 
 
 @pytest.mark.sampled(0.3)
