@@ -211,6 +211,17 @@ def test_a_spec_larger_than_others_have_room_for_is_refused_and_not_kept() -> No
     assert place.reason("SpecValid") == "Valid"
 
 
+def test_a_new_resource_with_such_a_spec_gets_no_children() -> None:
+    """Its claim is the first look, at what the API server says of it."""
+    values = [{"name": f"V{number}", "value": "x" * 32_000} for number in range(40)]
+    place = Place(podTemplate={"env": values})
+
+    written = place.reconcile()
+
+    assert {kind for _, kind, _ in written} == {"DLLMDeployment", "Event"}
+    assert place.reason("SpecValid") == "InvalidSpec"
+
+
 def test_an_object_of_somebody_else_stops_the_resource_and_is_named() -> None:
     place = Place()
     metadata = {"name": "chat-dllm", "namespace": NAMESPACE, "uid": "x", "resourceVersion": "1"}

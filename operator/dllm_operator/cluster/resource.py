@@ -30,11 +30,11 @@ class Resource:
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Resource:
-        """From a live manifest as the view keeps it, ``without_large_spec``; an invalid spec becomes
-        ``problems`` instead of an exception."""
-        metadata = body["metadata"]
-        size = body.get(SIZE)
-        spec, problems = (None, (_too_large(size),)) if size else _parse_spec(body.get("spec") or {})
+        """From a live manifest; an invalid spec becomes ``problems`` instead of an exception."""
+        metadata, bounded = body["metadata"], without_large_spec(body)
+        spec, problems = _parse_spec(bounded.get("spec") or {})
+        if SIZE in bounded:
+            spec, problems = None, (_too_large(bounded[SIZE]),)
         return cls(
             name=metadata["name"],
             namespace=metadata["namespace"],
