@@ -31,6 +31,7 @@ PARTS = (
     "idle",
     "open-loop",
     "memory",
+    "exact",
     "prefixes",
 )
 REFERENCE = "agreement-reference"

@@ -58,6 +58,10 @@ class Bench:
     def is_cuda(self) -> bool:
         return bool(self.scale.settings["device"] == "cuda")
 
+    @property
+    def device(self) -> torch.device:
+        return pick_device(self.settings().device)
+
     def say(self, text: str) -> None:
         self._console.print(f"[{self.deadline.elapsed:6.1f} s] {text}", highlight=False, markup=False)
 

@@ -16,6 +16,7 @@ from benchmarks.gpu.arrivals import random_job
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.figure import PartResult, Target
 from benchmarks.gpu.latency import percentile
+from benchmarks.gpu.models import SDAR_8B, TOY_SDAR
 from benchmarks.gpu.session import Sample, Session, run_all
 
 LINE = 12
@@ -23,37 +24,6 @@ SOONER = Target(LINE, 0.2, is_ceiling=True)
 ONCE = Target(LINE, 1.1, is_ceiling=True)
 STEADY = Target(LINE, 2.0, is_ceiling=True)
 SHARES = (0.25, 0.1)  # of the token budget for prefills, beside the default
-
-SDAR_8B: dict[str, Any] = {
-    "architectures": ["SDARForCausalLM"],
-    "hidden_size": 4096,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "num_hidden_layers": 36,
-    "intermediate_size": 12288,
-    "vocab_size": 151936,
-    "max_position_embeddings": 32768,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1000000,
-    "tie_word_embeddings": False,
-    "attention_bias": False,
-    "block_size": 4,
-    "mask_token_id": 151669,
-    "eos_token_id": 151643,
-}
-TOY_SDAR = SDAR_8B | {
-    "hidden_size": 64,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "num_hidden_layers": 2,
-    "intermediate_size": 128,
-    "vocab_size": 512,
-    "max_position_embeddings": 512,
-    "mask_token_id": 510,
-    "eos_token_id": 511,
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.gpu import (
     agreement,
+    exact,
     experts,
     idle,
     kernels,
@@ -41,6 +42,7 @@ PARTS: dict[str, tuple[Part, float]] = {
     "idle": (idle.run, 300.0),
     "open-loop": (open_loop.run, 500.0),
     "memory": (memory_cap.run, 500.0),
+    "exact": (exact.run, 400.0),
     "prefixes": (prefixes.run, 300.0),
 }
 """Each part's function and its seconds, in the order of a run: what is correct first, then how fast."""

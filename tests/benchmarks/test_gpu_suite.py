@@ -19,6 +19,7 @@ PARTS = (
     "idle",
     "open-loop",
     "memory",
+    "exact",
     "prefixes",
 )
 
