@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from prometheus_client.core import GaugeMetricFamily
+from dllm_server.metric import gauge
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dllm_operator.api.v1alpha1 import ConditionType
@@ -17,6 +18,18 @@ from dllm_operator.reporting.failures import is_serving
 LABELS = ("namespace", "name", "pool")
 CONDITION_LABELS = ("namespace", "name", "type", "status", "reason")
 POOL_CONDITION_LABELS = ("namespace", "name", "pool", "type", "status", "reason")
+_WANTED = gauge("dllm_operator_pool_wanted_pods", "Pods that a pool should have.", LABELS)
+_READY = gauge("dllm_operator_pool_ready_pods", "Pods of a pool that serve.", LABELS)
+_BACK = gauge(
+    "dllm_operator_pool_rolled_back",
+    "Whether a pool went back from a rollout that nobody asked for.",
+    LABELS,
+)
+_CONDITION = gauge("dllm_operator_condition", "1 for how a condition stands.", CONDITION_LABELS)
+_POOL_CONDITION = gauge(
+    "dllm_operator_pool_condition", "1 for how a condition of a pool stands.", POOL_CONDITION_LABELS
+)
+FLEET_FAMILIES = (_WANTED, _READY, _BACK, _CONDITION, _POOL_CONDITION)
 
 
 class FleetCollector(Collector):
@@ -25,22 +38,14 @@ class FleetCollector(Collector):
     def __init__(self, view: ClusterView) -> None:
         self._view = view
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         yield from self._pods()
         yield from self._conditions()
 
-    def _pods(self) -> Iterator[GaugeMetricFamily]:
-        wanted = GaugeMetricFamily(
-            "dllm_operator_pool_wanted_pods", "Pods that a pool should have.", labels=LABELS
-        )
-        ready = GaugeMetricFamily(
-            "dllm_operator_pool_ready_pods", "Pods of a pool that serve.", labels=LABELS
-        )
-        back = GaugeMetricFamily(
-            "dllm_operator_pool_rolled_back",
-            "Whether a pool went back from a rollout that nobody asked for.",
-            labels=LABELS,
-        )
+    def _pods(self) -> Iterator[Metric]:
+        wanted: dict[tuple[str, ...], float] = {}
+        ready: dict[tuple[str, ...], float] = {}
+        back: dict[tuple[str, ...], float] = {}
         serving = Counter(
             (owner_of(pod), pod["metadata"]["labels"].get(POOL))
             for pod in list(self._view.pods.objects.values())
@@ -51,29 +56,23 @@ class FleetCollector(Collector):
             if owner is None or pool is None:
                 continue
             labels = (*owner, pool)
-            wanted.add_metric(labels, live["spec"].get("replicas", 1))
-            ready.add_metric(labels, serving[owner, pool])
+            wanted[labels] = live["spec"].get("replicas", 1)
+            ready[labels] = serving[owner, pool]
             record = record_of(live)
-            back.add_metric(labels, record is not None and record.undone is not None)
-        yield wanted
-        yield ready
-        yield back
+            back[labels] = record is not None and record.undone is not None
+        yield _WANTED.of(wanted)
+        yield _READY.of(ready)
+        yield _BACK.of(back)
 
-    def _conditions(self) -> Iterator[GaugeMetricFamily]:
+    def _conditions(self) -> Iterator[Metric]:
         """One series a condition, whose labels say how it stands, as the status was last written."""
-        of_resources = GaugeMetricFamily(
-            "dllm_operator_condition", "1 for how a condition stands.", labels=CONDITION_LABELS
-        )
-        of_pools = GaugeMetricFamily(
-            "dllm_operator_pool_condition",
-            "1 for how a condition of a pool stands.",
-            labels=POOL_CONDITION_LABELS,
-        )
+        of_resources: dict[tuple[str, ...], float] = {}
+        of_pools: dict[tuple[str, ...], float] = {}
         for key, resource in list(self._view.resources.objects.items()):
             status = resource.get("status", {})
             for condition in status.get("conditions", ()):
                 said = (condition["type"], condition["status"], condition["reason"])
-                of_resources.add_metric((*key, *said), 1)
+                of_resources[*key, *said] = 1
             for pool in status.get("pools", ()):
                 if (tuning := pool.get("tuning")) is not None:
                     said = (
@@ -81,6 +80,6 @@ class FleetCollector(Collector):
                         str(tuning.get("converged", False)),
                         tuning["reason"],
                     )
-                    of_pools.add_metric((*key, pool["name"], *said), 1)
-        yield of_resources
-        yield of_pools
+                    of_pools[*key, pool["name"], *said] = 1
+        yield _CONDITION.of(of_resources)
+        yield _POOL_CONDITION.of(of_pools)

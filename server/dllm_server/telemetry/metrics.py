@@ -8,8 +8,10 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from dllm_server.engine.requests.messages import EngineSnapshot
-from dllm_server.telemetry.engine_collector import EngineCollector
-from dllm_server.telemetry.request_metrics import RequestMetrics
+from dllm_server.telemetry.engine_collector import ENGINE_FAMILIES, EngineCollector
+from dllm_server.telemetry.request_metrics import REQUEST_FAMILIES, RequestMetrics
+
+SERVER_FAMILIES = (*REQUEST_FAMILIES, *ENGINE_FAMILIES)
 
 
 class Metrics:

@@ -2,12 +2,58 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
+
+from dllm_server.metric import counter, histogram
 
 SHORT_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 LONG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0)
 
 OUTCOMES = ("success", "invalid", "refused", "cancelled", "timeout", "unavailable", "error")
+
+
+_MODEL = ("model_name",)
+_HTTP_REQUESTS = counter(
+    "dllm_requests",
+    "HTTP requests for a completion by outcome: invalid is any 4xx but 429, which is refused.",
+    ("status",),
+)
+_CANCELLED = counter("dllm_requests_cancelled", "HTTP requests whose client left before the answer.")
+_REFUSED = counter("dllm_requests_refused", "HTTP requests refused because the queue was full.")
+_QUEUE_SECONDS = histogram(
+    "dllm_queue_seconds", "Time from the engine's receipt of a request to its admission."
+)
+_FIRST_BLOCK_SECONDS = histogram(
+    "dllm_first_block_seconds", "Time from arrival to the first committed block."
+)
+_E2E_SECONDS = histogram("dllm_e2e_seconds", "Time from arrival to the end of a choice.")
+_TIME_TO_FIRST_TOKEN = histogram(
+    "vllm:time_to_first_token_seconds",
+    "Time to the first committed block: a diffusion model commits tokens in blocks. "
+    "As dllm_first_block_seconds.",
+    _MODEL,
+)
+_E2E_LATENCY = histogram("vllm:e2e_request_latency_seconds", "As dllm_e2e_seconds.", _MODEL)
+_PROMPT_TOKENS = counter("vllm:prompt_tokens", "Prompt tokens sent to the engine.", _MODEL)
+_GENERATION_TOKENS = counter(
+    "vllm:generation_tokens", "Generated tokens before EOS or a stop string's end.", _MODEL
+)
+_SUCCESS = counter(
+    "vllm:request_success", "Finished choices by reason.", ("model_name", "finished_reason"), unit="choices"
+)
+REQUEST_FAMILIES = (
+    _HTTP_REQUESTS,
+    _CANCELLED,
+    _REFUSED,
+    _QUEUE_SECONDS,
+    _FIRST_BLOCK_SECONDS,
+    _E2E_SECONDS,
+    _TIME_TO_FIRST_TOKEN,
+    _E2E_LATENCY,
+    _PROMPT_TOKENS,
+    _GENERATION_TOKENS,
+    _SUCCESS,
+)
 
 
 class RequestMetrics:
@@ -20,71 +66,19 @@ class RequestMetrics:
 
     def __init__(self, registry: CollectorRegistry, model_name: str) -> None:
         self._model_name = model_name
-        self._http_requests = Counter(
-            "dllm_requests",
-            "HTTP requests for a completion by outcome: invalid is any 4xx but 429, which is refused.",
-            ["status"],
-            registry=registry,
-        )
-        self._cancelled = Counter(
-            "dllm_requests_cancelled", "HTTP requests whose client left before the answer.", registry=registry
-        )
-        self._refused = Counter(
-            "dllm_requests_refused", "HTTP requests refused because the queue was full.", registry=registry
-        )
+        self._http_requests = _HTTP_REQUESTS.counter(registry)
+        self._cancelled = _CANCELLED.counter(registry)
+        self._refused = _REFUSED.counter(registry)
         for outcome in OUTCOMES:
             self._http_requests.labels(outcome)  # a rate needs the zero before the first one
-        self._queue_seconds = Histogram(
-            "dllm_queue_seconds",
-            "Time from the engine's receipt of a request to its admission.",
-            buckets=SHORT_SECONDS,
-            registry=registry,
-        )
-        self._first_block_seconds = Histogram(
-            "dllm_first_block_seconds",
-            "Time from arrival to the first committed block.",
-            buckets=SHORT_SECONDS,
-            registry=registry,
-        )
-        self._e2e_seconds = Histogram(
-            "dllm_e2e_seconds",
-            "Time from arrival to the end of a choice.",
-            buckets=LONG_SECONDS,
-            registry=registry,
-        )
-        self._add_vllm_aliases(registry, model_name)
-
-    def _add_vllm_aliases(self, registry: CollectorRegistry, model_name: str) -> None:
-        self._time_to_first_token = Histogram(
-            "vllm:time_to_first_token_seconds",
-            "Time to the first committed block: a diffusion model commits tokens in blocks. "
-            "As dllm_first_block_seconds.",
-            ["model_name"],
-            buckets=SHORT_SECONDS,
-            registry=registry,
-        ).labels(model_name)
-        self._e2e_latency = Histogram(
-            "vllm:e2e_request_latency_seconds",
-            "As dllm_e2e_seconds.",
-            ["model_name"],
-            buckets=LONG_SECONDS,
-            registry=registry,
-        ).labels(model_name)
-        self._prompt_tokens = Counter(
-            "vllm:prompt_tokens", "Prompt tokens sent to the engine.", ["model_name"], registry=registry
-        ).labels(model_name)
-        self._generation_tokens = Counter(
-            "vllm:generation_tokens",
-            "Generated tokens before EOS or a stop string's end.",
-            ["model_name"],
-            registry=registry,
-        ).labels(model_name)
-        self._success = Counter(
-            "vllm:request_success",
-            "Finished choices by reason.",
-            ["model_name", "finished_reason"],
-            registry=registry,
-        )
+        self._queue_seconds = _QUEUE_SECONDS.histogram(registry, SHORT_SECONDS)
+        self._first_block_seconds = _FIRST_BLOCK_SECONDS.histogram(registry, SHORT_SECONDS)
+        self._e2e_seconds = _E2E_SECONDS.histogram(registry, LONG_SECONDS)
+        self._time_to_first_token = _TIME_TO_FIRST_TOKEN.histogram(registry, SHORT_SECONDS).labels(model_name)
+        self._e2e_latency = _E2E_LATENCY.histogram(registry, LONG_SECONDS).labels(model_name)
+        self._prompt_tokens = _PROMPT_TOKENS.counter(registry).labels(model_name)
+        self._generation_tokens = _GENERATION_TOKENS.counter(registry).labels(model_name)
+        self._success = _SUCCESS.counter(registry)
         for reason in ("stop", "length"):
             self._success.labels(model_name, reason)
 
