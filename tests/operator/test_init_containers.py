@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 from dllm_operator.cluster.observe import Manifest
-from dllm_operator.reporting.failures import FailureReason, classify
+from dllm_operator.reporting.failures import classify
+from dllm_operator.reporting.reason import FailureReason
 
 from tests.operator.objects import make_container, make_pod
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from dllm_operator.cluster.cluster_view import ClusterView
 from dllm_operator.cluster.observe import Manifest
-from dllm_operator.reporting.failures import FailureReason, classify
+from dllm_operator.reporting.failures import classify
+from dllm_operator.reporting.reason import FailureReason
 from dllm_operator.reporting.stages import has_lapsed, starting
 
 from tests.operator.objects import make_container, make_pod

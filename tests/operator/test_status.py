@@ -8,8 +8,8 @@ from dllm_operator.api.v1alpha1 import ConditionType, DLLMDeploymentStatus
 from dllm_operator.cluster.observe import ChildKey, Integration, Manifest
 from dllm_operator.planning.plan import plan
 from dllm_operator.reporting.conditions import merge_conditions
+from dllm_operator.reporting.reason import ConditionReason
 from dllm_operator.reporting.status import (
-    APPLY_FAILED,
     Obstacle,
     Situation,
     conditions,
@@ -51,7 +51,7 @@ CRASHING = make_pod(
 FORBIDDEN = 'pods "chat-l40s-7d-" is forbidden: exceeded quota: gpus'
 
 
-DENIED = Obstacle(APPLY_FAILED, "Service chat: denied")
+DENIED = Obstacle(ConditionReason.APPLY_FAILED, "Service chat: denied")
 
 
 def make_situation(

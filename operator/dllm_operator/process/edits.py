@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from dllm_operator.api.v1alpha1 import ConditionType
 from dllm_operator.reporting.conditions import Transition
+from dllm_operator.reporting.reason import NewsReason
 from dllm_operator.writing.apply import Edit
 
 MOST_FIELDS = 8
@@ -19,6 +20,6 @@ def edit_news(edits: Iterable[Edit]) -> list[Transition]:
         what = f"{edit.child.kind} {edit.child.name}: {edit.manager} has set {fields}"
         left = "again and again, and is left alone until the resource changes"
         then = left if edit.is_left else "which is undone: use podTemplate of the resource"
-        reason = "Drifted" if edit.is_left else "EditUndone"
+        reason = NewsReason.DRIFTED if edit.is_left else NewsReason.EDIT_UNDONE
         news.append(Transition(ConditionType.PROGRESSING, reason, f"{what}, {then}", is_warning=True))
     return news

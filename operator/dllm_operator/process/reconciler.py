@@ -25,9 +25,10 @@ from dllm_operator.process.rollouts import Rollouts
 from dllm_operator.render import PodDefaults, render
 from dllm_operator.render.pod import tuning_name
 from dllm_operator.reporting.announce import announce
-from dllm_operator.reporting.conditions import NAME_CONFLICT, Transition, merge_conditions, transitions
+from dllm_operator.reporting.conditions import Transition, merge_conditions, transitions
 from dllm_operator.reporting.fault import fault_conditions, fault_status, place_of
-from dllm_operator.reporting.status import APPLY_FAILED, Obstacle, conditions, situation, status_fields
+from dllm_operator.reporting.reason import ConditionReason, NewsReason
+from dllm_operator.reporting.status import Obstacle, conditions, situation, status_fields
 from dllm_operator.reporting.tuning_condition import tuning_events
 from dllm_operator.writing.apply import Applier, Outcome
 from dllm_operator.writing.claim import Claims
@@ -252,7 +253,7 @@ class Reconciler:
                 f"the operator of Lease {owner} looks after this resource, and that of Lease "
                 f"{self._claims.manager} leaves it alone: their namespaces overlap"
             )
-            news = Transition(ConditionType.READY, "ManagedByAnother", message, is_warning=True)
+            news = Transition(ConditionType.READY, NewsReason.MANAGED_BY_ANOTHER, message, is_warning=True)
             await announce(self._kube, body, [news], self._now(), self._instance)
         return OWNER_SECONDS
 
@@ -272,5 +273,5 @@ class Reconciler:
 def _obstacle(outcome: Outcome) -> Obstacle | None:
     """Why the children are not as planned; what else has been refused is told after it is out of the way."""
     if outcome.in_the_way:
-        return Obstacle(NAME_CONFLICT, "; ".join(outcome.in_the_way))
-    return Obstacle(APPLY_FAILED, "; ".join(outcome.problems)) if outcome.problems else None
+        return Obstacle(ConditionReason.NAME_CONFLICT, "; ".join(outcome.in_the_way))
+    return Obstacle(ConditionReason.APPLY_FAILED, "; ".join(outcome.problems)) if outcome.problems else None

@@ -28,7 +28,7 @@ async def announce(
         try:
             await kube.create(EVENT, news)
         except (KubeError, OSError) as error:
-            log.warning("event not written", reason=transition.reason, error=str(error))
+            log.warning("event not written", reason=str(transition.reason), error=str(error))
 
 
 def event(body: Manifest, transition: Transition, now: datetime, instance: str) -> Manifest:
@@ -50,7 +50,7 @@ def event(body: Manifest, transition: Transition, now: datetime, instance: str) 
             "uid": metadata["uid"],
         },
         "type": "Warning" if transition.is_warning else "Normal",
-        "reason": transition.reason,
+        "reason": str(transition.reason),
         "message": message,
         "action": str(transition.type),
         "count": 1,

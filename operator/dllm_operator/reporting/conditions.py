@@ -8,16 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import ConditionType
+from dllm_operator.reporting.reason import ConditionReason, FailureReason, NewsReason
+from dllm_operator.tuning.decision import Reason as TuningReason
 
 MAX_MESSAGE = 1024
-ROLLOUT_BLOCKED = "RolloutBlocked"
-NAME_CONFLICT = "NameConflict"
-PODS_REFUSED = "PodsRefused"
-ROLLED_BACK = "RolledBack"
-ROLLOUT_STOPPED = "RolloutStopped"
-ROLLOUT_QUEUED = "RolloutQueued"
-DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
-PAUSED = "Paused"
+
+AnyReason = ConditionReason | FailureReason | TuningReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +22,7 @@ class Condition:
 
     type: ConditionType
     status: bool | None
-    reason: str
+    reason: AnyReason
     message: str = ""
 
     @property
@@ -39,12 +35,16 @@ class Transition:
     """A condition that changed its status or reason; worth an Event."""
 
     type: ConditionType
-    reason: str
+    reason: AnyReason | NewsReason
     message: str
     is_warning: bool
 
 
-_EXPECTED = ("PodsStarting", "ScaledToZero", PAUSED)  # and nothing is wrong
+_EXPECTED = (
+    ConditionReason.PODS_STARTING,
+    ConditionReason.SCALED_TO_ZERO,
+    ConditionReason.PAUSED,
+)  # and nothing is wrong
 _ANNOUNCED = (
     ConditionType.SPEC_VALID,
     ConditionType.POOLS_SCHEDULED,
@@ -52,13 +52,13 @@ _ANNOUNCED = (
     ConditionType.READY,
 )
 _ANNOUNCED_REASONS = (  # also of the other conditions
-    ROLLOUT_BLOCKED,
-    NAME_CONFLICT,
-    PODS_REFUSED,
-    ROLLED_BACK,
-    ROLLOUT_STOPPED,
-    DEADLINE_EXCEEDED,
-    PAUSED,
+    ConditionReason.ROLLOUT_BLOCKED,
+    ConditionReason.NAME_CONFLICT,
+    FailureReason.PODS_REFUSED,
+    ConditionReason.ROLLED_BACK,
+    ConditionReason.ROLLOUT_STOPPED,
+    ConditionReason.DEADLINE_EXCEEDED,
+    ConditionReason.PAUSED,
 )
 
 
@@ -75,7 +75,7 @@ def merge_conditions(
             {
                 "type": str(condition.type),
                 "status": condition.status_text,
-                "reason": condition.reason,
+                "reason": str(condition.reason),
                 "message": condition.message[:MAX_MESSAGE],
                 "lastTransitionTime": before["lastTransitionTime"] if is_same else timestamp(now),
                 "observedGeneration": generation,

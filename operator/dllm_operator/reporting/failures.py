@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from dllm_server.termination import DEVICE_OUT_OF_MEMORY_EXIT_CODE, Termination, TerminationReason
@@ -22,28 +21,12 @@ from dllm_operator.cluster.labels import POOL
 from dllm_operator.cluster.observe import Manifest, condition_of, holds
 from dllm_operator.cluster.pod_setup import is_late, mounts
 from dllm_operator.planning.rollout import refusal
-from dllm_operator.reporting.conditions import PODS_REFUSED
 from dllm_operator.reporting.node_words import recognised
+from dllm_operator.reporting.reason import FailureReason
 
 MAX_MESSAGE = 512
 PROBE_SLACK_SECONDS = 5  # the first probe comes before its period is over
 _TOLD_TO_END = (0, 137, 143)  # by SIGTERM, or by SIGKILL after it
-
-
-class FailureReason(StrEnum):
-    """In the order they are looked for."""
-
-    OOM_KILLED = "OOMKilled"
-    CUDA_OUT_OF_MEMORY = "CUDAOutOfMemory"
-    IMAGE_PULL_FAILED = "ImagePullFailed"
-    START_FAILED = "StartFailed"
-    CRASH_LOOP = "CrashLoop"
-    EVICTED = "Evicted"
-    POD_FAILED = "PodFailed"
-    PODS_REFUSED = PODS_REFUSED
-    UNSCHEDULABLE = "Unschedulable"
-    NODE_LOST = "NodeLost"
-    VOLUMES_NOT_MOUNTED = "VolumesNotMounted"
 
 
 @dataclass(frozen=True, slots=True)

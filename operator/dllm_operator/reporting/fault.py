@@ -13,8 +13,8 @@ from typing import Any
 
 from dllm_operator.api.v1alpha1 import ConditionType
 from dllm_operator.reporting.conditions import Condition, merge_conditions
+from dllm_operator.reporting.reason import ConditionReason
 
-INTERNAL_ERROR = "InternalError"
 _PACKAGE = PurePath(__file__).parts[-3]
 
 
@@ -37,10 +37,11 @@ def fault_conditions(error: BaseException, is_designed: bool) -> list[Condition]
         f"{what}: a fault of the operator, whose log has the traceback; nothing more is done for this "
         "generation, pods that run are left as they are, and it is tried again"
     )
+    reason = ConditionReason.INTERNAL_ERROR
     return [
-        Condition(ConditionType.READY, False, INTERNAL_ERROR, message),
-        Condition(ConditionType.PROGRESSING, False, INTERNAL_ERROR, what),
-        Condition(ConditionType.SPEC_VALID, None if is_designed else False, INTERNAL_ERROR, what),
+        Condition(ConditionType.READY, False, reason, message),
+        Condition(ConditionType.PROGRESSING, False, reason, what),
+        Condition(ConditionType.SPEC_VALID, None if is_designed else False, reason, what),
     ]
 
 

@@ -14,23 +14,15 @@ from dllm_operator.cluster.placement import why_unplaced
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.plan import Plan, PoolPlan
 from dllm_operator.planning.rollout import Progress, awaiting_room, progress
-from dllm_operator.reporting.conditions import (
-    DEADLINE_EXCEEDED,
-    PAUSED,
-    ROLLED_BACK,
-    ROLLOUT_BLOCKED,
-    ROLLOUT_QUEUED,
-    ROLLOUT_STOPPED,
-    Condition,
-)
+from dllm_operator.reporting.conditions import AnyReason, Condition
 from dllm_operator.reporting.failures import (
     Failure,
-    FailureReason,
     is_serving,
     pods_refused,
     worst,
     worst_failure,
 )
+from dllm_operator.reporting.reason import ConditionReason, FailureReason
 from dllm_operator.reporting.rollout import (
     followers,
     paused,
@@ -69,7 +61,7 @@ class PoolState:
 class Obstacle:
     """Why the children are not as planned."""
 
-    reason: str
+    reason: ConditionReason
     message: str
 
 
@@ -156,20 +148,21 @@ def status_fields(now: Situation) -> dict[str, Any]:
 def _ready(now: Situation) -> Condition:
     counts = f"{now.ready} of {now.wanted} pods are ready"
     if now.wanted > 0 and all(pool.ready >= pool.wanted for pool in now.pools):
-        return Condition(ConditionType.READY, True, "PodsReady", counts)
+        return Condition(ConditionType.READY, True, ConditionReason.PODS_READY, counts)
+    reason: AnyReason
     if now.failure is not None:
-        reason, message = str(now.failure.reason), f"{counts}; {now.failure}"
+        reason, message = now.failure.reason, f"{counts}; {now.failure}"
     elif now.error is not None:
         reason, message = now.error.reason, now.error.message
     elif now.resource.spec is None and not now.pools:
-        reason, message = "InvalidSpec", "nothing was started"
+        reason, message = ConditionReason.INVALID_SPEC, "nothing was started"
     elif not now.pools:
-        reason, message = "NoGPUNodes", NO_GPU_NODES
+        reason, message = ConditionReason.NO_GPU_NODES, NO_GPU_NODES
     elif now.wanted == 0:
-        reason, message = SCALED_TO_ZERO, NO_PODS
+        reason, message = ConditionReason.SCALED_TO_ZERO, NO_PODS
     else:
         stage = starting(now.pods)
-        reason = "PodsNotReady" if has_lapsed(now.pods) else "PodsStarting"
+        reason = ConditionReason.PODS_NOT_READY if has_lapsed(now.pods) else ConditionReason.PODS_STARTING
         message = f"{counts}; {stage}" if stage else counts
     return Condition(ConditionType.READY, False, reason, message)
 
@@ -181,83 +174,82 @@ def _progressing(now: Situation) -> Condition:
         return Condition(kind, False, now.error.reason, now.error.message)
     back = rolled_back(planned)
     if back is not None:
-        return Condition(kind, False, ROLLED_BACK, back)
+        return Condition(kind, False, ConditionReason.ROLLED_BACK, back)
     late = next((pool for pool in now.pools if pool.deadline_seconds is not None), None)
     if unsettled and now.blocked is not None:
-        return Condition(kind, False, ROLLOUT_BLOCKED, now.blocked)
+        return Condition(kind, False, ConditionReason.ROLLOUT_BLOCKED, now.blocked)
     if unsettled and late is not None:
         why = f": {now.failure}" if now.failure is not None else ""
         message = f"pool {late.name}: new pods did not become ready within {late.deadline_seconds} s{why}"
-        return Condition(kind, False, DEADLINE_EXCEEDED, message + followers(planned))
+        return Condition(kind, False, ConditionReason.DEADLINE_EXCEEDED, message + followers(planned))
     if unsettled and now.failure is not None:
-        return Condition(kind, False, str(now.failure.reason), str(now.failure) + followers(planned))
+        return Condition(kind, False, now.failure.reason, str(now.failure) + followers(planned))
     if unsettled:
         message = "; ".join(
             f"pool {pool.name}: {pool.updated} of {pool.wanted} pods updated, {pool.ready} ready"
             for pool in unsettled
         )
-        return Condition(kind, True, "RollingOut", message + followers(planned))
+        return Condition(kind, True, ConditionReason.ROLLING_OUT, message + followers(planned))
     halt = stopped(planned, now.resource.namespace)
     if halt is not None:
-        return Condition(kind, False, ROLLOUT_STOPPED, halt)
+        return Condition(kind, False, ConditionReason.ROLLOUT_STOPPED, halt)
     waiting = queued(planned)
     if waiting is not None:
-        return Condition(kind, True, ROLLOUT_QUEUED, waiting)
+        return Condition(kind, True, ConditionReason.ROLLOUT_QUEUED, waiting)
     if now.resource.spec is not None and now.resource.spec.rollout.pause:
-        return Condition(kind, False, PAUSED, paused(planned))
-    return Condition(kind, False, "Settled", "every pool is as specified")
+        return Condition(kind, False, ConditionReason.PAUSED, paused(planned))
+    return Condition(kind, False, ConditionReason.SETTLED, "every pool is as specified")
 
 
 def _spec_valid(now: Situation) -> Condition:
     if now.resource.spec is None:
         message = "; ".join(now.resource.problems)
-        return Condition(ConditionType.SPEC_VALID, False, "InvalidSpec", message)
-    return Condition(ConditionType.SPEC_VALID, True, "Valid")
+        return Condition(ConditionType.SPEC_VALID, False, ConditionReason.INVALID_SPEC, message)
+    return Condition(ConditionType.SPEC_VALID, True, ConditionReason.VALID)
 
 
 def _pools_scheduled(now: Situation) -> Condition:
     kind = ConditionType.POOLS_SCHEDULED
     if now.resource.spec is None and not now.pools:
-        return Condition(kind, None, "InvalidSpec", "nothing was started")
+        return Condition(kind, None, ConditionReason.INVALID_SPEC, "nothing was started")
     if not now.pools:
-        return Condition(kind, False, "NoGPUNodes", NO_GPU_NODES)
+        return Condition(kind, False, ConditionReason.NO_GPU_NODES, NO_GPU_NODES)
     pending = [pod for pod in now.pods if _is_unscheduled(pod)]
     if pending:
         failure = worst_failure(pod for pod in pending if pod["metadata"]["name"] not in now.promised)
         if failure is not None and failure.reason is FailureReason.UNSCHEDULABLE:
             pools = sorted({pod["metadata"]["labels"].get(POOL, "") for pod in pending})
-            return Condition(kind, False, "Unschedulable", f"pool {', '.join(pools)}: {failure}")
-        return Condition(kind, None, "PodsPending", f"{len(pending)} pods wait for a node")
+            return Condition(kind, False, FailureReason.UNSCHEDULABLE, f"pool {', '.join(pools)}: {failure}")
+        return Condition(kind, None, ConditionReason.PODS_PENDING, f"{len(pending)} pods wait for a node")
     if any(pool.pods < pool.wanted for pool in now.pools):
         if now.failure is not None and now.failure.reason is FailureReason.PODS_REFUSED:
-            return Condition(kind, False, str(now.failure.reason), str(now.failure))
-        return Condition(kind, None, "PodsPending", "pods are being created")
+            return Condition(kind, False, now.failure.reason, str(now.failure))
+        return Condition(kind, None, ConditionReason.PODS_PENDING, "pods are being created")
     if now.is_scaled_to_zero:
-        return Condition(kind, True, SCALED_TO_ZERO, NO_PODS)
-    return Condition(kind, True, "PodsScheduled", "every pod has a node")
+        return Condition(kind, True, ConditionReason.SCALED_TO_ZERO, NO_PODS)
+    return Condition(kind, True, ConditionReason.PODS_SCHEDULED, "every pod has a node")
 
 
 def _tuning_converged(now: Situation) -> Condition:
+    kind = ConditionType.TUNING_CONVERGED
     if now.resource.spec is None or now.plan is None:
-        return Condition(ConditionType.TUNING_CONVERGED, None, "InvalidSpec", "nothing is tuned meanwhile")
+        return Condition(kind, None, ConditionReason.INVALID_SPEC, "nothing is tuned meanwhile")
     if now.is_scaled_to_zero and now.resource.spec.tuning.mode is not TuningMode.OFF:
-        return Condition(ConditionType.TUNING_CONVERGED, None, SCALED_TO_ZERO, NO_PODS)
+        return Condition(kind, None, ConditionReason.SCALED_TO_ZERO, NO_PODS)
     return tuning_converged(now.resource.spec.tuning.mode, now.plan.pools)
 
 
 def _integrations_ready(now: Situation) -> Condition:
     kind = ConditionType.INTEGRATIONS_READY
     if now.plan is None or not (now.plan.missing_kinds or now.plan.integrations):
-        return Condition(kind, True, "NotRequested", "no integration is asked for")
+        return Condition(kind, True, ConditionReason.NOT_REQUESTED, "no integration is asked for")
     if now.plan.missing_kinds:
         missing = ", ".join(now.plan.missing_kinds)
         message = f"{missing}: the CRD is not installed; install it or drop the field that asks for it"
-        return Condition(kind, False, "CRDMissing", message)
-    return Condition(kind, True, "Created", ", ".join(sorted(now.plan.integrations)))
+        return Condition(kind, False, ConditionReason.CRD_MISSING, message)
+    return Condition(kind, True, ConditionReason.CREATED, ", ".join(sorted(now.plan.integrations)))
 
 
-APPLY_FAILED = "ApplyFailed"
-SCALED_TO_ZERO = "ScaledToZero"
 NO_PODS = "no pods are wanted"
 NO_GPU_NODES = (
     "no node carries the label nvidia.com/gpu.product: install GPU feature discovery, name gpuPools with a "

@@ -8,6 +8,7 @@ from typing import Any
 from dllm_operator.api.v1alpha1 import ConditionType, TuningMode
 from dllm_operator.planning.plan import PoolPlan
 from dllm_operator.reporting.conditions import Condition, Transition
+from dllm_operator.reporting.reason import ConditionReason, NewsReason
 from dllm_operator.tuning.decision import Reason
 from dllm_operator.tuning.record import PoolTuning
 
@@ -26,10 +27,10 @@ def tuning_converged(mode: TuningMode, pools: Sequence[PoolPlan]) -> Condition:
     """True where no pool wants another change; the reason is the worst pool's."""
     kind = ConditionType.TUNING_CONVERGED
     if mode is TuningMode.OFF:
-        return Condition(kind, None, "TuningOff", "tuning.mode is Off")
+        return Condition(kind, None, ConditionReason.TUNING_OFF, "tuning.mode is Off")
     tuned = [(pool.name, pool.tuning) for pool in pools if pool.tuning is not None]
     if not tuned or all(tuning.looked_at is None for _, tuning in tuned):
-        return Condition(kind, None, "NoLookYet", "no pod has been read yet")
+        return Condition(kind, None, ConditionReason.NO_LOOK_YET, "no pod has been read yet")
     message = "; ".join(f"pool {name}: {_sentence(tuning)}" for name, tuning in tuned)
     reasons = {tuning.reason for _, tuning in tuned}
     worst = next((reason for reason in _TROUBLE if reason in reasons), None)
@@ -38,10 +39,10 @@ def tuning_converged(mode: TuningMode, pools: Sequence[PoolPlan]) -> Condition:
     if worst is not None:
         return Condition(kind, False, worst, message)
     if any(tuning.proposal for _, tuning in tuned):
-        return Condition(kind, False, "ChangeProposed", message)
+        return Condition(kind, False, ConditionReason.CHANGE_PROPOSED, message)
     if all(tuning.state.is_converged for _, tuning in tuned):
-        return Condition(kind, True, "Converged", message)
-    return Condition(kind, False, "Tuning", message)
+        return Condition(kind, True, ConditionReason.CONVERGED, message)
+    return Condition(kind, False, ConditionReason.TUNING, message)
 
 
 def tuned_budgets(pools: Iterable[PoolPlan]) -> str:
@@ -70,14 +71,14 @@ def _events(pool: str, before: Mapping[str, Any], tuning: PoolTuning) -> list[Tr
     if change is not None and change != before.get("lastChange"):
         found.append(_transition(pool, change["reason"], change["message"]))
     elif tuning.reason in _WARNINGS and before.get("reason") != tuning.reason:
-        found.append(_transition(pool, tuning.reason, tuning.message))
+        found.append(_transition(pool, Reason(tuning.reason), tuning.message))
     if "editedAt" in now and now["editedAt"] != before.get("editedAt"):
-        found.append(_transition(pool, "EditUndone", "someone else edited the tuning ConfigMap"))
+        found.append(_transition(pool, NewsReason.EDIT_UNDONE, "someone else edited the tuning ConfigMap"))
     return found
 
 
-def _transition(pool: str, reason: str, message: str) -> Transition:
-    is_warning = reason in _WARNINGS or reason == "EditUndone"
+def _transition(pool: str, reason: Reason | NewsReason, message: str) -> Transition:
+    is_warning = reason in _WARNINGS or reason == NewsReason.EDIT_UNDONE
     return Transition(ConditionType.TUNING_CONVERGED, reason, f"pool {pool}: {message}", is_warning)
 
 
