@@ -142,3 +142,19 @@ def test_every_ceiling_is_accepted_and_one_more_refused() -> None:
         LIMITS.check(live.model_copy(update={name: most}))
         with pytest.raises(ValueError, match=name):
             LIMITS.check(live.model_copy(update={name: most + 1}))
+
+
+def test_the_last_changes_are_kept_with_what_they_changed(tmp_path: Path) -> None:
+    watch = make_watch(tmp_path, {"generation": 1, "max_num_seqs": 2})
+    watch.unix_clock = lambda: 1000.0
+    watch.poll()
+    write(watch, {"generation": 2, "refresh_share": 0.1})
+    watch.poll()
+    write(watch, {"generation": 3, "max_num_seqs": 0})  # refused
+    watch.poll()
+
+    assert [(change.generation, change.settings) for change in watch.changes] == [
+        (1, {"max_num_seqs": (8, 2)}),
+        (2, {"max_num_seqs": (2, 8), "refresh_share": (0.5, 0.1)}),
+    ]
+    assert watch.changes[0].at_seconds == 1000.0

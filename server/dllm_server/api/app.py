@@ -21,6 +21,7 @@ from dllm_server.api.routes.completions import completions_router
 from dllm_server.api.routes.health import health_router, package_version, version_router
 from dllm_server.api.routes.metrics import metrics_router
 from dllm_server.api.routes.models import models_router
+from dllm_server.api.routes.snapshot import snapshot_router
 from dllm_server.api.routes.tokens import tokens_router
 from dllm_server.api.schemas.errors import ErrorResponse, install_error_handlers
 from dllm_server.api.service import Service
@@ -75,7 +76,7 @@ def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
     )
     bearer = HTTPBearer(auto_error=False, description="A key of the server's key file.")  # for /docs alone
     guard = [Depends(bearer)] if keys is not None else []
-    for router in (chat_router, completions_router, models_router, tokens_router):
+    for router in (chat_router, completions_router, models_router, tokens_router, snapshot_router):
         app.include_router(router(service), dependencies=guard, responses=_ERRORS)
     app.include_router(health_router(service, keys), responses={"5XX": _ERRORS["5XX"]})
     app.include_router(version_router(), dependencies=guard)

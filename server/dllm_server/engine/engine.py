@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -93,6 +93,12 @@ class Engine:
     @property
     def requests_running(self) -> int:
         return len(self._running)
+
+    @property
+    def requests_by_phase(self) -> dict[str, int]:
+        """Requests in flight, and those that wait."""
+        found = Counter(request.phase for request in self._by_id.values())
+        return {str(phase): found[phase] for phase in (Phase.WAITING, *self.course.phases, Phase.DRAINING)}
 
     @property
     def token_budget(self) -> int:
@@ -315,7 +321,8 @@ class Engine:
             self.course.publish(request, launched.final[index])
             end = min(start + length, request.limit)
             if request.message.wants_canvas:
-                outgoing.append(canvas_update(table, request, start, end))
+                seen = launched.phases[index], int(batch.open_starts[index]), result.logprobs[index]
+                outgoing.append(canvas_update(table, request, (start, end), *seen))
             is_final = not shown
             if request.edits:  # what has been committed may change until the block is done
                 is_final = self.course.go_on(request, masks, edits=edited)

@@ -40,6 +40,10 @@ class Tokenizer(Protocol):
     def has_text(self) -> bool:
         """Whether there is a tokenizer at all; without one only token ids go in and out."""
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether ``encode_chat`` can render conversations."""
+
     def encode(
         self, text: str, *, add_special_tokens: bool = True, most_tokens: int | None = None
     ) -> list[int]:
@@ -88,6 +92,10 @@ class FileTokenizer:
     def has_text(self) -> bool:
         return True
 
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self._fast.chat_template)
+
     def encode(
         self, text: str, *, add_special_tokens: bool = True, most_tokens: int | None = None
     ) -> list[int]:
@@ -106,7 +114,7 @@ class FileTokenizer:
         arguments: Mapping[str, Any] = _NO_ARGUMENTS,
         most_tokens: int | None = None,
     ) -> list[int]:
-        if not self._fast.chat_template:
+        if not self.has_chat_template:
             raise TokenizerError("this model has no chat template: use /v1/completions")
         texts = [value for message in messages for value in message.values()]
         sign = Marks.sign_for([*texts, json.dumps(dict(arguments), ensure_ascii=False)])
@@ -223,6 +231,10 @@ class NoTokenizer:
 
     @property
     def has_text(self) -> bool:
+        return False
+
+    @property
+    def has_chat_template(self) -> bool:
         return False
 
     def encode(

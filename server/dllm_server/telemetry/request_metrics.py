@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from dllm_server.metric import counter, histogram
+from dllm_server.telemetry.recent_times import RecentTimes
 
 SHORT_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 LONG_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 300.0, 600.0)
@@ -66,6 +67,7 @@ class RequestMetrics:
 
     def __init__(self, registry: CollectorRegistry, model_name: str) -> None:
         self._model_name = model_name
+        self.recent = RecentTimes()
         self._http_requests = _HTTP_REQUESTS.counter(registry)
         self._cancelled = _CANCELLED.counter(registry)
         self._refused = _REFUSED.counter(registry)
@@ -86,6 +88,8 @@ class RequestMetrics:
         self._prompt_tokens.inc(prompt_tokens)
 
     def first_block(self, elapsed_seconds: float, queue_seconds: float) -> None:
+        self.recent.queue.append(queue_seconds)
+        self.recent.first_block.append(elapsed_seconds)
         self._queue_seconds.observe(queue_seconds)
         self._first_block_seconds.observe(elapsed_seconds)
         self._time_to_first_token.observe(elapsed_seconds)
@@ -94,6 +98,7 @@ class RequestMetrics:
         self._generation_tokens.inc(tokens)
 
     def finished(self, reason: str, elapsed_seconds: float) -> None:
+        self.recent.end_to_end.append(elapsed_seconds)
         self._e2e_seconds.observe(elapsed_seconds)
         self._e2e_latency.observe(elapsed_seconds)
         self._success.labels(self._model_name, reason).inc()

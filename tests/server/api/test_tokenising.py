@@ -25,6 +25,7 @@ class GatedTokenizer:
     """The fixture's tokenizer, which waits for the test's gate with texts that are not short."""
 
     has_text = True
+    has_chat_template = False
 
     def __init__(self) -> None:
         self.gate = threading.Event()

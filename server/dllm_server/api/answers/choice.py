@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import Protocol, cast
@@ -45,13 +45,17 @@ class ChoiceDelta:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceCanvas:
-    """The block being denoised; a masked position is -1 in ``token_ids`` and a shade in ``text``."""
+    """The block being denoised; a masked position is -1 in ``token_ids`` and a shade in ``text``. What may be
+    None is there where confidence is asked for; a masked position has no text of its own."""
 
     index: int
     block_start: int
     token_ids: list[int]
     text: str
     forward_passes: int
+    phase: str
+    token_texts: list[str | None] | None = None
+    confidence: list[float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +89,18 @@ async def run_generation(
     """
     decode = partial(decode_tokens, skip_special_tokens=plan.skips_special_tokens)
     text = ChoiceText(decode, plan.stops, shows_stop=plan.shows_stop, first_scanned=generate.min_tokens)
+    texts_of: dict[int, str] = {}
     events = cast("AsyncGenerator[RequestEvent]", engine.generate(generate))
     try:
         async with aclosing(events):
             async for event in events:
                 match event:
                     case CanvasUpdate():
-                        yield _canvas(event, plan.index, decode)
+                        canvas = _canvas(event, plan.index, decode)
+                        if generate.wants_confidence:
+                            token_texts = _texts(event.token_ids, texts_of, decode)
+                            canvas = replace(canvas, token_texts=token_texts, confidence=event.confidence)
+                        yield canvas
                     case BlockCommitted():
                         piece = text.push(event.token_ids)
                         tokens = _tokens(event, piece.token_texts, decode_tokens)
@@ -163,4 +172,14 @@ def _generated(
 def _canvas(update: CanvasUpdate, index: int, decode: Decode) -> ChoiceCanvas:
     runs = groupby(update.token_ids, key=lambda token_id: token_id < 0)
     text = "".join(MASKED * len(list(run)) if is_masked else decode(list(run)) for is_masked, run in runs)
-    return ChoiceCanvas(index, update.block_start, update.token_ids, text, update.forward_passes)
+    return ChoiceCanvas(
+        index, update.block_start, update.token_ids, text, update.forward_passes, update.phase
+    )
+
+
+def _texts(token_ids: Sequence[int], known: dict[int, str], decode: Decode) -> list[str | None]:
+    """Each token by itself; None where it is masked. What has been decoded before is ``known``."""
+    known.update(
+        {token_id: decode([token_id]) for token_id in token_ids if token_id >= 0 and token_id not in known}
+    )
+    return [known.get(token_id) for token_id in token_ids]

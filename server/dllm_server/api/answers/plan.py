@@ -128,6 +128,7 @@ def plan_choices(
                 top_logprobs=request.alternatives,
                 wants_canvas=request.includes_canvas,
                 cache_salt=request.cache_salt or "",
+                wants_confidence=request.includes_canvas_confidence,
             )
             plans.append(
                 ChoicePlan(

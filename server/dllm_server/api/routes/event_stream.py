@@ -121,5 +121,8 @@ def _canvas_frame(event: ChoiceCanvas, header: AnswerHeader) -> bytes:
         token_ids=event.token_ids,
         text=event.text,
         forward_passes=event.forward_passes,
+        phase=event.phase,
+        token_texts=event.token_texts,
+        confidence=event.confidence,
     )
     return _frame(canvas.model_dump_json(), "canvas")

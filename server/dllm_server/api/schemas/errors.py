@@ -173,6 +173,17 @@ def engine_dead() -> ApiError:
     return ApiError(503, message, error_type="server_error", code="engine_dead", headers={"Retry-After": "5"})
 
 
+def no_snapshot() -> ApiError:
+    """503: the engine has just started and has not told of itself."""
+    return ApiError(
+        503,
+        "The engine has not told its state yet: ask again in a second.",
+        error_type="server_error",
+        code="no_snapshot",
+        headers={"Retry-After": "1"},
+    )
+
+
 def not_finite() -> ApiError:
     message = (
         "The model computes NaN or infinity for request after request: restart the server, and if it does "

@@ -68,6 +68,21 @@ class StreamOptions(RequestModel):
         "Such an event has 'object': 'dllm.canvas' and empty 'choices', so clients that know only chunks "
         "can skip it.",
     )
+    include_canvas_confidence: Flag = Field(
+        False,
+        description="With include_canvas: canvas events also tell each position's token as a text, and its "
+        "confidence.",
+    )
+
+    @model_validator(mode="after")
+    def _confidence_belongs_to_the_canvas(self) -> Self:
+        if self.include_canvas_confidence and not self.include_canvas:
+            raise PydanticCustomError(
+                "needs_canvas",
+                "only allowed with include_canvas: true",
+                {"param": "include_canvas_confidence"},
+            )
+        return self
 
 
 class GenerationRequest(RequestModel):
@@ -156,6 +171,10 @@ class GenerationRequest(RequestModel):
     @property
     def includes_canvas(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_canvas
+
+    @property
+    def includes_canvas_confidence(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_canvas_confidence
 
     @property
     def includes_usage(self) -> bool:

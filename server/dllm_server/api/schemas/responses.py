@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
+from dllm_server.settings import DiffusionSettings
+
 FinishName = Literal["stop", "length"]
 
 
@@ -177,9 +179,11 @@ class CompletionChunk(Chunk):
     choices: list[CompletionChoice]
 
 
-class CanvasEvent(BaseModel):
+class CanvasEvent(Answer):
     """Data of ``event: canvas``: the block being denoised. ``choices`` is empty for clients that know only
     chunks."""
+
+    left_out_when_none = frozenset({"token_texts", "confidence"})
 
     id: str
     object: Literal["dllm.canvas"] = "dllm.canvas"
@@ -191,6 +195,32 @@ class CanvasEvent(BaseModel):
     token_ids: list[int] = Field(description="Tokens of the block; -1 is masked.")
     text: str = Field(description="Text of the block, each masked token shown as \u2591.")
     forward_passes: int = Field(description="Forward passes so far.")
+    phase: str = Field(
+        description="Of the last: refresh or reuse; of block-causal models prefill or denoise."
+    )
+    token_texts: list[str | None] | None = Field(
+        None,
+        description="With include_canvas_confidence: each token's own text, empty of special tokens; null is "
+        "masked.",
+    )
+    confidence: list[float | None] | None = Field(
+        None,
+        description="With include_canvas_confidence: each token's probability when it was committed, and of "
+        "masked positions that of the likeliest, or drawn, token now; null where this pass looked at none.",
+    )
+
+
+class DecodingOptions(BaseModel):
+    """What the diffusion object of a request may say to this model."""
+
+    attention: Literal["bidirectional", "block_causal"]
+    has_chat_template: bool = Field(description="Without one only /v1/completions takes text.")
+    defaults: DiffusionSettings = Field(description="What a request gets that says nothing.")
+    strategies: dict[str, float] = Field(
+        description="Strategies that a request may name, each with its value where none is given."
+    )
+    refused: dict[str, str] = Field(description="Fields that are refused when they are given, and why.")
+    most_retention_ratio: float = Field(description="Largest retention_ratio.")
 
 
 class ModelCard(BaseModel):
@@ -199,6 +229,7 @@ class ModelCard(BaseModel):
     created: int
     owned_by: str = "dllm-serve"
     max_model_len: int = Field(description="Most tokens of a prompt and its completion together.")
+    decoding: DecodingOptions
 
 
 class ModelList(BaseModel):

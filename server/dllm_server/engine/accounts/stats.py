@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dllm_server.engine.accounts.step_times import StepTimes
-from dllm_server.engine.requests.messages import StepHistogram, StepSums
+from dllm_server.engine.requests.messages import StepHistogram, StepSample, StepSums
 from dllm_server.engine.requests.request import Phase
 from dllm_server.engine.schedule.batch import StepBatch
 
 MIXED = "mixed"
+RECENT_STEPS = 64
 STEP_SECONDS_BOUNDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, float("inf")]
 
 
@@ -38,8 +40,8 @@ def step_kind(phases: Iterable[Phase]) -> str:
 @dataclass(slots=True)
 class EngineStats:
     """``phases`` are those that the model's requests go through; steps are counted by ``step_kind``, and
-    ``tokens`` counts query tokens by phase. ``forward_seconds`` is the part of the steps inside the forward
-    pass and the head."""
+    ``tokens`` counts query tokens by phase; the last steps are kept. ``forward_seconds`` is the part of the
+    steps inside the forward pass and the head."""
 
     phases: tuple[Phase, Phase]
     steps: dict[str, int] = field(init=False)
@@ -47,6 +49,7 @@ class EngineStats:
     oom: dict[str, int] = field(init=False)
     step_seconds: dict[str, Histogram] = field(init=False)
     step_times: StepTimes = field(init=False)
+    recent: deque[StepSample] = field(default_factory=lambda: deque(maxlen=RECENT_STEPS))
     committed_tokens: int = 0
     cancelled: int = 0
     preemptions: int = 0
@@ -55,6 +58,7 @@ class EngineStats:
     seconds: float = 0.0
     forward_seconds: float = 0.0
     logits_rows: int = 0
+    _sampled_tokens: int = 0
 
     def __post_init__(self) -> None:
         phases = [str(phase) for phase in self.phases]
@@ -75,11 +79,19 @@ class EngineStats:
         """``phases`` of the batch's requests, in its order."""
         kind = step_kind(phases)
         self.steps[kind] += 1
+        tokens = dict.fromkeys(self.tokens, 0)
         for phase, rows in zip(phases, batch.lengths.tolist(), strict=True):
-            self.tokens[phase] += rows
+            tokens[phase] += rows
+        for name, rows in tokens.items():
+            self.tokens[name] += rows
         self.step_seconds[kind].observe(seconds)
         self.step_times.add(kind, batch.rows, seconds)
         self.batch_fill = batch.rows / budget
         self.seconds += seconds
         self.forward_seconds += forward_seconds
         self.logits_rows = len(batch.head.row)
+        requests = {str(phase): count for phase, count in Counter(phases).items()}
+        committed = self.committed_tokens - self._sampled_tokens
+        self._sampled_tokens = self.committed_tokens
+        number = sum(self.steps.values())
+        self.recent.append(StepSample(number, tokens, requests, budget, committed, seconds))

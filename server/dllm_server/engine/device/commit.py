@@ -26,7 +26,7 @@ def commit(head: HeadInputs, choice: Choice, canvas: Tensor, host: Tensor, opera
         canvas: int64, flat. Rows of ``head`` that it no longer masks are left alone: an earlier step may have
             committed them since the host looked.
         host: int32 ``[2, requests, block]`` on the host, written when the device gets there: the token, -1
-            where none was committed; and the bits of the float32 log probability of a committed token under
+            where none was committed; and the bits of the float32 log probability of each row's token under
             the clean logits.
     """
     result = torch.empty(host.shape, dtype=torch.int32, device=canvas.device)

@@ -28,10 +28,10 @@ class StepResult:
     """What a step committed, on the host, each ``[requests, block]`` in the batch's order.
 
     ``tokens`` int32 is -1 where nothing was committed, and ``NOT_FINITE`` where a request computed no
-    number and must end; ``logprobs`` float32 is the log probability of a committed token under the clean
-    logits. ``alternatives``, the likeliest first and placed by cell of the
-    ``[requests, block]`` grid, are there where any request asks for them; ``scores``, each target before the
-    likeliest and placed by request, where any request scores.
+    number and must end; ``logprobs`` float32 is the log probability of the token that a row chose, committed
+    or not, under the clean logits, NaN where there is no row. ``alternatives``, the likeliest first and
+    placed by cell of the ``[requests, block]`` grid, are there where any request asks for them; ``scores``,
+    each target before the likeliest and placed by request, where any request scores.
     """
 
     tokens: NDArray[np.int32]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
 
+from dllm_server.engine.requests.messages import TuningChange
 from dllm_server.settings import LiveSettings, TuningFile
 
 log = structlog.get_logger(__name__)
+
+KEPT_CHANGES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,8 @@ class TuningWatch:
     """Reads the file when its content changes, whether it was written, renamed or swapped behind a link.
 
     What the file does not name goes back to the settings at the start. A file beyond ``limits``, or whose
-    checksum is wrong, is refused: it counts in ``errors`` and ``is_refused`` holds until a good one.
+    checksum is wrong, is refused: it counts in ``errors`` and ``is_refused`` holds until a good one. The last
+    ``changes`` are kept, oldest first.
     """
 
     path: Path
@@ -68,7 +75,13 @@ class TuningWatch:
     generation: int = 0
     errors: int = 0
     is_refused: bool = False
+    unix_clock: Callable[[], float] = time.time
+    changes: deque[TuningChange] = field(default_factory=lambda: deque(maxlen=KEPT_CHANGES))
     _seen: bytes = field(default=b"")
+    _live: LiveSettings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._live = self.limits.start
 
     def poll(self) -> LiveSettings | None:
         """New settings to apply, or None."""
@@ -90,8 +103,16 @@ class TuningWatch:
             log.error("tuning file refused, the last good settings stay", path=str(self.path), error=reason)
             return None
         self.generation, self.is_refused = file.generation, False
+        self.changes.append(TuningChange(file.generation, self.unix_clock(), changed(self._live, live)))
+        self._live = live
         log.info("tuning applied", generation=file.generation, settings=live.model_dump())
         return live
+
+
+def changed(before: LiveSettings, after: LiveSettings) -> dict[str, tuple[float, float]]:
+    """The settings that differ, with both values."""
+    new = after.model_dump()
+    return {name: (old, new[name]) for name, old in before.model_dump().items() if old != new[name]}
 
 
 def _reason(error: ValueError) -> str:

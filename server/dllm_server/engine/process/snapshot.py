@@ -52,4 +52,7 @@ def take_snapshot(
         step_sums=dict(stats.step_times.sums),
         step_sums_left_out=dict(stats.step_times.left_out),
         windows=windows,
+        requests_by_phase=engine.requests_by_phase,
+        recent_steps=list(stats.recent),
+        tuning_changes=list(tuning.changes) if tuning else [],
     )

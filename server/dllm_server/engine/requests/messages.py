@@ -86,7 +86,7 @@ class Generate(msgspec.Struct, frozen=True, tag=True):
     ends it once everything before it is committed; neither it nor what follows is published. None of them is
     chosen, or takes probability, at the first ``min_tokens`` positions. ``top_logprobs`` (at most
     ``MOST_ALTERNATIVES``) asks for the most likely tokens of every position. Only requests of the same
-    ``cache_salt`` share prefixes."""
+    ``cache_salt`` share prefixes. ``wants_confidence``: canvas updates tell it of each position."""
 
     request_id: str
     prompt: list[int]
@@ -98,6 +98,7 @@ class Generate(msgspec.Struct, frozen=True, tag=True):
     top_logprobs: int = 0
     wants_canvas: bool = False
     cache_salt: str = ""
+    wants_confidence: bool = False
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
@@ -155,12 +156,19 @@ class BlockCommitted(msgspec.Struct, frozen=True, tag=True):
 
 
 class CanvasUpdate(msgspec.Struct, frozen=True, tag=True):
-    """The current block of a request that asked for it, after a step; a masked position is -1."""
+    """The current block of a request that asked for it, after a step in ``phase``; a masked position is -1.
+
+    ``confidence``, empty unless asked for, is a token's probability under the clean logits of the step that
+    committed it, and of a masked position that of the token which this step would have put there; None where
+    it computed none.
+    """
 
     request_id: str
     block_start: int  # in generated tokens
     token_ids: list[int]
     forward_passes: int
+    phase: str = ""
+    confidence: list[float | None] = []
 
 
 class StopToken(msgspec.Struct, frozen=True):
@@ -290,9 +298,28 @@ class Window(msgspec.Struct, frozen=True):
     mean_batch_fill: float
 
 
+class StepSample(msgspec.Struct, frozen=True):
+    """One step: its query tokens and requests by phase, of a budget of so many tokens."""
+
+    number: int  # counted from 1
+    tokens: dict[str, int]
+    requests: dict[str, int]
+    token_budget: int
+    committed_tokens: int
+    seconds: float
+
+
+class TuningChange(msgspec.Struct, frozen=True):
+    """A tuning file that was applied, and the settings that it changed: before and after."""
+
+    generation: int
+    at_seconds: float  # Unix time
+    settings: dict[str, tuple[float, float]]
+
+
 class EngineSnapshot(msgspec.Struct, frozen=True, tag=True):
-    """The engine's state for /metrics, sent a few times a second; counters are cumulative since the process
-    began."""
+    """The engine's state for /metrics and /snapshot, sent a few times a second; counters are cumulative since
+    the process began."""
 
     requests_running: int
     requests_waiting: int
@@ -328,6 +355,9 @@ class EngineSnapshot(msgspec.Struct, frozen=True, tag=True):
     step_sums: dict[str, StepSums]  # the same keys as steps_total
     step_sums_left_out: dict[str, int]  # warm_up | outlier
     windows: list[Window]  # oldest first
+    requests_by_phase: dict[str, int] = {}
+    recent_steps: list[StepSample] = []  # oldest first
+    tuning_changes: list[TuningChange] = []  # oldest first
 
 
 ToEngine = Generate | Score | Cancel | Shutdown
