@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, disable_created_metrics
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 
 from dllm_server.engine.requests.messages import EngineSnapshot
 from dllm_server.telemetry.engine_collector import ENGINE_FAMILIES, EngineCollector
@@ -23,7 +22,7 @@ class Metrics:
         self._registry.register(EngineCollector(newest_snapshot, model_name))
         self.requests = RequestMetrics(self._registry, model_name)
 
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """The metrics and their content type: OpenMetrics if ``accept`` asks for it, else Prometheus text."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+    def render(self) -> bytes:
+        """Prometheus' text format, whatever was asked for: prometheus-client writes the colons of `vllm:`
+        names as underscores in OpenMetrics."""
+        return generate_latest(self._registry)

@@ -56,12 +56,24 @@ def test_without_a_port_they_are_behind_the_keys_of_the_api(tmp_path: Path) -> N
         assert SERIES in server.http.get("/metrics", headers={"Authorization": "Bearer right"}).text
 
 
-def test_openmetrics_are_given_to_who_asks_for_them() -> None:
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "application/openmetrics-text",
+        "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+        "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+        "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.5,*/*;q=0.1",
+    ],
+    ids=["nothing", "OpenMetrics", "Prometheus 2", "Prometheus 3"],
+)
+def test_whatever_a_prometheus_asks_for_it_gets_the_names_that_autoscalers_ask_for(accept: str) -> None:
     with ScriptedServer(metrics_port=0) as server:
-        answer = httpx.get(server.metrics_url, headers={"Accept": "application/openmetrics-text"})
+        answer = httpx.get(server.metrics_url, headers={"Accept": accept})
 
-        assert answer.headers["content-type"].startswith("application/openmetrics-text")
-        assert answer.text.endswith("# EOF\n")
+        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert f"\n{SERIES}{{" in answer.text
 
 
 def connect_to(url: str) -> socket.socket:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 from dllm_operator.render.integrations import SERIES
 from dllm_server.telemetry.metrics import Metrics
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from scripted_engine import make_snapshot
 from scripted_server import ScriptedServer
@@ -84,7 +83,7 @@ def samples(text: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("sample", ENGINE_SAMPLES)
 def test_the_engines_snapshot_is_shown(sample: str) -> None:
-    content, _ = Metrics(make_snapshot, "tiny").render("")
+    content = Metrics(make_snapshot, "tiny").render()
 
     assert samples(content.decode())[sample] == ENGINE_SAMPLES[sample]
 
@@ -92,25 +91,16 @@ def test_the_engines_snapshot_is_shown(sample: str) -> None:
 @pytest.mark.parametrize("metric", SERIES)
 def test_what_an_autoscaler_asks_for_is_shown(metric: str) -> None:
     """The operator's queries name series; a colon or a word less, and nothing ever scales."""
-    content, _ = Metrics(make_snapshot, "tiny").render("")
+    content = Metrics(make_snapshot, "tiny").render()
 
     assert f'{SERIES[metric]}{{model_name="tiny"}}' in samples(content.decode())
 
 
 def test_before_the_first_snapshot_there_are_only_the_apis_own() -> None:
-    content, _ = Metrics(lambda: None, "tiny").render("")
+    content = Metrics(lambda: None, "tiny").render()
 
     assert "dllm_requests_running" not in samples(content.decode())
     assert samples(content.decode())['dllm_requests_total{status="success"}'] == 0
-
-
-def test_openmetrics_is_given_to_who_asks() -> None:
-    content, content_type = Metrics(make_snapshot, "tiny").render(
-        "application/openmetrics-text; version=1.0.0"
-    )
-
-    assert content_type.startswith("application/openmetrics-text")
-    assert list(parse_openmetrics(content.decode()))
 
 
 def test_requests_are_counted_and_timed() -> None:

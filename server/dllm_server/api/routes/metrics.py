@@ -4,6 +4,7 @@ process."""
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,8 +18,8 @@ def metrics_router(service: Service) -> APIRouter:
     router = APIRouter(tags=["Operation"])
 
     @router.get(PATH, response_class=Response, summary="Prometheus metrics")
-    async def metrics(request: Request) -> Response:
-        return _answer(service, request)
+    async def metrics() -> Response:
+        return _answer(service)
 
     return router
 
@@ -26,12 +27,11 @@ def metrics_router(service: Service) -> APIRouter:
 def create_metrics_app(service: Service) -> Starlette:
     """The application of a port that has nothing but metrics, and asks for no key."""
 
-    async def metrics(request: Request) -> Response:
-        return _answer(service, request)
+    async def metrics(_: Request) -> Response:
+        return _answer(service)
 
     return Starlette(routes=[Route(PATH, metrics)])
 
 
-def _answer(service: Service, request: Request) -> Response:
-    content, content_type = service.metrics.render(request.headers.get("accept", ""))
-    return Response(content, headers={"Content-Type": content_type})
+def _answer(service: Service) -> Response:
+    return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
