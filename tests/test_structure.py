@@ -38,7 +38,9 @@ def test_no_product_file_is_longer_than_400_lines() -> None:
 
 def test_every_file_is_named_for_what_it_holds() -> None:
     folders = [
-        ROOT / part for part in (*PRODUCT, "training", "tests", "benchmarks") if (ROOT / part).is_dir()
+        ROOT / part
+        for part in (*PRODUCT, "training", "tests", "benchmarks", "observability")
+        if (ROOT / part).is_dir()
     ]
 
     assert [path for folder in folders for path in folder.rglob("*.py") if path.name in NAMELESS] == []

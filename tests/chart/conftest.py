@@ -46,6 +46,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "service": {"annotations": {"example.com/scrape": "true"}},
             "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         },
+        "prometheusRule": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "runbookUrl": "https://wiki.example/runbook",
+        },
+        "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Models"}},
         "networkPolicy": {"enabled": True, "ingressFrom": [{"namespaceSelector": {}}]},
         "policies": {
             "allowedImages": ["docker.io/dllmserve/"],

@@ -66,8 +66,9 @@ def resource_of(crd: dict[str, Any], namespace: str, **metadata: Any) -> str:
 def test_the_api_server_accepts_every_object(tools: Tools, values: dict[str, Any], namespace: str) -> None:
     manifests = tools.render(values, namespace)
     known = tools.check("kubectl", "api-resources", "--no-headers", "--output=name").splitlines()
-    if "podmonitors.monitoring.coreos.com" not in known:
-        manifests = [one for one in manifests if one["kind"] != "PodMonitor"]
+    for kind in ("PodMonitor", "PrometheusRule"):
+        if f"{kind.lower()}s.monitoring.coreos.com" not in known:
+            manifests = [one for one in manifests if one["kind"] != kind]
     for pod in (one for one in manifests if one["kind"] == "Pod"):
         del pod["spec"]["serviceAccountName"]  # a dry run makes no account for it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -226,6 +227,48 @@ def test_the_test_uses_a_namespace_that_the_operator_watches(
     (role,) = of_kind(manifests, "Role", hooks=True)
     assert environment(pod["spec"]["containers"][0])["TEST_NAMESPACE"] == namespace
     assert role["metadata"]["namespace"] == namespace
+
+
+def test_nobody_gets_alerts_or_dashboards_unasked(tools: Tools) -> None:
+    manifests = tools.render({})
+
+    assert of_kind(manifests, "PrometheusRule") == of_kind(manifests, "PodMonitor") == []
+    assert of_kind(manifests, "ConfigMap") == []
+
+
+def test_alerts_are_the_generated_ones_and_lead_to_the_runbook(tools: Tools) -> None:
+    values = {"enabled": True, "labels": {"release": "x"}, "runbookUrl": "https://wiki.example/runbook"}
+
+    (rule,) = of_kind(tools.render({"prometheusRule": values}), "PrometheusRule")
+
+    generated = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    groups = rule["spec"]["groups"]
+    links = [each["annotations"].pop("runbook_url") for group in groups for each in group["rules"]]
+    wanted = [
+        each["annotations"].pop("runbook_url") for group in generated["groups"] for each in group["rules"]
+    ]
+    assert groups == generated["groups"]
+    assert links == [link.replace("RUNBOOK_URL", "https://wiki.example/runbook") for link in wanted]
+    assert rule["metadata"]["labels"]["release"] == "x"
+
+
+def test_dashboards_are_the_generated_ones_where_grafanas_sidecar_finds_them(tools: Tools) -> None:
+    values = {"enabled": True, "annotations": {"grafana_folder": "Models"}}
+
+    maps = of_kind(tools.render({"dashboards": values}), "ConfigMap")
+
+    files = sorted((CHART / "files" / "dashboards").iterdir())
+    assert [one["metadata"]["labels"]["grafana_dashboard"] for one in maps] == ["1"] * len(files)
+    assert [one["metadata"]["annotations"] for one in maps] == [{"grafana_folder": "Models"}] * len(files)
+    shown = {name: json.loads(text) for one in maps for name, text in one["data"].items()}
+    assert shown == {f"dllm-{file.name}": json.loads(file.read_text()) for file in files}
+
+
+def test_the_operators_series_keep_the_labels_of_the_resources_they_are_about(tools: Tools) -> None:
+    """Else the PodMonitor's own ``namespace``, the operator's, takes the place of the resource's."""
+    (monitor,) = of_kind(tools.render({"metrics": {"podMonitor": {"enabled": True}}}), "PodMonitor")
+
+    assert [one["honorLabels"] for one in monitor["spec"]["podMetricsEndpoints"]] == [True]
 
 
 POLICY = "ValidatingAdmissionPolicy"

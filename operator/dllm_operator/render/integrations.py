@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from dllm_operator.api.v1alpha1 import AutoscalingSpec, InferencePoolSpec, MetricName
@@ -23,8 +22,8 @@ SERIES = {
 def scaled_object(resource: Resource, autoscaling: AutoscalingSpec, pool: PoolPlan) -> Manifest:
     """KEDA scales the pool's Deployment on a Prometheus query over its pods."""
     series = SERIES[autoscaling.metric.name]
-    labels = {"namespace": resource.namespace} | _series_labels(pod_selector(resource.name, pool.name))
-    pods = series + "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
+    labels = {"namespace": resource.namespace} | dict(pod_selector(resource.name, pool.name))
+    pods = series + "{" + ",".join(f'{series_label(name)}="{value}"' for name, value in labels.items()) + "}"
     # AverageValue divides the sum by the number of pods, so the target is a pod's, for counts and shares
     # alike.
     trigger = {
@@ -56,9 +55,9 @@ def pod_monitor(resource: Resource) -> Manifest:
     return manifest("monitoring.coreos.com/v1", "PodMonitor", resource, resource.name, spec=body)
 
 
-def _series_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """Labels of pods as Prometheus names them on the pods' series."""
-    return {re.sub("[^a-zA-Z0-9_]", "_", name): value for name, value in labels.items()}
+def series_label(name: str) -> str:
+    """A label of pods as Prometheus names it on the pods' series."""
+    return re.sub("[^a-zA-Z0-9_]", "_", name)
 
 
 def inference_pool(resource: Resource, port: int, pool: InferencePoolSpec) -> Manifest:
