@@ -8,16 +8,11 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from dllm_server.load.percentile import percentile
+
 from benchmarks.gpu.session import Served
 
 SHARES = (0.5, 0.95, 0.99)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile: the smallest value that ``share`` of all do not exceed; NaN of nothing."""
-    if not values:
-        return math.nan
-    return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
 
 
 @dataclass(frozen=True, slots=True)

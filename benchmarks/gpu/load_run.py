@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.gpu.arrivals import BURST_SHAPE, PROFILES, Arrival, arrivals
+from dllm_server.load.arrivals import BURST_SHAPE, Arrival
+from dllm_server.load.lengths import PROFILES
+
+from benchmarks.gpu.arrivals import job_arrivals
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.bins import MOST_SAMPLES, binned
 from benchmarks.gpu.figure import PartResult
 from benchmarks.gpu.latency import Latencies, latencies
 from benchmarks.gpu.session import Sample, Session
+from benchmarks.job import Job
 
 RETENTION_RATIO = 0.5
 SEED = 29
@@ -64,16 +68,16 @@ class LoadRun:
 
 def make_arrivals(
     bench: Bench, profile: str, process: str, phases: Sequence[tuple[float, float]]
-) -> list[Arrival]:
+) -> list[Arrival[Job]]:
     """The same for every system: ``process`` is poisson or bursty."""
     shape = BURST_SHAPE if process == "bursty" else 1.0
     vocabulary = bench.scale.model["vocab_size"]
-    return arrivals(phases, PROFILES[profile], vocabulary, shape=shape, seed=SEED)
+    return job_arrivals(phases, PROFILES[profile], vocabulary, shape=shape, seed=SEED)
 
 
 def serve(
     bench: Bench,
-    coming: Sequence[Arrival],
+    coming: Sequence[Arrival[Job]],
     *,
     name: str,
     profile: str,

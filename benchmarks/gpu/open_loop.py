@@ -6,7 +6,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from benchmarks.gpu.arrivals import PROFILES, random_job
+from dllm_server.load.lengths import PROFILES
+
+from benchmarks.gpu.arrivals import random_job
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.figure import PartResult, Target
 from benchmarks.gpu.latency import latencies

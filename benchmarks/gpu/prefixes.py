@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 from dllm_server.engine.process.startup import StartedEngine
 from dllm_server.engine.requests.messages import Generate
+from dllm_server.load.percentile import percentile
 
 from benchmarks.gpu.arrivals import random_job
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.figure import PartResult, Target
-from benchmarks.gpu.latency import percentile
 from benchmarks.gpu.models import SDAR_8B, TOY_SDAR
 from benchmarks.gpu.session import Sample, Session, run_all
 

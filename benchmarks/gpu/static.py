@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from dllm_server.load.arrivals import Arrival
 from dllm_server.models.transformer import Transformer
 
 from benchmarks.baselines import decode_static_batch
-from benchmarks.gpu.arrivals import Arrival, random_job
+from benchmarks.gpu.arrivals import random_job
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.session import Served
+from benchmarks.job import Job
 
 IDLE_SECONDS = 0.002
 ROOM_BYTES = 55e9  # of 80 GB, beside the weights
@@ -61,7 +63,7 @@ def _timed(bench: Bench, model: Transformer, jobs: Sequence[Any], quota: int) ->
 
 
 def serve_static(
-    bench: Bench, arrivals: Sequence[Arrival], quota: int, batch: int, until: float
+    bench: Bench, arrivals: Sequence[Arrival[Job]], quota: int, batch: int, until: float
 ) -> tuple[list[Served], float]:
     """A static batcher: takes what waits, up to ``batch``, decodes it to the end, takes again. Returns the
     requests and the seconds it took: until all are done, or the batch that was running at ``until``."""
@@ -88,7 +90,7 @@ def serve_static(
     return served, time.monotonic() - began
 
 
-def largest_batch(bench: Bench, arrivals: Sequence[Arrival]) -> int:
+def largest_batch(bench: Bench, arrivals: Sequence[Arrival[Job]]) -> int:
     """The largest batch size of the scale whose float64 softmax and K/V fit beside the weights at the longest
     request that will come."""
     scale = bench.scale

@@ -4,22 +4,9 @@ from __future__ import annotations
 
 import math
 
-import pytest
-
-from benchmarks.gpu.latency import block_gaps, latencies, percentile
+from benchmarks.gpu.latency import block_gaps, latencies
 from benchmarks.gpu.recovery import recovery_seconds
 from benchmarks.gpu.session import Sample, Served
-
-
-@pytest.mark.parametrize(
-    ("share", "expected"), [(0.0, 1), (0.5, 50), (0.95, 95), (0.99, 99), (0.991, 100), (1.0, 100)]
-)
-def test_a_percentile_is_the_nearest_rank(share: float, expected: float) -> None:
-    assert percentile(list(range(100, 0, -1)), share) == expected
-
-
-def test_nothing_has_no_percentile() -> None:
-    assert math.isnan(percentile([], 0.5))
 
 
 def test_latency_runs_from_the_arrival() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 
+from dllm_server.load.lengths import PROFILES
 from rich.console import Console
 
-from benchmarks.gpu.arrivals import PROFILES, arrivals
+from benchmarks.gpu.arrivals import job_arrivals
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.figure import PartResult
 from benchmarks.gpu.latency import latencies
@@ -52,7 +53,7 @@ def test_an_engines_run_keeps_block_gaps_and_the_seconds_of_its_steps() -> None:
 
 def test_a_static_batcher_that_is_done_early_took_until_then() -> None:
     bench = Bench(TINY, {}, Console(quiet=True))
-    coming = arrivals([(0.1, 60.0)], PROFILES["tiny"], TINY.model["vocab_size"])
+    coming = job_arrivals([(0.1, 60.0)], PROFILES["tiny"], TINY.model["vocab_size"])
 
     try:
         served, seconds = serve_static(bench, coming, quota=4, batch=4, until=math.inf)

@@ -1,7 +1,8 @@
-"""``dllm serve | generate | plan | evaluate``. Bad flags and files end in one clear line."""
+"""``dllm serve | generate | plan | evaluate | bench``. Bad flags and files end in one clear line."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from dllm_server.cause import Cause, Explanation
 from dllm_server.cli.options import describe, given, settings_options
 from dllm_server.extras import MissingPackageError, is_foreign, missing
+from dllm_server.load.settings import BenchSettings
 from dllm_server.memory import BudgetError
 from dllm_server.models.files import ModelError
 from dllm_server.settings import EngineSettings, LogSettings, ServeSettings
@@ -187,3 +189,23 @@ def evaluate(
     from dllm_server.evaluation.report import run_evaluation
 
     run_evaluation(settings, items=items, families=families, modes=modes, json_file=json_file)
+
+
+@cli.command()
+@click.argument("url", default="http://localhost:8000")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write all as JSON."
+)
+@click.option("--html", "html_file", type=click.Path(path_type=Path), metavar="FILE", help="Write a report.")
+@settings_options(BenchSettings)
+@one_line_errors("bench")
+def bench(url: str, json_file: Path | None, html_file: Path | None, **flags: Any) -> None:
+    """Send a load to the OpenAI-compatible endpoint at URL and say how it answers.
+
+    Latencies count from the moment at which a request was due. Ctrl-C ends early with what there is. Flags
+    can be DLLM_BENCH_... variables.
+    """
+    settings = BenchSettings(**given(flags))
+    from dllm_server.cli.bench import run_bench
+
+    sys.exit(run_bench(settings, url, json_file=json_file, html_file=html_file))

@@ -51,9 +51,11 @@ def _option(name: str, field: FieldInfo) -> Decorator:
     kind = _concrete(field.annotation)
     help_text = field.description or ""
     default = field.get_default(call_default_factory=True)
-    if default not in (None, ()):
+    if default not in (None, (), {}, False):
         help_text += f"  [default: {default}]"
     flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        return click.option(flag, name, is_flag=True, default=None, help=help_text)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return click.option(flag, name, type=click.Choice([member.value for member in kind]), help=help_text)
     return click.option(flag, name, metavar=_metavar(name, kind), help=help_text)
@@ -71,4 +73,8 @@ def _concrete(annotation: Any) -> Any:
 def _metavar(name: str, kind: Any) -> str:
     if name.endswith("_bytes") or name == "gpu_memory_limit":
         return "SIZE"
-    return {"int": "N", "float": "X", "Path": "FILE"}.get(getattr(kind, "__name__", ""), "TEXT")
+    if name in ("duration", "timeout"):
+        return "TIME"
+    return {"int": "N", "float": "X", "Path": "FILE", "dict": "JSON"}.get(
+        getattr(kind, "__name__", ""), "TEXT"
+    )

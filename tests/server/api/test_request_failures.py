@@ -144,7 +144,12 @@ def test_a_stop_string_releases_the_request_with_the_counts_of_its_block() -> No
             "token_ids": [0, 1, 2, 3, 4, 5, 6],
         }
         assert body["usage"] == {"prompt_tokens": 1, "completion_tokens": 7, "total_tokens": 8}
-        assert body["dllm_stats"] == {"forward_passes": 8, "refresh_passes": 2, "tokens_per_forward": 0.875}
+        assert body["dllm_stats"] == {
+            "forward_passes": 8,
+            "refresh_passes": 2,
+            "tokens_per_forward": 0.875,
+            "queue_seconds": 0.001,
+        }
         assert not server.engine.open
 
 

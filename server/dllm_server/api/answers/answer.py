@@ -87,4 +87,5 @@ def stats_of(results: Sequence[ChoiceResult]) -> DllmStats:
         refresh_passes=None if is_block_causal else refreshes,
         prefill_passes=prefills if is_block_causal else None,
         tokens_per_forward=round(completion_tokens / forward_passes, 4) if forward_passes else 0.0,
+        queue_seconds=round(sum(result.stats.queue_seconds for result in results), 6),
     )

@@ -58,6 +58,7 @@ class DllmStats(Answer):
         "models.",
     )
     tokens_per_forward: float = Field(description="Generated tokens / forward passes.")
+    queue_seconds: float = Field(description="Seconds that the requests waited for admission.")
 
 
 class ChoiceFields(Answer):

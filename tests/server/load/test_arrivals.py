@@ -1,37 +1,43 @@
-"""Arrival processes and length profiles of the open-loop part."""
+"""Arrival processes and length profiles of open loops."""
 
 from __future__ import annotations
 
 import itertools
+import random
 import statistics
 
 import pytest
+from dllm_server.load.arrivals import BURST_SHAPE, Arrival, arrivals
+from dllm_server.load.lengths import PROFILES
 
-from benchmarks.gpu.arrivals import BURST_SHAPE, PROFILES, Arrival, arrivals
-
-VOCABULARY = 100
+from benchmarks.gpu.arrivals import job_arrivals
 
 
-def gaps_of(found: list[Arrival]) -> list[float]:
+def index_of(rng: random.Random, index: int) -> int:
+    return index
+
+
+def gaps_of(found: list[Arrival[int]]) -> list[float]:
     return [later.seconds - earlier.seconds for earlier, later in itertools.pairwise(found)]
 
 
 @pytest.mark.parametrize("shape", [1.0, BURST_SHAPE])
 def test_arrivals_come_at_the_asked_rate(shape: float) -> None:
-    found = arrivals([(2000.0, 5.0)], PROFILES["tiny"], VOCABULARY, shape=shape)
+    found = list(arrivals([(2000.0, 5.0)], index_of, shape=shape))
 
     assert len(found) / 2000.0 == pytest.approx(5.0, rel=0.05)
+    assert [arrival.job for arrival in found] == list(range(len(found)))
 
 
 @pytest.mark.parametrize(("shape", "variation"), [(1.0, 1.0), (BURST_SHAPE, 2.0)])
 def test_gaps_vary_as_poisson_and_twice_as_much_in_bursts(shape: float, variation: float) -> None:
-    gaps = gaps_of(arrivals([(2000.0, 5.0)], PROFILES["tiny"], VOCABULARY, shape=shape))
+    gaps = gaps_of(list(arrivals([(2000.0, 5.0)], index_of, shape=shape)))
 
     assert statistics.stdev(gaps) / statistics.mean(gaps) == pytest.approx(variation, rel=0.1)
 
 
 def test_each_phase_has_its_own_rate() -> None:
-    found = arrivals([(100.0, 1.0), (100.0, 10.0), (100.0, 2.0)], PROFILES["tiny"], VOCABULARY)
+    found = list(arrivals([(100.0, 1.0), (100.0, 10.0), (100.0, 2.0)], index_of))
 
     counts = [sum(start <= a.seconds < start + 100 for a in found) for start in (0, 100, 200)]
 
@@ -42,7 +48,7 @@ def test_each_phase_has_its_own_rate() -> None:
 
 
 def test_the_same_seed_gives_the_same_load() -> None:
-    load = [arrivals([(10.0, 5.0)], PROFILES["chat"], VOCABULARY, seed=3) for _ in range(2)]
+    load = [job_arrivals([(10.0, 5.0)], PROFILES["chat"], 100, seed=3) for _ in range(2)]
 
     assert load[0] == load[1]
 
@@ -51,7 +57,7 @@ def test_the_same_seed_gives_the_same_load() -> None:
 def test_prompts_stay_within_their_profile(name: str) -> None:
     profile = PROFILES[name]
 
-    found = arrivals([(100.0, 5.0)], profile, VOCABULARY)
+    found = job_arrivals([(100.0, 5.0)], profile, 100)
 
     lengths = [len(a.job.prompt) for a in found]
     assert profile.shortest <= min(lengths) <= max(lengths) <= profile.longest
