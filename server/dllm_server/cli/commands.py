@@ -1,4 +1,4 @@
-"""``dllm serve | generate | plan | evaluate | bench``. Bad flags and files end in one clear line."""
+"""``dllm serve | generate | plan | evaluate | bench | top``. Bad flags and files end in one clear line."""
 
 from __future__ import annotations
 
@@ -209,3 +209,23 @@ def bench(url: str, json_file: Path | None, html_file: Path | None, **flags: Any
     from dllm_server.cli.bench import run_bench
 
     sys.exit(run_bench(settings, url, json_file=json_file, html_file=html_file))
+
+
+@cli.command()
+@click.argument("urls", nargs=-1, metavar="[URL]...")
+@click.option("--api-key", envvar="DLLM_TOP_API_KEY", help="Bearer key; DLLM_TOP_API_KEY hides it.")
+@click.option(
+    "--interval", default=1.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between looks."
+)
+@click.option("--once", "is_once", is_flag=True, help="Print one screen and end.")
+@one_line_errors("bench")
+def top(urls: tuple[str, ...], api_key: str | None, interval: float, is_once: bool) -> None:
+    """Watch the engines of the servers at URL (http://localhost:8000 if none is given): memory, requests,
+    steps, latency, tuning.
+
+    A name with several addresses, as a headless Service has, is all of them. One server is shown in full,
+    several as a table.
+    """
+    from dllm_server.cli.top import run_top
+
+    sys.exit(run_top(urls or ("http://localhost:8000",), api_key, interval_seconds=interval, is_once=is_once))
