@@ -4,7 +4,7 @@ FROM docker.io/library/python:3.11-slim AS base
 FROM base AS requirements
 WORKDIR /build
 COPY docker/requirements.py pyproject.toml ./
-RUN python requirements.py extras operator > requirements.txt
+RUN python requirements.py extras operator otel > requirements.txt
 
 # Everything but our own code. The kubernetes package has code for every kind and version there is, twice. The
 # synchronous client's calls are left out, and of its 125 MB only what is imported is compiled.

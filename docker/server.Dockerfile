@@ -11,7 +11,7 @@ ARG DEVICE
 WORKDIR /build
 COPY docker/requirements.py pyproject.toml constraints.txt ./
 RUN python requirements.py pin torch > torch.txt \
-    && if [ "$DEVICE" = cuda ]; then extras="server gpu"; else extras=server; fi \
+    && if [ "$DEVICE" = cuda ]; then extras="server otel gpu"; else extras="server otel"; fi \
     && python requirements.py extras $extras > requirements.txt
 
 # Everything but our own code. The environment gets no pip; the base image's pip fills it.

@@ -51,6 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "labels": {"release": "prometheus"},
             "runbookUrl": "https://wiki.example/runbook",
         },
+        "tracing": {"endpoint": "http://collector.observability:4318"},
         "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Models"}},
         "networkPolicy": {"enabled": True, "ingressFrom": [{"namespaceSelector": {}}]},
         "policies": {

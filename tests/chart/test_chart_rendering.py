@@ -264,6 +264,15 @@ def test_dashboards_are_the_generated_ones_where_grafanas_sidecar_finds_them(too
     assert shown == {f"dllm-{file.name}": json.loads(file.read_text()) for file in files}
 
 
+def test_reconciles_are_traced_where_a_collector_is_named(tools: Tools) -> None:
+    name, address = "OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.observability:4318"
+
+    traced = environment(operator_container(tools.render({"tracing": {"endpoint": address}})))
+
+    assert traced[name] == address
+    assert name not in environment(operator_container(tools.render({})))
+
+
 def test_the_operators_series_keep_the_labels_of_the_resources_they_are_about(tools: Tools) -> None:
     """Else the PodMonitor's own ``namespace``, the operator's, takes the place of the resource's."""
     (monitor,) = of_kind(tools.render({"metrics": {"podMonitor": {"enabled": True}}}), "PodMonitor")

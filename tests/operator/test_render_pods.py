@@ -206,6 +206,19 @@ def test_a_users_variable_comes_last_so_that_no_setting_can_refer_to_it() -> Non
         assert set(setting["name"]) & set("abcdefghijklmnopqrstuvwxyz") == set()
 
 
+def test_a_collector_of_traces_can_be_named() -> None:
+    pod_name = {"fieldRef": {"fieldPath": "metadata.name"}}
+    env = [
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector.observability:4318"},
+        {"name": "OTEL_EXPORTER_OTLP_HEADERS", "valueFrom": {"secretKeyRef": {"name": "otlp", "key": "h"}}},
+        {"name": "POD", "valueFrom": pod_name},
+        {"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "k8s.pod.name=$(POD)"},
+    ]
+
+    assert make_resource(podTemplate={"env": env}).problems == ()
+    assert [one for one in make_container(podTemplate={"env": env})["env"] if one in env] == env
+
+
 def test_every_variable_that_the_operator_sets_is_its_own() -> None:
     spec = {
         "model": {"source": "org/name", "revision": "v1", "servedName": "a", "tokenSecret": {"name": "hub"}},

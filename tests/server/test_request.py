@@ -67,3 +67,22 @@ def test_queue_seconds_run_from_arrival_to_admission() -> None:
     request = Request(make_request(), arrived_seconds=5.0, pages=1, slot=0, admitted_seconds=7.5)
 
     assert request.stats().queue_seconds == 2.5
+
+
+@pytest.mark.parametrize(
+    ("phases", "opened"),
+    [
+        pytest.param([Phase.REFRESH, Phase.REUSE, Phase.REFRESH], 1.0, id="the first of two refreshes"),
+        pytest.param([Phase.PREFILL, Phase.PREFILL, Phase.DENOISE], 2.0, id="the last piece of the prompt"),
+        pytest.param([Phase.DENOISE, Phase.PREFILL, Phase.DENOISE], 0.0, id="a prefill inside the block"),
+    ],
+)
+def test_a_block_is_opened_by_its_first_refresh_or_by_what_prefills_before_it(
+    phases: list[Phase], opened: float
+) -> None:
+    request = Request(make_request(), 0.0, pages=1)
+
+    for now, phase in enumerate(phases, start=1):
+        request.count_result(phase, float(now))
+
+    assert (request.stats().times.opened_seconds, request.stats().times.told_seconds) == (opened, 3.0)

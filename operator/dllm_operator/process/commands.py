@@ -6,8 +6,9 @@ import asyncio
 from typing import Any
 
 import click
-from dllm_server.extras import is_foreign, missing
+from dllm_server.extras import MissingPackageError, is_foreign, missing
 from dllm_server.stop_signals import leave
+from dllm_server.tracing import open_tracer
 from pydantic import ValidationError
 
 from dllm_operator.process.settings import OperatorSettings
@@ -45,10 +46,17 @@ def run(**flags: str | None) -> None:
     except ValidationError as error:
         problems = (f"{_spellings(e['loc'])}: {e['msg']}" for e in error.errors(include_url=False))
         raise click.ClickException("; ".join(problems)) from error
+    try:
+        tracer = open_tracer("dllm-operator")
+    except (ValueError, MissingPackageError) as error:
+        raise click.ClickException(str(error)) from error
     configure_logging(settings)
 
     async def run_and_leave() -> None:
-        leave(await run_operator(settings))
+        code = await run_operator(settings, tracer)
+        if tracer is not None:
+            tracer.close()
+        leave(code)
 
     asyncio.run(run_and_leave())
 

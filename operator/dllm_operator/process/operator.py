@@ -11,6 +11,7 @@ import kopf
 import structlog
 from dllm_server.stop_signals import listen
 from dllm_server.termination import FORCED_EXIT_CODE
+from dllm_server.tracing import Tracer
 
 from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
 from dllm_operator.cluster.heartbeat import Heartbeats
@@ -28,6 +29,7 @@ from dllm_operator.process.reconciler import Reconciler, utc_now
 from dllm_operator.process.rollouts import Rollouts, release_name
 from dllm_operator.process.settings import OperatorSettings
 from dllm_operator.process.telemetry import OperatorMetrics
+from dllm_operator.process.trace import traced
 from dllm_operator.render import PodDefaults
 from dllm_operator.watching.handlers import Handlers, operator_settings
 from dllm_operator.watching.watch_audit import WatchAudit
@@ -40,11 +42,11 @@ EXIT_LEADERSHIP_LOST = 3
 STOP_SECONDS = 8.0  # to end what runs and to hand the Lease back
 
 
-async def run_operator(settings: OperatorSettings) -> int:
+async def run_operator(settings: OperatorSettings, tracer: Tracer | None = None) -> int:
     """Until SIGTERM or SIGINT (0; 130 where something would not end), or until the Lease is lost (3)."""
     stop = asyncio.Event()
     listen(stop)
-    running = asyncio.create_task(_connect_and_run(settings, partial(listen, stop)))
+    running = asyncio.create_task(_connect_and_run(settings, partial(listen, stop), tracer))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -58,10 +60,12 @@ async def run_operator(settings: OperatorSettings) -> int:
     return code
 
 
-async def _connect_and_run(settings: OperatorSettings, hear_signals: Callable[[], None]) -> int:
+async def _connect_and_run(
+    settings: OperatorSettings, hear_signals: Callable[[], None], tracer: Tracer | None
+) -> int:
     kube = await Kube.connect()
     try:
-        return await Operator(settings, kube, hear_signals).run()
+        return await Operator(settings, kube, hear_signals, tracer).run()
     finally:
         await kube.close()
 
@@ -69,7 +73,13 @@ async def _connect_and_run(settings: OperatorSettings, hear_signals: Callable[[]
 class Operator:
     """Holds the parts together; leads at most once in its life."""
 
-    def __init__(self, settings: OperatorSettings, kube: Kube, hear_signals: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: OperatorSettings,
+        kube: Kube,
+        hear_signals: Callable[[], None],
+        tracer: Tracer | None = None,
+    ) -> None:
         self._settings = settings
         self._kube = kube
         self._hear_signals = hear_signals
@@ -90,7 +100,7 @@ class Operator:
             kube, self._view, planner, defaults, claims, settings.identity, rollouts, observe=self._metrics
         )
         self._queue: WorkQueue[ResourceKey] = WorkQueue(
-            reconciler.reconcile, self._metrics, tenant_of=lambda key: key[0]
+            traced(reconciler.reconcile, tracer), self._metrics, tenant_of=lambda key: key[0]
         )
         self._tuner = Tuner(
             self._view,

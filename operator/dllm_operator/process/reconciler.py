@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
+from dllm_server.tracing import stage
 
 from dllm_operator.api.v1alpha1 import ConditionType, DLLMDeploymentSpec
 from dllm_operator.cluster.cluster_view import ClusterView, ResourceKey
@@ -117,7 +118,8 @@ class Reconciler:
         self._observe.left(len(self._left))
         design = None
         try:
-            design = self._design(held)
+            with stage("design"):
+                design = self._design(held)
             return await self._carry_out(held, design)
         except (ReconcileError, OSError):  # the status tells, or the API server cannot be reached
             raise
@@ -143,14 +145,16 @@ class Reconciler:
     async def _carry_out(self, body: Manifest, design: Design) -> float | None:
         resource, planned, obstacle, retry = design.resource, design.planned, None, ""
         if resource.spec is not None and planned is not None:
-            planned, outcome = await self._write(resource, resource.spec, planned, design.manifests)
+            with stage("write"):
+                planned, outcome = await self._write(resource, resource.spec, planned, design.manifests)
             await announce(self._kube, body, edit_news(outcome.edits), self._now(), self._instance)
             obstacle, retry = _obstacle(outcome), "; ".join(outcome.all_problems)
             if outcome.invalid:
                 resource, planned, obstacle = resource.refused("; ".join(outcome.invalid)), None, None
         else:
             self._rollouts.forget((resource.namespace, resource.name))
-        is_written = await self._report(body, resource, planned, obstacle)
+        with stage("report"):
+            is_written = await self._report(body, resource, planned, obstacle)
         if retry:
             raise ReconcileError(retry)
         return None if is_written else CHANGED_SECONDS

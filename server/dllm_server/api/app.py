@@ -30,6 +30,8 @@ from dllm_server.models.tokenizer import Tokenizer
 from dllm_server.settings import ApiSettings, DiffusionSettings
 from dllm_server.telemetry.metrics import Metrics
 from dllm_server.telemetry.request_log import RequestLog
+from dllm_server.telemetry.request_trace import TraceRequests
+from dllm_server.tracing import Tracer
 
 DESCRIPTION = """OpenAI-compatible API of a masked-diffusion language model.
 
@@ -46,7 +48,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def create_service(
-    settings: ApiSettings, engine: EngineClient, tokenizer: Tokenizer, diffusion: DiffusionSettings
+    settings: ApiSettings,
+    engine: EngineClient,
+    tokenizer: Tokenizer,
+    diffusion: DiffusionSettings,
+    tracer: Tracer | None = None,
 ) -> Service:
     """The parts behind the routes; ``diffusion`` is what a request's ``diffusion`` object is merged over."""
 
@@ -62,6 +68,7 @@ def create_service(
         lifecycle=lifecycle,
         admission=Admission(lifecycle, settings.max_queued_requests, slots),
         metrics=Metrics(lambda: engine.snapshot, engine.model.name),
+        tracer=tracer,
     )
 
 
@@ -98,5 +105,7 @@ def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
             expose_headers=EXPOSED_HEADERS,
         )
     app.add_middleware(RequestLog, metrics=service.metrics.requests)
+    if service.tracer is not None:
+        app.add_middleware(TraceRequests, tracer=service.tracer)
     app.add_middleware(Leaving, lifecycle=service.lifecycle)
     return app

@@ -33,11 +33,13 @@ from dllm_server.cause import Cause, Explanation
 from dllm_server.engine.process.client import EngineStartError
 from dllm_server.engine.process.worker import ProcessEngineClient, start_engine
 from dllm_server.engine.requests.decoding import diffusion_defaults, server_misfit
+from dllm_server.extras import MissingPackageError
 from dllm_server.logs import configure_logging
 from dllm_server.models.tokenizer import load_tokenizer
 from dllm_server.settings import ApiSettings, EngineSettings, LogSettings, ServeSettings
 from dllm_server.stop_signals import listen
 from dllm_server.termination import FORCED_EXIT_CODE, Termination, TerminationReason, termination_log
+from dllm_server.tracing import Tracer, open_tracer
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +62,9 @@ def run_server(settings: ServeSettings, *, start: StartEngine = start_engine) ->
             return runner.run(_serve(settings, start))
     except EngineStartError as error:
         end, message = error.termination, str(error)
+    except MissingPackageError as error:
+        end = Termination.of_start(TerminationReason.START_FAILED, Explanation(Cause.PACKAGE))
+        message = str(error)
     except (ValueError, OSError) as error:
         why = getattr(error, "why", Explanation(Cause.START))
         end, message = Termination.of_start(TerminationReason.START_FAILED, why), str(error)
@@ -73,6 +78,7 @@ async def _serve(settings: ServeSettings, start: StartEngine) -> int:
     listen(stop)
     # Before the engine takes its minutes: a missing file or a busy port is known at once.
     keys = open_keys(settings.api_keys_file)
+    tracer = open_tracer("dllm-server")
     allow_open_files(settings.max_connections * (1 if settings.metrics_port is None else 2))
     with contextlib.ExitStack() as open_listeners:
         listener = open_listeners.enter_context(bind(settings.host, settings.port))
@@ -81,7 +87,7 @@ async def _serve(settings: ServeSettings, start: StartEngine) -> int:
             metrics_listener = bind(settings.host, settings.metrics_port, flag="--metrics-port")
             open_listeners.enter_context(metrics_listener)
         log.info("starting engine", model=settings.model)
-        starting = asyncio.ensure_future(_open_service(settings, start))
+        starting = asyncio.ensure_future(_open_service(settings, start, tracer))
         told_to_stop = asyncio.ensure_future(stop.wait())
         await asyncio.wait({starting, told_to_stop}, return_when=asyncio.FIRST_COMPLETED)
         told_to_stop.cancel()
@@ -99,9 +105,11 @@ async def _serve(settings: ServeSettings, start: StartEngine) -> int:
         finally:
             service.text_workers.close()
             await service.engine.close()
+            if tracer is not None:
+                tracer.close()
 
 
-async def _open_service(settings: ServeSettings, start: StartEngine) -> Service:
+async def _open_service(settings: ServeSettings, start: StartEngine, tracer: Tracer | None) -> Service:
     """A running engine and its tokenizer, which is read in a thread, so that signals are heard. Nothing waits
     for that thread where this is cancelled."""
     engine = await start(settings.engine(), settings.logs())
@@ -118,7 +126,7 @@ async def _open_service(settings: ServeSettings, start: StartEngine) -> Service:
         if (found := server_misfit(settings, model.blocks)) is not None:
             raise ValueError(f"{found[0]} does not fit the model: {found[1]}: leave it out")
         diffusion = diffusion_defaults(settings, model.blocks)
-        return create_service(settings.api(), engine, tokenizer, diffusion)
+        return create_service(settings.api(), engine, tokenizer, diffusion, tracer)
     except BaseException:
         await engine.close()
         raise

@@ -19,6 +19,7 @@ from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import TextTooLongError, Tokenizer, TokenizerError
 from dllm_server.settings import ApiSettings
 from dllm_server.telemetry.metrics import Metrics
+from dllm_server.tracing import Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Service:
     lifecycle: Lifecycle
     admission: Admission
     metrics: Metrics
+    tracer: Tracer | None = None
     text_workers: TextWorkers = field(default_factory=TextWorkers)
     started_at: int = field(default_factory=lambda: int(time.time()))
 

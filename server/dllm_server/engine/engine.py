@@ -288,7 +288,7 @@ class Engine:
     def _apply(self, launched: Launched, result: StepResult) -> list[FromEngine]:
         """Bring the host's table up to date. Requests that ended since the launch are passed over: their
         slots may be others' by now."""
-        batch, table = launched.batch, self.table
+        batch, table, now = launched.batch, self.table, self.clock()
         live = [i for i, request in enumerate(launched.requests) if request.phase is not Phase.FINISHED]
         rows = np.array(live, np.int64)
         slots, tokens = batch.slots[rows], result.tokens[rows]
@@ -309,7 +309,7 @@ class Engine:
             strict=True,
         ):
             request = launched.requests[index]
-            request.count_result(launched.phases[index])
+            request.count_result(launched.phases[index], now)
             if breaks or (request.score is not None and not is_finite_score(index, result.scores)):
                 outgoing.append(self._fail_not_finite(request))
                 continue

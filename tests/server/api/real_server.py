@@ -4,11 +4,13 @@ otherwise."""
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,13 +27,16 @@ STOP_SECONDS = 60.0
 class RealServer:
     """``with RealServer("--max-num-seqs", "8") as server``: started, and killed at the end if need be."""
 
-    def __init__(self, *flags: str, model: str = str(FIXTURE)) -> None:
+    def __init__(
+        self, *flags: str, model: str = str(FIXTURE), environment: Mapping[str, str] | None = None
+    ) -> None:
         address = ["--host", "127.0.0.1", "--port", "0"]
         numbers = ["--device", "cpu", "--dtype", "float32"]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "dllm_server.cli", "serve", model, *address, *numbers, *flags],
             stderr=subprocess.PIPE,
             text=True,
+            env=os.environ | dict(environment or {}),
         )
         self.log: list[str] = []
         self._urls: queue.Queue[str | None] = queue.Queue()

@@ -16,6 +16,7 @@ from dllm_server.api.answers.scored_prompt import PromptScored
 from dllm_server.api.schemas.errors import ApiError, internal_error, timed_out
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.telemetry.request_metrics import RequestMetrics
+from dllm_server.telemetry.request_trace import trace_choice
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +81,8 @@ class Generation:
         return event
 
     async def _pump(self, plan: ChoicePlan) -> None:
+        model = self._engine.model.name
+        trace = trace_choice(plan.generate, plan.index, len(plan.prompt.token_ids), model)
         try:
             self._metrics.submitted(len(plan.prompt.token_ids))
             has_block = False
@@ -89,16 +92,26 @@ class Generation:
                     elapsed = time.monotonic() - self._began
                     match event:
                         case PromptScored():
-                            pass
+                            if trace is not None:
+                                trace.scored()
                         case ChoiceDelta():
                             if not has_block:
                                 self._metrics.first_block(elapsed, event.stats.queue_seconds)
                             has_block = True
                             self._metrics.generated(len(event.token_ids))
+                            if trace is not None:
+                                trace.block(event.stats, len(event.token_ids))
                         case ChoiceEnd():
                             self._metrics.finished(event.finish_reason, elapsed)
+                            if trace is not None:
+                                trace.end(event.finish_reason, event.stats)
         except ApiError as error:
+            if trace is not None:
+                trace.fail(error.reason)
             self._queue.put_nowait(error)
         except Exception:
             log.exception("choice failed", choice=plan.index)
             self._queue.put_nowait(internal_error())
+        finally:
+            if trace is not None:
+                trace.close()

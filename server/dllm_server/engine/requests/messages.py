@@ -120,6 +120,15 @@ class Shutdown(msgspec.Struct, frozen=True, tag=True):
     """Finish nothing more: the engine process ends. Draining is the API's job."""
 
 
+class RequestTimes(msgspec.Struct, frozen=True):
+    """Seconds of the machine's monotonic clock. ``opened``: the end of the first refresh of the block that is
+    told or, of a block-causal model, of the last prefill before it; ``told``: the result of the last step."""
+
+    admitted_seconds: float = 0.0
+    opened_seconds: float = 0.0
+    told_seconds: float = 0.0
+
+
 class RequestStats(msgspec.Struct, frozen=True):
     """Cumulative counts of one request up to the message that carries them. ``refresh_passes`` and
     ``prefill_passes`` are the forward passes in that phase, ``cached_tokens`` those of the prompt whose K/V
@@ -130,6 +139,7 @@ class RequestStats(msgspec.Struct, frozen=True):
     queue_seconds: float = 0.0
     prefill_passes: int = 0
     cached_tokens: int = 0
+    times: RequestTimes = RequestTimes()
 
     def plus(self, other: RequestStats) -> RequestStats:
         return RequestStats(
@@ -138,6 +148,7 @@ class RequestStats(msgspec.Struct, frozen=True):
             self.queue_seconds + other.queue_seconds,
             self.prefill_passes + other.prefill_passes,
             self.cached_tokens + other.cached_tokens,
+            other.times,
         )
 
 

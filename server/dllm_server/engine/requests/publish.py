@@ -17,6 +17,7 @@ def block_committed(table: SlotTable, request: Request, start: int, end: int) ->
     logprobs = table.logprobs[request.slot, start:end].tolist()
     positions = range(start, end) if request.message.top_logprobs else ()
     alternatives = [request.alternatives.pop(position) for position in positions]
+    request.is_opening = True
     return BlockCommitted(request.request_id, tokens, logprobs, request.stats(), alternatives)
 
 

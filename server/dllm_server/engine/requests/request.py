@@ -10,7 +10,14 @@ import numpy as np
 from dllm_kernels.layout import IntArray
 from numpy.typing import NDArray
 
-from dllm_server.engine.requests.messages import Diffusion, Generate, RequestStats, Sampling, Score
+from dllm_server.engine.requests.messages import (
+    Diffusion,
+    Generate,
+    RequestStats,
+    RequestTimes,
+    Sampling,
+    Score,
+)
 from dllm_server.engine.requests.pages import Chunk
 from dllm_server.engine.requests.refresh import takes_prompt
 from dllm_server.memory import round_up
@@ -89,6 +96,9 @@ class Request:
     saved: Saved | None = None
     fixed: int = 0
     blocks: int = 0
+    is_opening: bool = True  # no result of the block to be told next is there
+    opened_seconds: float = 0.0
+    told_seconds: float = 0.0
 
     @property
     def request_id(self) -> str:
@@ -146,8 +156,12 @@ class Request:
         """Step number ``step`` serves this request."""
         self.last_step = step
 
-    def count_result(self, phase: Phase) -> None:
+    def count_result(self, phase: Phase, now: float) -> None:
         """The result of a step in that phase is there."""
+        self.told_seconds = now
+        if self.is_opening and phase in (Phase.REFRESH, Phase.PREFILL):
+            self.opened_seconds = now
+        self.is_opening = self.is_opening and phase is Phase.PREFILL
         self.forward_passes += 1
         self.refresh_passes += phase is Phase.REFRESH
         self.prefill_passes += phase is Phase.PREFILL
@@ -173,4 +187,5 @@ class Request:
             max(waited, 0.0),
             self.prefill_passes,
             self.cached_tokens,
+            RequestTimes(self.admitted_seconds, self.opened_seconds, self.told_seconds),
         )
