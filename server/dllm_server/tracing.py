@@ -54,7 +54,7 @@ def open_tracer(service: str, environment: Mapping[str, str] = os.environ) -> Tr
     resource = Resource.create({"service.version": version})
     if str(resource.attributes.get("service.name")).startswith("unknown_service"):  # the SDK's, for no name
         resource = resource.merge(Resource({"service.name": service}))
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)  # see close
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracer(provider, version)
 

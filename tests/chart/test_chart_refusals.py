@@ -133,6 +133,14 @@ NEVER: list[tuple[str, list[Any]]] = [
     ("metrics.service.enabled", ["on"]),
     ("metrics.service.annotations", [{"prometheus.io/scrape": True}]),
     ("metrics.podMonitor.enabled", ["on"]),
+    ("prometheusRule", [{"enable": True}]),
+    ("prometheusRule.enabled", ["on"]),
+    ("prometheusRule.labels", [{"release": True}, {"a b": "c"}]),
+    ("prometheusRule.runbookUrl", ["", "https://a b", "https://wiki/runbook#alerts"]),
+    ("dashboards.enabled", ["on"]),
+    ("dashboards.labels", [{"grafana_dashboard": 1}]),
+    ("dashboards.annotations", [{"grafana_folder": True}]),
+    ("tracing.endpoint", ["collector:4318", "http://", "ftp://a", "http://a b"]),
     ("metrics.podMonitor.interval", ["30", "", "1s1m", "-1s", "30 s", 30]),
     ("metrics.podMonitor.labels", [{"release": "a b"}, {"a/b/c": "d"}]),
     ("networkPolicy.enabled", ["on"]),
@@ -195,6 +203,8 @@ WORKS: list[tuple[str, list[Any]]] = [
     ("operator.podSecurityContext", [{}, {"runAsNonRoot": True, "supplementalGroups": [1]}]),
     ("tuning.prometheusUrl", ["", "http://prometheus.monitoring:9090", "https://u:p@[::1]:9090/prefix?a=b"]),
     ("metrics.podMonitor.interval", ["1m30s", "500ms", "1h"]),
+    ("prometheusRule.runbookUrl", ["docs/runbook.md", "https://wiki.example/a/b?page=1"]),
+    ("tracing.endpoint", ["", "http://collector.observability:4318", "https://otlp.example/prefix"]),
     (
         "networkPolicy.ingressFrom",
         [

@@ -80,6 +80,7 @@ def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
         description=DESCRIPTION,
         redirect_slashes=False,
         strict_content_type=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own holds clients' text
     )
     bearer = HTTPBearer(auto_error=False, description="A key of the server's key file.")  # for /docs alone
     guard = [Depends(bearer)] if keys is not None else []
