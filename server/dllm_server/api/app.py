@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from dllm_server.api.answers.plan import Limits
 from dllm_server.api.guards.admission import Admission
-from dllm_server.api.guards.auth import BearerAuth, KeyFile
+from dllm_server.api.guards.auth import OPEN_PATHS, BearerAuth, KeyFile
 from dllm_server.api.guards.body_limit import BodyLimit
 from dllm_server.api.guards.disconnect import CancelOnDisconnect
 from dllm_server.api.guards.failsafe import Failsafe
@@ -21,6 +21,7 @@ from dllm_server.api.routes.completions import completions_router
 from dllm_server.api.routes.health import health_router, package_version, version_router
 from dllm_server.api.routes.metrics import metrics_router
 from dllm_server.api.routes.models import models_router
+from dllm_server.api.routes.pages import add_pages, is_page
 from dllm_server.api.routes.snapshot import snapshot_router
 from dllm_server.api.routes.tokens import tokens_router
 from dllm_server.api.schemas.errors import ErrorResponse, install_error_handlers
@@ -73,7 +74,7 @@ def create_service(
 
 
 def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
-    """The application over a service; with ``keys``, all but the probes ask for one of them."""
+    """The application over a service; with ``keys``, all but the probes and the pages ask for one of them."""
     app = FastAPI(
         title="dLLM-Serve",
         version=package_version(),
@@ -90,12 +91,19 @@ def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
     app.include_router(version_router(), dependencies=guard)
     if service.settings.metrics_port is None:
         app.include_router(metrics_router(service), dependencies=guard)
+    has_pages = service.settings.pages
+    if has_pages:
+        add_pages(app)
     install_error_handlers(app)
     # Layers, innermost first: a request is named and logged, then must show a key, then may send its body.
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(BodyLimit, limit_bytes=service.settings.max_body_bytes)
     if keys is not None:
-        app.add_middleware(BearerAuth, keys=keys)
+
+        def is_open(path: str) -> bool:
+            return path in OPEN_PATHS or (has_pages and is_page(path))
+
+        app.add_middleware(BearerAuth, keys=keys, is_open=is_open)
     app.add_middleware(Failsafe)
     if service.settings.cors_allow_origins:
         app.add_middleware(

@@ -75,6 +75,6 @@ def _metavar(name: str, kind: Any) -> str:
         return "SIZE"
     if name in ("duration", "timeout"):
         return "TIME"
-    return {"int": "N", "float": "X", "Path": "FILE", "dict": "JSON"}.get(
+    return {"bool": "true|false", "int": "N", "float": "X", "Path": "FILE", "dict": "JSON"}.get(
         getattr(kind, "__name__", ""), "TEXT"
     )

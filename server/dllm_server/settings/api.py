@@ -44,9 +44,10 @@ class ApiSettings(BaseModel):
     )
     api_keys_file: Path | None = Field(
         None,
-        description="One bearer key a line, asked for by everything but /health and /ready; reloaded "
-        "when it changes. Not ready while it holds none.",
+        description="One bearer key a line, asked for by everything but /health, /ready and the pages, which "
+        "ask their user for one; reloaded when it changes. Not ready while it holds none.",
     )
+    pages: bool = Field(True, description="Serve the playground at / and the engine page at /engine.")
     max_queued_requests: int = Field(256, ge=1, description="Requests waiting for admission before 429.")
     max_body_bytes: ByteSize = Field(4 * 1024**2, description="Largest request body.")
     unknown_parameters: UnknownParameters = Field(

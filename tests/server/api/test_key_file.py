@@ -69,7 +69,10 @@ def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "/snapshot",
+        "/pages",
+        "//",
+        "/engine/",
         "/v1/models",
         "/v1/completions",
         "/v1/nope",
@@ -98,8 +101,8 @@ def test_a_key_is_asked_for(tmp_path: Path, path: str) -> None:
         assert with_key != 401
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready"])
-def test_probes_need_no_key(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize("path", ["/health", "/ready", "/", "/engine", "/pages/theme.css"])
+def test_probes_and_pages_need_no_key(tmp_path: Path, path: str) -> None:
     with ScriptedServer(api_keys_file=write(tmp_path / "keys", "right")) as server:
         assert server.http.get(path).status_code == 200
 

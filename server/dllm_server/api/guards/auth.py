@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -92,14 +93,14 @@ def open_keys(path: Path | None) -> KeyFile | None:
 
 
 class BearerAuth:
-    """ASGI middleware: 401 without a key of the file, before the body is read; only probes need none."""
+    """ASGI middleware: 401 without a key of the file, before the body is read; only paths that are open need
+    none."""
 
-    def __init__(self, app: ASGIApp, keys: KeyFile) -> None:
-        self._app = app
-        self._keys = keys
+    def __init__(self, app: ASGIApp, keys: KeyFile, is_open: Callable[[str], bool]) -> None:
+        self._app, self._keys, self._is_open = app, keys, is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and not self._is_open(scope["path"]):
             scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not self._keys.accepts(key.strip()):
                 await wrong_key().response()(scope, receive, send)

@@ -1,0 +1,74 @@
+"""Chromium on the pages of a server: Debian's, or whatever is installed under its names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MOST_SCREENSHOT_BYTES = 200_000
+WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+
+expect.set_options(timeout=30_000)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser without a window; skips where there is none."""
+    program = next((found for name in NAMES if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = launch(playwright, program)
+        yield browser
+        browser.close()
+
+
+def launch(playwright: Playwright, program: str) -> Browser:
+    return playwright.chromium.launch(
+        executable_path=program, chromium_sandbox=os.geteuid() != 0, args=["--disable-dev-shm-usage"]
+    )
+
+
+@contextmanager
+def opened(browser: Browser, url: str, *, quiet: Sequence[str] = (), **options: Any) -> Iterator[Page]:
+    """A page of its own at ``url``, whose console must stay free of errors and of what its policy forbids,
+    but for lines with a word of ``quiet``."""
+    context = browser.new_context(**({"viewport": WIDE, "color_scheme": "light"} | options))
+    context.set_default_timeout(30_000)
+    page, told = context.new_page(), list[str]()
+
+    def note(text: str) -> None:
+        if not any(word in text for word in quiet):
+            told.append(text)
+
+    page.on("console", lambda line: note(line.text) if line.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: note(str(error)))
+    page.goto(url)
+    try:
+        yield page
+    finally:
+        context.close()
+    assert not told, told
+
+
+def check_accessible(page: Page) -> None:
+    """Axe finds nothing at all."""
+    found = Axe().run(page).response["violations"]
+    told = [(rule["id"], [node["failureSummary"] for node in rule["nodes"]]) for rule in found]
+    assert not told, told
+
+
+def shoot(page: Page, name: str, folder: Path) -> None:
+    """A screenshot into ``SCREENSHOTS``, if that names a folder (docs/images), else into ``folder``."""
+    path = Path(os.environ.get("SCREENSHOTS") or folder) / f"{name}.png"
+    page.screenshot(path=path, animations="disabled")
+    assert 5_000 < path.stat().st_size < MOST_SCREENSHOT_BYTES
