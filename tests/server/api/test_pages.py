@@ -167,6 +167,7 @@ def test_what_the_model_cannot_do_is_disabled_and_says_why(browser: Browser, blo
         ScriptedServer(model={"blocks": blocks}, diffusion=diffusion) as server,
         opened(browser, server.url) as page,
     ):
+        expect(page.get_by_role("button", name="Send")).to_be_enabled()
         strategies = page.locator("#A-strategy option").all_inner_texts()
         assert ("joint threshold" in strategies) == (blocks.sub_block_length is None)
         assert page.locator("#A-strategy").input_value() == blocks.strategy
