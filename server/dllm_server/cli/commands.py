@@ -213,19 +213,34 @@ def bench(url: str, json_file: Path | None, html_file: Path | None, **flags: Any
 
 @cli.command()
 @click.argument("urls", nargs=-1, metavar="[URL]...")
+@click.option(
+    "--deployment", metavar="NAME", help="All serving pods of this DLLMDeployment, through kubectl."
+)
+@click.option("--namespace", metavar="NAME", help="Its namespace; kubectl's own if unset.")
 @click.option("--api-key", envvar="DLLM_TOP_API_KEY", help="Bearer key; DLLM_TOP_API_KEY hides it.")
 @click.option(
     "--interval", default=1.0, show_default=True, type=click.FloatRange(0.1), help="Seconds between looks."
 )
 @click.option("--once", "is_once", is_flag=True, help="Print one screen and end.")
 @one_line_errors("bench")
-def top(urls: tuple[str, ...], api_key: str | None, interval: float, is_once: bool) -> None:
+def top(
+    urls: tuple[str, ...],
+    deployment: str | None,
+    namespace: str | None,
+    api_key: str | None,
+    interval: float,
+    is_once: bool,
+) -> None:
     """Watch the engines of the servers at URL (http://localhost:8000 if none is given): memory, requests,
     steps, latency, tuning.
 
     A name with several addresses, as a headless Service has, is all of them. One server is shown in full,
     several as a table.
     """
-    from dllm_server.cli.top import run_top
+    if (urls and deployment) or (namespace and not deployment):
+        raise click.UsageError("give URLs, or a --deployment and its --namespace")
+    from dllm_server.cli.pods import Pods
+    from dllm_server.cli.top import Urls, run_top
 
-    sys.exit(run_top(urls or ("http://localhost:8000",), api_key, interval_seconds=interval, is_once=is_once))
+    source = Pods(namespace, deployment) if deployment else Urls(urls or ("http://localhost:8000",))
+    sys.exit(run_top(source, api_key, interval_seconds=interval, is_once=is_once))

@@ -6,7 +6,8 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -24,72 +25,102 @@ MOST_SERVERS = 256
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """``url`` is where it is asked, ``host`` the name that it is asked by."""
+    """``url`` is where it is asked, ``host`` the name that it is asked by, ``name`` what it is called."""
 
+    name: str
     url: str
     host: str
-    key: str | None = field(default=None, repr=False)
 
 
-def run_top(urls: Sequence[str], key: str | None, *, interval_seconds: float, is_once: bool) -> int:
+class Source(Protocol):
+    """Where servers are found; what it opens it closes."""
+
+    async def servers(self) -> list[Server | Seen]:
+        """Those to ask, and those of which it is known why they cannot be asked."""
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(self, *error: object) -> None: ...
+
+
+def run_top(source: Source, key: str | None, *, interval_seconds: float, is_once: bool) -> int:
     """Until Ctrl-C, or one screen; the exit code is 1 where no server told anything."""
     try:
-        return asyncio.run(_top(urls, key, interval_seconds, is_once=is_once))
+        return asyncio.run(_top(source, key, interval_seconds, is_once=is_once))
     except KeyboardInterrupt:
         return 0
 
 
-async def _top(urls: Sequence[str], key: str | None, interval_seconds: float, *, is_once: bool) -> int:
+async def _top(source: Source, key: str | None, interval_seconds: float, *, is_once: bool) -> int:
     console = Console()
-    seen: dict[str, Seen] = {}
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ASK_SECONDS)) as session:
+    seen: list[Seen] = []
+    timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
+    async with source, aiohttp.ClientSession(timeout=timeout) as session:
         if is_once or not console.is_terminal:
-            seen = await _look(session, urls, key, seen)
-            console.print(screen(list(seen.values())))
-            return 0 if any(one.now for one in seen.values()) else 1
+            seen = await _look(session, source, key, seen)
+            console.print(screen(seen))
+            return 0 if any(one.now for one in seen) else 1
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                seen = await _look(session, urls, key, seen)
-                live.update(screen(list(seen.values())), refresh=True)
+                seen = await _look(session, source, key, seen)
+                live.update(screen(seen), refresh=True)
                 await asyncio.sleep(interval_seconds)
 
 
 async def _look(
-    session: aiohttp.ClientSession, urls: Sequence[str], key: str | None, seen: dict[str, Seen]
-) -> dict[str, Seen]:
+    session: aiohttp.ClientSession, source: Source, key: str | None, seen: Sequence[Seen]
+) -> list[Seen]:
     """All servers of now, each with what it told before."""
-    found = await asyncio.gather(*(servers_of(url, key) for url in urls))
-    servers = {server.url: server for group in found for server in group}
-    asked = list(servers.values())[:MOST_SERVERS]
-    told = await asyncio.gather(*(_ask(session, server, seen.get(server.url)) for server in asked))
-    return {one.address: one for one in told}
+    before = {one.address: one for one in seen}
+
+    async def see(found: Server | Seen) -> Seen:
+        if isinstance(found, Seen):
+            return found
+        return await _ask(session, found, key, before.get(found.name) or Seen(found.name))
+
+    servers = await source.servers()
+    return list(await asyncio.gather(*(see(found) for found in servers[:MOST_SERVERS])))
 
 
-async def servers_of(url: str, key: str | None) -> list[Server]:
+class Urls:
+    """Servers at addresses that are given."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        self._urls = urls
+
+    async def servers(self) -> list[Server | Seen]:
+        found = await asyncio.gather(*(servers_of(url) for url in self._urls))
+        return list({server.url: server for group in found for server in group}.values())
+
+    async def __aenter__(self) -> Urls:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        return None
+
+
+async def servers_of(url: str) -> list[Server]:
     """Every address of a name, as a headless Service has one for each pod; IPv6 where there is nothing else.
     A certificate is a name's, so https stays one."""
     base = base_url(url)
     parts = urlsplit(base)
     host = parts.hostname or ""
     if parts.scheme == "https":
-        return [Server(base, parts.netloc, key)]
+        return [Server(base, base, parts.netloc)]
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, parts.port or 80, type=socket.SOCK_STREAM)
     except OSError:
-        return [Server(base, parts.netloc, key)]  # which then cannot be asked, and says why
+        return [Server(base, base, parts.netloc)]  # which then cannot be asked, and says why
     families = {family for family, *_ in found}
     wanted = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
     addresses = dict.fromkeys(str(place[0]) for family, *_, place in found if family is wanted)
     port = parts.port or 80
-    return [
-        Server(f"http://{f'[{at}]' if ':' in at else at}:{port}{parts.path}", parts.netloc, key)
-        for at in addresses
-    ]
+    urls = [f"http://{f'[{at}]' if ':' in at else at}:{port}{parts.path}" for at in addresses]
+    return [Server(url, url, parts.netloc) for url in urls]
 
 
-async def _ask(session: aiohttp.ClientSession, server: Server, before: Seen | None) -> Seen:
-    seen = before or Seen(server.url)
-    headers = bearer(server.key) | {"Host": server.host}
+async def _ask(session: aiohttp.ClientSession, server: Server, key: str | None, seen: Seen) -> Seen:
+    headers = bearer(key) | {"Host": server.host}
     try:
         async with session.get(f"{server.url}/snapshot", headers=headers) as answer:
             if answer.status != 200:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from dllm_server.load.arrivals import Arrival, Draw, arrivals
-from dllm_server.load.lengths import PROFILES
+from dllm_server.load.lengths import PROFILES, LengthProfile
 from dllm_server.load.question import Question, TextScale, in_turn, of_profile, random_text, read_questions
 from dllm_server.load.run import ClosedLoad, Load, OpenLoad
 from dllm_server.load.settings import DEFAULT_CLIENTS, BenchSettings
@@ -23,6 +23,8 @@ def drawing(settings: BenchSettings, scale: TextScale) -> Draw[Question]:
     profile = PROFILES[settings.profile]
     if settings.prompts is not None:
         return in_turn(read_questions(settings.prompts, profile.max_tokens, settings.max_tokens))
+    if (tokens := settings.prompt_tokens) is not None:
+        profile = LengthProfile(tokens, 0.0, tokens, tokens, profile.max_tokens)
     return of_profile(profile, scale, settings.max_tokens)
 
 

@@ -23,7 +23,7 @@ margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}
 p,figcaption{color:var(--dim);margin:.25rem 0}
 strong{color:var(--ink)}.bad{color:var(--bad)}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+.scroll{overflow-x:auto;margin:.75rem 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .9rem .25rem 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left}th{font-weight:600;color:var(--dim)}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:1.5rem}
@@ -32,7 +32,7 @@ svg text{font-size:11px;fill:var(--dim)}.grid{stroke:var(--line)}
 .line{fill:none;stroke-width:2}.dots{fill:none;stroke-width:4;stroke-linecap:round;stroke-opacity:.55}
 .c0{stroke:var(--c0)}.c1{stroke:var(--c1)}
 line.mark{stroke:var(--bad);stroke-dasharray:4 3}
-.key{margin-left:.75rem;color:var(--ink)}.key:empty{display:none}
+.key{margin-left:.75rem;color:var(--ink);display:inline-block}.key:empty{display:none}
 .key::before{content:"";display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.3em}
 .key.c0::before{background:var(--c0)}.key.c1::before{background:var(--c1)}
 code{font-size:.9em}
@@ -239,7 +239,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return ""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll" tabindex="0">{table}</div>'
 
 
 def _seconds(value: float | None) -> str:

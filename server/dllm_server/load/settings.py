@@ -73,6 +73,9 @@ class BenchSettings(BaseSettings):
     )
     against_api_key: SecretStr | None = Field(None, description="The second endpoint's key.")
     profile: Profile = Field(Profile.chat, description="Lengths of prompts and answers.")  # type: ignore[attr-defined]
+    prompt_tokens: int | None = Field(
+        None, ge=1, description="Length of every prompt instead of a profile's."
+    )
     prompts: Path | None = Field(
         None,
         description="Real prompts instead of random words: a text file's lines, or a JSONL file of prompt or "

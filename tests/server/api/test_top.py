@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 from click.testing import CliRunner, Result
+from dllm_operator.cluster.labels import pod_selector
 from dllm_server.api.schemas.snapshot import Snapshot
-from dllm_server.cli import top
+from dllm_server.cli import pods, top
 from dllm_server.cli.commands import cli
 from dllm_server.cli.engine_view import BAR, Seen, bar, screen, size, sparkline
+from dllm_server.cli.pods import SELECTOR, Pod, Pods, pods_of
 from dllm_server.engine.requests.messages import StepSample, TuningChange
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,8 +146,8 @@ def test_a_name_of_several_addresses_is_several_servers(monkeypatch: pytest.Monk
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
 
-    plain = asyncio.run(top.servers_of("pods.example:8000", "key"))
-    secure = asyncio.run(top.servers_of("https://pods.example", "key"))
+    plain = asyncio.run(top.servers_of("pods.example:8000"))
+    secure = asyncio.run(top.servers_of("https://pods.example"))
 
     assert [(one.url, one.host) for one in plain] == [
         ("http://10.0.0.1:8000", "pods.example:8000"),
@@ -149,9 +155,7 @@ def test_a_name_of_several_addresses_is_several_servers(monkeypatch: pytest.Monk
     ]
     assert [one.url for one in secure] == ["https://pods.example"]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found[:1])
-    assert [one.url for one in asyncio.run(top.servers_of("pods.example:8000", None))] == [
-        "http://[::1]:8000"
-    ]
+    assert [one.url for one in asyncio.run(top.servers_of("pods.example:8000"))] == ["http://[::1]:8000"]
 
 
 def test_the_rate_is_of_the_tokens_between_two_looks() -> None:
@@ -207,3 +211,132 @@ def test_a_sparkline_goes_from_nothing_to_all() -> None:
 @pytest.mark.parametrize(("count", "words"), [(1536 * MIB, "1.50 GiB"), (300 * MIB, "300.0 MiB")])
 def test_sizes_have_a_unit(count: int, words: str) -> None:
     assert size(count) == words
+
+
+KUBECTL = """#!{python}
+import json, os, pathlib, sys, time
+folder = pathlib.Path({folder!r})
+with (folder / "asked").open("a") as asked:
+    asked.write(" ".join(sys.argv[1:]) + "\\n")
+if sys.argv[1] == "get":
+    print((folder / "pods.json").read_text())
+elif "pod/broken" in sys.argv:
+    sys.exit("error: unable to forward port because pod is not running")
+else:
+    (folder / f"forward-{{os.getpid()}}").touch()
+    pod = next(argument for argument in sys.argv if argument.startswith("pod/"))
+    ports = json.loads((folder / "ports.json").read_text())
+    print(f"Forwarding from 127.0.0.1:{{ports[pod]}} -> 8000", flush=True)
+    time.sleep(60)
+"""
+
+
+def pod(name: str, phase: str = "Running", *, port_name: str = "http", **metadata: str) -> dict[str, Any]:
+    ports = [{"name": port_name, "containerPort": 8000}]
+    return {
+        "metadata": {"name": name, **metadata},
+        "spec": {"containers": [{"ports": ports}, {}]},
+        "status": {"phase": phase},
+    }
+
+
+@pytest.fixture
+def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a kubectl that lists pods.json and forwards to ports.json."""
+    program = tmp_path / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(KUBECTL.format(python=sys.executable, folder=str(tmp_path)))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_pods_that_serve_are_told_from_others_by_their_port() -> None:
+    listing = {
+        "items": [
+            pod("b"),
+            pod("a", "Pending"),
+            pod("leaving", deletionTimestamp="2026-01-01T00:00:00Z"),
+            pod("job", port_name="other"),
+        ]
+    }
+
+    assert pods_of(listing) == [
+        Pod("a", None, "Pending"),
+        Pod("b", 8000, "Running"),
+        Pod("leaving", None, "Terminating"),
+    ]
+
+
+def test_the_pods_of_a_resource_are_selected_as_the_operator_labels_them() -> None:
+    labels = dict(pair.split("=") for pair in SELECTOR.format(name="mine").split(","))
+
+    assert labels == pod_selector("mine")
+
+
+def test_all_pods_of_a_resource_are_shown_and_their_forwards_end(kubectl: Path) -> None:
+    listing = {"items": [pod("one"), pod("two"), pod("new", "Pending"), pod("broken")]}
+    (kubectl / "pods.json").write_text(json.dumps(listing))
+
+    with ScriptedServer() as first, ScriptedServer() as second:
+        ports = {"pod/one": first.listener_address[1], "pod/two": second.listener_address[1]}
+        (kubectl / "ports.json").write_text(json.dumps(ports))
+        result = run_top("--deployment", "mine", "--namespace", "team")
+
+    assert result.exit_code == 0, result.output
+    assert "2/8" in result.output
+    assert "new  Pending" in result.output
+    assert "broken  kubectl port-forward: error: unable to forward port" in result.output
+    asked = (kubectl / "asked").read_text().splitlines()
+    assert asked[0].startswith("get pods --namespace team --selector app.kubernetes.io/instance=mine,")
+    assert "port-forward --namespace team pod/one :8000" in asked
+    started = [int(path.name.partition("-")[2]) for path in kubectl.glob("forward-*")]
+    assert len(started) == 2
+    assert not [pid for pid in started if psutil.pid_exists(pid)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--deployment", "mine"], "no pods of a DLLMDeployment mine"),
+        (["http://a", "--deployment", "mine"], "give URLs, or a --deployment"),
+        (["--namespace", "team"], "give URLs, or a --deployment"),
+    ],
+)
+def test_pods_that_cannot_be_found_are_one_clear_line(
+    kubectl: Path, arguments: list[str], problem: str
+) -> None:
+    (kubectl / "pods.json").write_text('{"items": []}')
+
+    result = run_top(*arguments)
+
+    assert result.exit_code == 2
+    assert problem in result.stderr.splitlines()[-1]
+
+
+def test_without_kubectl_the_error_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    result = run_top("--deployment", "mine")
+
+    assert result.exit_code == 2
+    assert "kubectl is not on the PATH" in result.stderr.splitlines()[-1]
+
+
+def test_pods_that_were_known_stay_while_kubectl_cannot_tell(
+    kubectl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pods, "LISTED_SECONDS", 0.0)
+    (kubectl / "pods.json").write_text(json.dumps({"items": [pod("new", "Pending")]}))
+
+    async def look_twice() -> list[list[Any]]:
+        async with Pods(None, "mine") as source:
+            first = await source.servers()
+            (kubectl / "pods.json").write_text('{"items": []}')
+            return [first, await source.servers()]
+
+    first, second = asyncio.run(look_twice())
+
+    assert first == [Seen("new", problem="Pending")]
+    assert second[0] == first[0]
+    assert "no pods of a DLLMDeployment" in second[1].problem

@@ -183,6 +183,14 @@ def test_prompts_of_a_profile_have_its_lengths() -> None:
     assert {arrival.job.max_tokens for arrival in load.arrivals} == {256}
 
 
+def test_prompts_of_one_length_have_it() -> None:
+    settings = BenchSettings(rate=10, requests=5, prompt_tokens=48, max_tokens=40)
+
+    (load,) = open_loads(settings, TextScale(8.0, 2.0))
+
+    assert [(words_of(arrival.job), arrival.job.max_tokens) for arrival in load.arrivals] == [(20, 40)] * 5
+
+
 def test_a_seed_gives_one_load_and_another_seed_another() -> None:
     first, again, other = (
         open_loads(BenchSettings(rate=10, requests=9, seed=seed))[0].arrivals for seed in (1, 1, 2)
