@@ -1,5 +1,5 @@
-"""guidellm's own program: a sweep (one at a time, all at once, constant rates) over both endpoints, and
-conversations of several turns."""
+"""guidellm's own program: a sweep (one at a time, all at once, constant rates) over both endpoints,
+conversations of several turns, and what it says of a load beside what ``dllm bench`` says."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from dllm_server.cli.commands import cli
 
 from tests.compat.conftest import Served
 from tests.compat.environment import MODEL_DIRECTORY, Clients
 from tests.server.api.real_server import RealServer
+from tests.server.load.slow_endpoint import Pace, SlowEndpoint
 
 pytestmark = [pytest.mark.compat, pytest.mark.slow]
 
@@ -64,24 +67,29 @@ class Run:
 def run_guidellm(
     clients: Clients, served: Served, folder: Path, *, profile: str, endpoint: str, data: str = ""
 ) -> Run:
-    report = folder / "report.json"
     before = Counted.by(served.server, served.model)
+    backend = f"target={served.url},api_key={served.key},request_format={endpoint}"
+    benchmarks = reported(clients, folder, backend, profile, REQUESTS, data)
+    return Run(benchmarks, Counted.by(served.server, served.model).since(before))
+
+
+def reported(
+    clients: Clients, folder: Path, backend: str, profile: str, requests: int, data: str = ""
+) -> list[dict[str, Any]]:
+    report = folder / "report.json"
     clients.run(
         "guidellm",
         "run",
-        *(
-            "--backend",
-            f"kind=openai_http,target={served.url},api_key={served.key},request_format={endpoint}",
-        ),
+        *("--backend", f"kind=openai_http,{backend}"),
         *("--profile", profile),
-        *("--constraint", f"kind=max_requests,count={REQUESTS}"),
+        *("--constraint", f"kind=max_requests,count={requests}"),
         *("--tokenizer", f"kind=huggingface_auto,model={MODEL_DIRECTORY}"),
         *("--data", f"kind=synthetic_text,prompt_tokens={PROMPT_TOKENS},output_tokens={OUTPUT_TOKENS}{data}"),
         *("--output", f"kind=json,path={report}"),
         "--disable-console-interactive",
     )
-    benchmarks = json.loads(report.read_text())["benchmarks"]
-    return Run(benchmarks, Counted.by(served.server, served.model).since(before))
+    benchmarks: list[dict[str, Any]] = json.loads(report.read_text())["benchmarks"]
+    return benchmarks
 
 
 @pytest.fixture(scope="module", params=["/v1/chat/completions", "/v1/completions"])
@@ -134,3 +142,28 @@ def test_conversations_of_three_turns_send_their_history_back(
     assert totals["errored"] == 0
     lengths = [one["input_metrics"]["text_tokens"] for one in run.requests()]
     assert max(lengths) > 2 * PROMPT_TOKENS
+
+
+def test_dllm_bench_says_of_a_load_what_guidellm_says(clients: Clients, tmp_path: Path) -> None:
+    """Of an endpoint whose pace does not depend on what else runs."""
+    streams, requests, record = 2, 16, tmp_path / "record.json"
+    with SlowEndpoint(Pace(0.4, 0.1, 8)) as endpoint:
+        backend = f"target={endpoint.url},request_format=/v1/chat/completions"
+        (theirs,) = reported(clients, tmp_path, backend, f"kind=concurrent,streams={streams}", requests)
+        load = ["--clients", str(streams), "--requests", str(requests), "--prompt-tokens", str(PROMPT_TOKENS)]
+        result = CliRunner().invoke(cli, ["bench", endpoint.url, *load, "--json", str(record)])
+
+    assert result.exit_code == 0, result.output
+    (found,) = json.loads(record.read_text())["endpoints"]
+    ours, metrics = found["summary"], theirs["metrics"]
+
+    def median(name: str) -> float:
+        return float(metrics[name]["successful"]["percentiles"]["p50"])
+
+    assert ours["first"]["p50"] == pytest.approx(median("time_to_first_token_ms") / 1000, rel=0.1)
+    assert ours["end"]["p50"] == pytest.approx(median("request_latency"), rel=0.1)
+    assert ours["pause"]["p50"] == pytest.approx(median("inter_token_latency_ms") / 1000, rel=0.1)
+    rate = metrics["requests_per_second"]["successful"]["mean"]
+    assert ours["answered_per_second"] == pytest.approx(rate, rel=0.1)
+    tokens = metrics["output_tokens_per_second"]["successful"]["mean"]
+    assert ours["tokens_per_second"] == pytest.approx(tokens, rel=0.1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dllm_server.load.summary import Summary
 
 SPREADS = {"queue": "queue", "first": "first block", "pause": "pause between blocks", "end": "end to end"}
-SHARES = ("p50", "p95", "p99")
+SHARES = ("mean", "p50", "p95", "p99")
 
 
 @dataclass(frozen=True, slots=True)

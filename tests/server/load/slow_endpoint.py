@@ -142,6 +142,8 @@ class SlowEndpoint:
     async def _stream(self, request: web.Request, body: dict[str, Any], began: float) -> web.StreamResponse:
         is_chat = "messages" in body
         text = body["messages"][-1]["content"] if is_chat else body["prompt"]
+        if isinstance(text, list):
+            text = " ".join(part["text"] for part in text)
         status = next((code for word, code in self._fail.items() if word in text), None)
         if status:
             return web.json_response({"error": {"code": "told_to", "message": "as asked"}}, status=status)
