@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import math
+import resource
 import signal
 from importlib.metadata import version
 from pathlib import Path
@@ -32,10 +33,15 @@ REFRESH_SECONDS = 1.0  # seldom: what draws the table also times the answers
 NEWEST = 500  # requests of the live percentiles
 LATE_SHARE = 0.1  # of the median first block, beyond which the clients' own lateness is worth a warning
 INTERRUPTED_EXIT_CODE = 130
+OPEN_FILES = 65_536
 
 
 def run_bench(settings: BenchSettings, url: str, *, json_file: Path | None, html_file: Path | None) -> int:
     """The exit code: 1 where nothing was answered, or no rate held; 130 after Ctrl-C."""
+    for file in (json_file, html_file):
+        if file is not None:
+            file.touch()  # what cannot be written must be known before the load
+    _allow_connections()
     bench = Bench(settings, url)
     asyncio.run(_measure(bench))
     console = Console()
@@ -50,6 +56,14 @@ def run_bench(settings: BenchSettings, url: str, *, json_file: Path | None, html
         return INTERRUPTED_EXIT_CODE
     has_result = any(measured.summary().answered for measured in bench.measured)
     return 0 if has_result and (bench.sweep is None or bench.sweep.held) else 1
+
+
+def _allow_connections() -> None:
+    """An open loop may need a connection for each request: open as many files as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if resource.RLIM_INFINITY != soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 async def _measure(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MOST_BUFFERED_BYTES = 16 * 1024**2
+MOST_MESSAGE = 300
 _CODE = re.compile(r"[A-Za-z0-9_.\-]{1,60}")
 
 
@@ -81,13 +82,26 @@ class Answer:
 
 def error_code(body: Any) -> str:
     """The code, or else the type, of an error object; ``unknown`` where it has none that looks like one."""
-    error = body.get("error") if isinstance(body, Mapping) else None
-    error = body if isinstance(body, Mapping) and not isinstance(error, Mapping) else error
+    error = _error_object(body)
     for name in ("code", "type"):
-        value = error.get(name) if isinstance(error, Mapping) else None
+        value = error.get(name)
         if value is not None and _CODE.fullmatch(str(value)):
             return str(value)
     return "unknown"
+
+
+def error_message(body: Any) -> str:
+    """In one line; empty where it has none."""
+    message = _error_object(body).get("message")
+    return " ".join(message.split())[:MOST_MESSAGE] if isinstance(message, str) else ""
+
+
+def _error_object(body: Any) -> Mapping[str, Any]:
+    """OpenAI's, or the body itself, as some servers answer."""
+    if not isinstance(body, Mapping):
+        return {}
+    error = body.get("error")
+    return error if isinstance(error, Mapping) else body
 
 
 def _has_text(choice: Mapping[str, Any]) -> bool:

@@ -106,8 +106,11 @@ class Bench:
     async def _take_turns(
         self, session: aiohttp.ClientSession, endpoints: Sequence[Endpoint], rounds: Sequence[Load]
     ) -> None:
-        metrics = [_metrics_urls(self.settings.metrics, endpoints[0])]
-        metrics += [_metrics_urls(self.settings.against_metrics, other) for other in endpoints[1:]]
+        given = (self.settings.metrics, self.settings.against_metrics)
+        metrics = [_metrics_urls(urls, one) for urls, one in zip(given, endpoints, strict=False)]
+        for urls, endpoint, asked in zip(metrics, endpoints, given, strict=False):
+            if asked is not None and await _counters(session, urls, endpoint) is None:
+                raise BenchError(f"{asked}: no counters of requests that are known can be read there")
         self.measured = [Measured(endpoint, [], ServerCounters(), self.objective) for endpoint in endpoints]
         order = list(range(len(endpoints)))
         for number, load in enumerate(rounds, start=1):
@@ -192,10 +195,15 @@ class Bench:
         for words in sizes:
             question = Question(self.settings.max_tokens or 16, random_text(words, rng))
             load = OpenLoad([Arrival(0.0, question)], self.settings.timeout)
-            (outcome,) = await self._serve(session, endpoint, load)
-            if outcome.error is not None and not self.stop.is_set():
-                raise BenchError(f"{endpoint.url} fails a first request of {words} words: {outcome.error}")
-            counted.append(outcome.prompt_tokens)
+            outcomes = await self._serve(session, endpoint, load)
+            if self.stop.is_set():
+                return
+            if (error := outcomes[0].error) is not None:
+                words_of_it = f": {self.run.refusal}" if self.run and self.run.refusal else ""
+                raise BenchError(
+                    f"{endpoint.url} fails a first request of {words} words: {error}{words_of_it}"
+                )
+            counted.append(outcomes[0].prompt_tokens)
         self.run = self.load = None
         short, long = (*counted, None, None)[:2]
         if self.settings.prompts is None and endpoint.url == base_url(self.url):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from dllm_server.load.answer import Answer, EventDecoder, error_code
+from dllm_server.load.answer import Answer, EventDecoder, error_code, error_message
 from dllm_server.load.arrivals import Arrival, Draw
 from dllm_server.load.endpoint import Endpoint
 from dllm_server.load.outcome import CUT, Outcome
@@ -67,6 +67,7 @@ class Run:
     ) -> None:
         self.outcomes: list[Outcome] = []
         self.most_open = 0
+        self.refusal = ""  # what the endpoint said when it last refused a request
         self._session, self._endpoint, self._stop = session, endpoint, stop
         self._timeout_seconds, self._clock = timeout_seconds, clock
         self._began = clock()
@@ -186,7 +187,7 @@ class Run:
             url, json=endpoint.body(question), headers=endpoint.headers
         ) as response:
             if response.status != 200:
-                exchange.error = await _refusal(response)
+                exchange.error, self.refusal = await _refusal(response)
                 return
             async for piece in response.content.iter_any():
                 now = self.seconds
@@ -218,10 +219,12 @@ class _Exchange:
         )
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> str:
-    """``429`` or ``400 context_length_exceeded``."""
+async def _refusal(response: aiohttp.ClientResponse) -> tuple[str, str]:
+    """``429`` or ``400 context_length_exceeded``, and the message."""
     try:
-        code = error_code(json.loads(await response.read()))
+        body = json.loads(await response.read())
     except ValueError:
-        code = "unknown"
-    return f"{response.status}" if code in ("unknown", str(response.status)) else f"{response.status} {code}"
+        return str(response.status), ""
+    code = error_code(body)
+    kind = f"{response.status}" if code in ("unknown", str(response.status)) else f"{response.status} {code}"
+    return kind, error_message(body)

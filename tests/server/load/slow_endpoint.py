@@ -145,6 +145,9 @@ class SlowEndpoint:
         if isinstance(text, list):
             text = " ".join(part["text"] for part in text)
         status = next((code for word, code in self._fail.items() if word in text), None)
+        if not isinstance(body["max_tokens"], int):
+            error = {"code": "told_to", "message": "max_tokens is\n no number"}
+            return web.json_response({"error": error}, status=400)
         if status:
             return web.json_response({"error": {"code": "told_to", "message": "as asked"}}, status=status)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -158,6 +158,12 @@ def test_an_endpoint_that_goes_away_fails_the_rest(tmp_path: Path) -> None:
         (["--rate", "1", "--clients", "2"], "different loads"),
         (["--prompts", "/nowhere"], "/nowhere"),
         (["--no-such"], "--no-such"),
+        (["--json", "/no/such/folder/a.json"], "/no/such/folder"),
+        (["--metrics", "http://127.0.0.1:1/metrics"], "http://127.0.0.1:1/metrics: no counters"),
+        (
+            ["--body", '{"max_tokens": "many"}'],
+            "fails a first request of 16 words: 400 told_to: max_tokens is",
+        ),
     ],
 )
 def test_what_cannot_be_asked_ends_in_one_line(arguments: list[str], problem: str) -> None:
