@@ -202,11 +202,11 @@ def _sweep(bench: Bench) -> RenderableType:
             in_words(tried.summary.end.p99),
             Text("held", style="green") if tried.has_held else Text("broke", style="red"),
         )
-    held = f"Holds at {figure(sweep.held)}" if sweep.held else "No rate that was tried held"
-    broken = (
-        f", breaks at {figure(sweep.broken)}" if sweep.broken < math.inf else "; no rate in reach broke it"
-    )
-    return Group(table, Text(f"{held}{broken} requests a second.", style="bold"))
+    if not sweep.held:
+        return Group(table, Text("No rate that was tried held.", style="bold red"))
+    broken = "no rate in reach broke it" if math.isinf(sweep.broken) else f"breaks at {figure(sweep.broken)}"
+    words = f"Holds at {figure(sweep.held)} requests a second, whose figures follow; {broken}."
+    return Group(table, Text(words, style="bold"))
 
 
 def _ratios(ratios: list[Ratio]) -> RenderableType:

@@ -120,7 +120,8 @@ def _sweep(sweep: dict[str, Any] | None) -> str:
         for one in sorted(sweep["tries"], key=lambda one: float(one["rate"]))
     ]
     table = _table(("requests a second", "good", "first block p99", "end to end p99", ""), rows)
-    return f"<h2>The objective</h2><p><strong>{answer}</strong></p>{table}"
+    which = "<p>The figures of the endpoint are those of the highest rate that held.</p>" if held else ""
+    return f"<h2>The objective</h2><p><strong>{answer}</strong></p>{which}{table}"
 
 
 def _ratios(record: dict[str, Any]) -> str:
