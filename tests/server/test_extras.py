@@ -74,6 +74,8 @@ def test_what_is_broken_in_our_own_code_is_no_missing_package(error: ImportError
         ("torch", ["plan"], "dllm plan needs the Python module torch"),
         ("structlog", ["generate", "--prompt", "hi"], "dllm generate needs the Python module structlog"),
         ("uvicorn", ["serve", "--port", "0"], "dllm serve needs the Python module uvicorn"),
+        ("aiohttp", ["bench"], "dllm bench needs the Python module aiohttp"),
+        ("aiohttp", ["top", "--once"], "dllm top needs the Python module aiohttp"),
     ],
 )
 def test_a_command_without_a_package_of_its_extra_says_in_one_line_how_to_install_it(
@@ -89,6 +91,21 @@ def test_a_command_without_a_package_of_its_extra_says_in_one_line_how_to_instal
     last = result.stderr.splitlines()[-1]
     assert expected in last
     assert "pip install " in last
+
+
+@pytest.mark.parametrize("command", ["bench", "top"])
+def test_bench_and_top_need_nothing_of_a_server(command: str) -> None:
+    absent_modules = ["torch", "numpy", "transformers", "fastapi", "starlette", "msgspec", "structlog", "zmq"]
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent_modules!r})); "
+        "from dllm_server.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, command, "127.0.0.1:1"], capture_output=True, text=True, timeout=240
+    )
+
+    assert "needs the Python module" not in result.stderr
+    assert "127.0.0.1:1" in result.stdout + result.stderr
 
 
 def test_the_operator_without_its_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
