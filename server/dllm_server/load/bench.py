@@ -18,7 +18,7 @@ from dllm_server.load.objective import Objective
 from dllm_server.load.outcome import CUT, Outcome
 from dllm_server.load.plan import drawing, loads, trial
 from dllm_server.load.question import Question, TextScale, random_text
-from dllm_server.load.run import Load, OpenLoad, Run, open_session
+from dllm_server.load.run import TIMEOUT, Load, OpenLoad, Run, open_session
 from dllm_server.load.server_counters import ServerCounters, read_counters
 from dllm_server.load.settings import BenchSettings
 from dllm_server.load.summary import Summary, summarise
@@ -27,6 +27,7 @@ from dllm_server.load.sweep import Sweep
 PROBE_WORDS = (16, 144)
 ASK_SECONDS = 30.0  # for what is asked beside the load
 FIRST_RATE = 1.0
+OVERLOAD = ("429", "503", "504", TIMEOUT, CUT)  # failures that a lower rate may cure
 
 
 class BenchError(ValueError):
@@ -144,7 +145,7 @@ class Bench:
             if self.stop.is_set():
                 return
             summary = summarise([outcomes], self.objective)
-            if not summary.answered and set(summary.errors) != {CUT}:
+            if not summary.answered and not any(kind.startswith(OVERLOAD) for kind in summary.errors):
                 raise BenchError(f"{endpoint.url} answers nothing at {rate:.3g} a second: {summary.errors}")
             has_held = summary.good_share >= self.settings.sweep_share
             self.sweep = self.sweep.tried(rate, has_held=has_held)

@@ -247,12 +247,24 @@ def test_a_sweep_says_where_the_objective_breaks(tmp_path: Path) -> None:
 
 
 def test_a_sweep_of_what_answers_nothing_says_so(tmp_path: Path) -> None:
-    with SlowEndpoint(QUICK, fail={"fine": 503}) as endpoint:
+    with SlowEndpoint(QUICK, fail={"fine": 500}) as endpoint:
         load = ["--sweep", "--objective", "end=1s", "--rate", "100", "--duration", "200ms"]
         result = run_bench(endpoint.url, *load, "--prompts", str(_one_prompt(tmp_path)), "--warmup", "0")
 
     assert result.exit_code == 2
-    assert re.search(r"answers nothing at 100 a second: .'503 told_to': \d+", result.stderr.splitlines()[-1])
+    assert re.search(r"answers nothing at 100 a second: .'500 told_to': \d+", result.stderr.splitlines()[-1])
+
+
+def test_a_sweep_of_what_is_always_too_busy_finds_no_rate(tmp_path: Path) -> None:
+    with SlowEndpoint(QUICK, fail={"fine": 429}) as endpoint:
+        load = ["--sweep", "--objective", "end=1s", "--rate", "2000", "--duration", "20ms"]
+        load += ["--prompts", str(_one_prompt(tmp_path)), "--warmup", "0"]
+        load += ["--html", str(tmp_path / "report.html")]
+        found = recorded(tmp_path, endpoint.url, *load, exit_code=1)
+
+    assert "no rate that was tried held" in (tmp_path / "report.html").read_text()
+    assert found["sweep"]["held"] == 0
+    assert [one["rate"] for one in found["sweep"]["tries"]] == [2000 / 2**n for n in range(7)]
 
 
 class Page(HTMLParser):
