@@ -16,7 +16,7 @@ from dllm_server.engine.accounts.stats import EngineStats, step_kind
 from dllm_server.engine.accounts.windows import StepRecord
 from dllm_server.engine.device.model_runner import ModelRunner
 from dllm_server.engine.device.pending_step import StepResult
-from dllm_server.engine.launched import Launched, is_finite_score, note_alternatives, scored
+from dllm_server.engine.launched import Launched, canvases_of, is_finite_score, note_alternatives, scored
 from dllm_server.engine.requests.admission import Capacity
 from dllm_server.engine.requests.messages import (
     Failed,
@@ -299,6 +299,7 @@ class Engine:
         starts, lengths = batch.block_starts[rows], batch.block_lengths[rows]
         masks_left, masks_shown, ended_at = table.block_state(slots, starts, lengths)
         is_broken = (tokens == NOT_FINITE).any(axis=1)
+        canvases = canvases_of(launched, table, live, result.logprobs)
         outgoing: list[FromEngine] = []
         for index, start, length, masks, shown, ended, edited, breaks in zip(
             live,
@@ -320,9 +321,8 @@ class Engine:
                 continue
             self.course.publish(request, launched.final[index])
             end = min(start + length, request.limit)
-            if request.message.wants_canvas:
-                seen = launched.phases[index], int(batch.open_starts[index]), result.logprobs[index]
-                outgoing.append(canvas_update(table, request, (start, end), *seen))
+            if index in canvases:
+                outgoing.append(canvas_update(request, launched.phases[index], canvases[index]))
             is_final = not shown
             if request.edits:  # what has been committed may change until the block is done
                 is_final = self.course.go_on(request, masks, edits=edited)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,9 @@ from numpy.typing import NDArray
 
 from dllm_server.engine.device.pending_step import NamedTokens, PendingStep
 from dllm_server.engine.requests.messages import Score, Scored
+from dllm_server.engine.requests.publish import Shown, shown_blocks
 from dllm_server.engine.requests.request import Phase, Request
+from dllm_server.engine.requests.slots import SlotTable
 from dllm_server.engine.schedule.batch import StepBatch
 
 
@@ -33,6 +36,21 @@ class Launched:
     @property
     def is_predictable(self) -> bool:
         return None not in self.commits
+
+
+def canvases_of(
+    launched: Launched, table: SlotTable, live: Iterable[int], logprobs: NDArray[np.float32]
+) -> dict[int, Shown]:
+    """The blocks of those requests, of the ``live`` ones, that want to see them. ``logprobs``: the step's."""
+    asking = [index for index in live if launched.requests[index].message.wants_canvas]
+    if not asking:
+        return {}
+    batch, rows = launched.batch, np.array(asking)
+    starts = batch.block_starts[rows]
+    bounds = np.stack((starts, starts + batch.block_lengths[rows]), axis=1)
+    requests = [launched.requests[index] for index in asking]
+    blocks = shown_blocks(table, requests, bounds, batch.open_starts[rows], logprobs[rows])
+    return dict(zip(asking, blocks, strict=True))
 
 
 def note_alternatives(launched: Launched, committed: NDArray[np.int32], rows: NamedTokens) -> None:

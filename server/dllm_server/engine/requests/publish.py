@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from dllm_kernels.layout import IntArray
 from numpy.typing import NDArray
 
 from dllm_server.engine.requests.messages import BlockCommitted, CanvasUpdate, StopToken
@@ -27,27 +30,49 @@ def stop_token(table: SlotTable, request: Request, position: int) -> StopToken:
     return StopToken(int(token), float(logprob), request.alternatives.pop(position, []))
 
 
-def canvas_update(
+Shown = tuple[int, list[int], list[float | None]]
+
+
+def shown_blocks(
     table: SlotTable,
-    request: Request,
-    block: tuple[int, int],
-    phase: Phase,
-    first: int,
+    requests: Sequence[Request],
+    bounds: IntArray,
+    first: IntArray,
     logprobs: NDArray[np.float32],
-) -> CanvasUpdate:
-    """The ``block`` (start and end) as it is after a step in ``phase``, -1 where it is masked. ``logprobs``
-    are those of the tokens that the step chose from position ``first`` on, NaN where it chose none."""
-    slot, (start, end) = request.slot, block
-    start = max(start, int(table.prompt_len[slot]))
-    is_masked = table.is_masked[slot, start:end]
-    shown = np.where(is_masked, -1, table.token_ids[slot, start:end])
-    confidence: list[float | None] = []
-    if request.message.wants_confidence:
-        seen = np.full(end - start, np.nan, np.float32)
-        low, high = max(start, first), min(end, first + len(logprobs))
-        seen[low - start : high - start] = logprobs[low - first : high - first]
-        known = np.exp(np.where(is_masked, seen, table.logprobs[slot, start:end]))
-        confidence = [None if np.isnan(value) else round(value, 4) for value in known.tolist()]
-    offset = start - int(table.prompt_len[slot])
-    passes = request.forward_passes
-    return CanvasUpdate(request.request_id, offset, shown.tolist(), passes, phase, confidence)
+) -> list[Shown]:
+    """Of each request the place of its block in what is generated, its tokens, -1 where they are masked, and,
+    where it asks for them, their confidences.
+
+    ``bounds`` ``[requests, 2]`` are where the blocks start and end; ``logprobs`` ``[requests, block]`` those
+    of the tokens that a step has chosen from positions ``first`` on, NaN where it chose none.
+    """
+    slots = np.array([request.slot for request in requests])
+    prompt = table.prompt_len[slots]
+    start, end = np.maximum(bounds[:, 0], prompt), np.minimum(bounds[:, 1], table.limit[slots])
+    lengths = end - start
+    position = np.minimum(start[:, None] + np.arange(lengths.max(initial=0)), table.max_model_len - 1)
+    cells = slots[:, None], position
+    is_masked = table.is_masked[cells]
+    shown = np.where(is_masked, -1, table.token_ids[cells]).tolist()
+    confidence: list[list[float | None]] = [[] for _ in requests]
+    if any(request.message.wants_confidence for request in requests):
+        column = position - first[:, None]
+        is_seen = (column >= 0) & (column < logprobs.shape[1])
+        seen = np.take_along_axis(logprobs, column.clip(0, logprobs.shape[1] - 1), axis=1)
+        chosen = np.where(is_seen, seen, np.nan)
+        known = np.exp(np.where(is_masked, chosen, table.logprobs[cells]).astype(np.float64)).round(4)
+        confidence = known.tolist()
+        if np.isnan(known).any():
+            confidence = [[None if value != value else value for value in row] for row in known.tolist()]
+    return [
+        (offset, tokens[:length], told[:length] if request.message.wants_confidence else [])
+        for request, offset, length, tokens, told in zip(
+            requests, (start - prompt).tolist(), lengths.tolist(), shown, confidence, strict=True
+        )
+    ]
+
+
+def canvas_update(request: Request, phase: Phase, shown: Shown) -> CanvasUpdate:
+    """What a step in ``phase`` has made of the block, see ``shown_blocks``."""
+    start, tokens, confidence = shown
+    return CanvasUpdate(request.request_id, start, tokens, request.forward_passes, phase, confidence)
