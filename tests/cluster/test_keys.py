@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import Cluster, CommandError, run
 from tests.cluster.resources import Fields, Objects, Serving, eventually
 from tests.cluster.serving import SMALL
 
@@ -40,6 +41,13 @@ def statuses(cluster: Cluster, serving: Serving, urls: list[str], key: str = "")
     return found
 
 
+def watch(cluster: Cluster, serving: Serving, key: str = "") -> str:
+    """A screen of ``dllm top``, from outside the cluster."""
+    command = [sys.executable, "-m", "dllm_server.cli", "top", "--deployment", serving.name, "--once"]
+    variables = cluster.env | {"DLLM_TOP_API_KEY": key, "COLUMNS": "200"}
+    return run([*command, "--namespace", serving.objects.namespace or ""], variables)
+
+
 def write_keys(objects: Objects, serving: Serving, keys: str) -> None:
     """Into the Secret, and have the kubelets look at once: they do when a pod changes."""
     objects.patch("Secret", "chat-keys", {"stringData": {"keys": keys}})
@@ -66,6 +74,7 @@ def test_all_but_probes_and_the_metrics_port_asks_for_a_key(cluster: Cluster, ob
         cluster, serving, [*guarded, *probes, absent, f"{metrics}/metrics", f"{metrics}/version"]
     )
     with_key = statuses(cluster, serving, [*guarded, absent], KEY)
+    watched = watch(cluster, serving, KEY)
 
     assert without == {
         **dict.fromkeys([*guarded, absent], 401),
@@ -74,6 +83,9 @@ def test_all_but_probes_and_the_metrics_port_asks_for_a_key(cluster: Cluster, ob
         f"{metrics}/version": 404,
     }
     assert with_key == dict.fromkeys(guarded, 200) | {absent: 404}
+    assert "dllm-embedded on cpu" in watched
+    with pytest.raises(CommandError, match="401: give a key"):
+        watch(cluster, serving)
 
 
 def test_a_secret_without_a_key_is_said_in_the_status_until_there_is_one(
