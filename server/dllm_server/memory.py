@@ -79,6 +79,24 @@ class ModelShape:
         return layers + dense + self._routed_parameters + self._bias_parameters + embeddings + self.d_model
 
     @property
+    def token_parameters(self) -> int:
+        """Weights of the layers' products that one token takes part in."""
+        attention = self.n_layers * self.d_model * self.head_dim * (2 * self.n_heads + 2 * self.n_kv_heads)
+        dense = self._dense_layers * 3 * self.d_model * self.mlp_width
+        if self.routed is None:
+            return attention + dense
+        taken = (self.routed.chosen + self.routed.shared) * 3 * self.d_model * self.routed.width
+        return attention + dense + self.routed.layers * (self.routed.experts * self.d_model + taken)
+
+    @property
+    def layer_parameters(self) -> int:
+        """Weights of all of the layers' products."""
+        if self.routed is None:
+            return self.token_parameters
+        untaken = self.routed.experts - self.routed.chosen
+        return self.token_parameters + self.routed.layers * untaken * 3 * self.d_model * self.routed.width
+
+    @property
     def weights_bytes(self) -> int:
         """With the router's biases and the tables of rotary angles, which are float32."""
         rotary_dim = self.head_dim if self.rotary_dim is None else self.rotary_dim

@@ -58,6 +58,7 @@ def table_of(implementation: Implementation) -> ConfigurationTable:
         "logits_chunk": ({"block_rows": 16, "block_columns": 16}, 0),
         "varlen_attention": ({"block_queries": 16, "block_keys": 16}, 0),
         "paged_attention": ({"block_queries": 16, "block_keys": 16}, 2),
+        "paged_attention_wide": ({"block_queries": 16, "block_keys": 16}, 0),
         "kv_score": ({"block_keys": 16, "block_window": 2}, 0),
         "kv_select": ({}, 0),
         "kv_pack": ({"block_keys": 4}, 0),

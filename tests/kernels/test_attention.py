@@ -151,10 +151,38 @@ def test_blocks_see_what_comes_before_them_and_themselves(
 
 
 @each_implementation
+@pytest.mark.parametrize("dim", [24, 128])
+@pytest.mark.parametrize("block", [0, 4, 32])
+def test_spans_longer_than_a_block_see_as_much(implementation: Implementation, block: int, dim: int) -> None:
+    """Beside tiles of keys that all rows of a tile see, such that none or a part of them do."""
+    device, generator = implementation.device, torch.Generator().manual_seed(block)
+    sizes, counts = np.array([96, 64, 32]), np.array([160, 64, 96])
+    starts, rows = np.cumsum(sizes) - sizes, int(sizes.sum())
+    q = torch.randn(rows, 4, dim, generator=generator)
+    k_pool, v_pool = (torch.randn(400, 1, dim, generator=generator) for _ in range(2))
+    k_pool[0] = v_pool[0] = torch.nan  # the trash page must not count
+    padded = torch.randperm(399, generator=generator)[: counts.sum()] + 1
+    padded = torch.nn.utils.rnn.pad_sequence(padded.split(counts.tolist()), batch_first=True)
+    keys = PagedKeys(padded.to(device), torch.from_numpy(counts).int().to(device), True, block)
+    out = torch.full_like(q, torch.nan, device=device)
+
+    implementation.run.paged_attention(
+        q.to(device), k_pool.to(device), v_pool.to(device), [(padded_rows(starts, sizes, device), keys)], out
+    )
+
+    for start, length, count, mine in zip(starts, sizes, counts, padded, strict=True):
+        for first in range(0, length, block or length):
+            last = first + (block or length)
+            seen, part = mine[: count - length + last], slice(start + first, start + last)
+            expected = dense_float64(q[part], k_pool[seen], v_pool[seen])
+            torch.testing.assert_close(out[part].double().cpu(), expected, rtol=1e-5, atol=1e-5)
+
+
+@each_implementation
 @pytest.mark.parametrize("dim", [64, 96, 128])
 def test_16_bit_attention_is_within_a_hundredth_of_float64(implementation: Implementation, dim: int) -> None:
     device, generator = implementation.device, torch.Generator().manual_seed(dim)
-    sizes, kept = np.array([33, 5]), 40
+    sizes, kept = np.array([133, 5]), 140
     rows = int(sizes.sum())
     qkv = torch.randn(rows, 8 * dim, generator=generator).to(
         implementation.narrow
@@ -162,9 +190,9 @@ def test_16_bit_attention_is_within_a_hundredth_of_float64(implementation: Imple
     q, k, v = (
         part.view(rows, -1, dim) for part in torch.split(qkv.to(device), [4 * dim, 2 * dim, 2 * dim], 1)
     )
-    pools = [torch.randn(64, 2, dim, generator=generator).to(implementation.narrow) for _ in range(2)]
-    slots = torch.stack([torch.randperm(64, generator=generator)[:kept] for _ in sizes])
-    spans = padded_rows(np.array([0, 33]), sizes, device)
+    pools = [torch.randn(160, 2, dim, generator=generator).to(implementation.narrow) for _ in range(2)]
+    slots = torch.stack([torch.randperm(160, generator=generator)[:kept] for _ in sizes])
+    spans = padded_rows(np.array([0, 133]), sizes, device)
     out = [
         torch.full((rows, 4, dim), torch.nan, dtype=implementation.narrow, device=device) for _ in range(2)
     ]
@@ -173,7 +201,7 @@ def test_16_bit_attention_is_within_a_hundredth_of_float64(implementation: Imple
     keys = PagedKeys(slots.to(device), torch.full((2,), kept, dtype=torch.int32, device=device), False)
     implementation.run.paged_attention(q, pools[0].to(device), pools[1].to(device), [(spans, keys)], out[1])
 
-    for own, part in enumerate((slice(0, 33), slice(33, 38))):
+    for own, part in enumerate((slice(0, 133), slice(133, 138))):
         expected = dense_float64(q[part].cpu(), k[part].cpu(), v[part].cpu())
         assert_near(out[0][part], expected)
         expected = dense_float64(q[part].cpu(), pools[0][slots[own]], pools[1][slots[own]])

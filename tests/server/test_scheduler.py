@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 BUDGET = 200
 GRAIN = 8
 grains = st.sampled_from([0, GRAIN])  # whole, or to be cut
+weights = st.floats(1.0, 9.0)
 runnings = st.lists(
-    st.tuples(st.booleans(), st.integers(1, BUDGET), st.integers(0, 30), grains), max_size=12
+    st.tuples(st.booleans(), st.integers(1, BUDGET), st.integers(0, 30), grains, st.just(0), weights),
+    max_size=12,
 ).map(lambda rows: [Running(slot, *row) for slot, row in enumerate(rows)])
 waitings = st.lists(
-    st.builds(Waiting, st.integers(1, BUDGET), st.integers(0, 20), st.integers(0, 30), grains), max_size=8
+    st.builds(Waiting, st.integers(1, BUDGET), st.integers(0, 20), st.integers(0, 30), grains, weights),
+    max_size=8,
 )
 
 
@@ -30,8 +33,10 @@ def make_limits(
     slots: int = 4,
     pages: int = 40,
     watermark: int = 0,
+    waiting: int = 0,
+    free_tokens: int = 0,
 ) -> Limits:
-    return Limits(budget, share, aging, slots, pages, watermark)
+    return Limits(budget, share, aging, slots, pages, watermark, waiting, free_tokens)
 
 
 limits_of = st.builds(
@@ -40,6 +45,8 @@ limits_of = st.builds(
     slots=st.integers(-2, 6),
     pages=st.integers(0, 60),
     watermark=st.integers(0, 20),
+    waiting=st.integers(0, 9),
+    free_tokens=st.sampled_from([0, 30]),
 )
 
 
@@ -174,6 +181,37 @@ def test_a_prefill_is_cut_to_the_share_and_goes_on_with_the_rest() -> None:
     assert (first.short, first.long, first.deficit, first.is_tight) == ({0: 8}, {1: 96}, 4.0, True)
     assert second.long == {1: 96}
     assert schedule([prefill], [], make_limits(share=0.5), 0.0).long == {1: 192}
+
+
+@pytest.mark.parametrize(
+    ("weight", "waiting", "tokens"),
+    [
+        (1.0, 0, 392),  # as much as 32 blocks of 6 tokens, and what is free
+        (2.0, 0, 196),
+        (2000.0, 0, 4),  # it always goes on
+        (1.0, 1, 784),
+        (1.0, 31, 2048),  # not more than their share
+        (1.0, 95, 3072),  # three in four are not served yet: so are three in four tokens
+    ],
+)
+def test_a_prefill_takes_as_long_as_what_it_joins(weight: float, waiting: int, tokens: int) -> None:
+    short = [Running(slot, False, 6, 0, grain=4) for slot in range(32)]
+    long = Running(32, True, 16_000, 0, grain=4, weight=weight)
+    limits = Limits(4096, 0.5, 100, free_slots=200, free_pages=9, waiting=waiting, free_tokens=200)
+
+    plan = schedule([*short, long], [], limits, 0.0)
+
+    assert plan.long == {32: tokens}
+    assert len(plan.short) == 32
+
+
+def test_a_prompt_at_the_head_of_the_queue_begins_at_the_same_pace() -> None:
+    short = [Running(slot, False, 6, 0, grain=4) for slot in range(32)]
+    prompt = Waiting(16_000, 1, 200, grain=4)
+    limits = Limits(4096, 0.5, 100, free_slots=9, free_pages=9, waiting=1, free_tokens=200)
+
+    assert schedule(short, [prompt], limits, 0.0).admitted == (392,)
+    assert schedule([], [prompt], limits, 0.0).admitted == (4096,)
 
 
 def test_who_is_admitted_begins_with_a_piece_and_nobody_overtakes_it() -> None:

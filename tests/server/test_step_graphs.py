@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import Size, make_checkpoint
+from dllm_server.engine.device import step_graphs
 from dllm_server.engine.device.step_graphs import StepGraphs
 from dllm_server.engine.engine import Engine
 from dllm_server.engine.requests.request import Phase
 from dllm_server.engine.schedule.batch import build_batch
-from engines import collect, make_engine, make_request
+from engines import FIXTURES, collect, make_engine, make_request
 
 from tests.kernels.implementations import HAS_GPU, needs_triton
 
@@ -102,3 +103,39 @@ def test_a_graph_gives_what_the_batch_alone_gives(engine: Engine) -> None:
         torch.testing.assert_close(hidden[: batch.rows], expected)
         assert graphs.forward(build_batch(slots, nobody, engine.table)) is None
         assert graphs.forward(build_batch(slots[:1], slots[1:], engine.table)) is None
+
+
+@pytest.fixture(scope="module")
+def block_causal() -> Engine:
+    return make_engine(FIXTURES / "sdar", kernel_backend="triton", max_num_seqs=8, max_model_len=64)
+
+
+def test_graphs_hold_blocks_with_and_without_the_one_before_and_a_piece_of_a_prefill(
+    block_causal: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, runner, table = block_causal, block_causal.runner, block_causal.table
+    for name, value in {"_FREE_ROWS": 8, "_PIECE_ROWS": 16, "_MOST_PIECE_ROWS": 64}.items():
+        monkeypatch.setattr(step_graphs, name, value)
+    graphs = StepGraphs(runner.model, runner.pool, table, runner.on_device, lambda run: run)
+    graphs.capture(4, 2 * table.grid, 0)
+    rows_of = {(8, 4), (8, 8), (4, 4, 8), (8, 8, 8)}, {(4, 4, 24), (32,)}
+    for number in range(4):
+        prompt = list(range(1, 41))
+        collect(engine.submit(make_request(str(number), prompt=prompt, max_tokens=8, block_length=4)), {})
+    while len(engine._running) < 4 or any(
+        request.phase is Phase.PREFILL for request in engine._running.values()
+    ):
+        collect(engine.step(), {})
+    slots = np.array(list(engine._running))
+
+    with torch.inference_mode():
+        for pieces, sizes in enumerate(rows_of):
+            for lengths in sizes:
+                for slot, length in zip(slots, lengths, strict=False):
+                    table.query(slot, (40 - length, 40), (40, 40))
+                batch = build_batch(slots[:0], slots[: len(lengths)], table)
+                graph = next(graph for graph in graphs._graphs if graph.holds(batch))
+                assert (batch.rows, batch.wide_requests) == (sum(lengths), pieces)
+                hidden = graph.forward(batch)
+                expected = runner._forward(batch, torch.arange(batch.rows))
+                torch.testing.assert_close(hidden[: batch.rows], expected)

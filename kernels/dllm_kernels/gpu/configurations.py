@@ -119,6 +119,13 @@ CANDIDATES: Mapping[str, tuple[Configuration, ...]] = {
         _attend(64, 64, 4, 5),
         _attend(32, 64, 4, 5, splits=1),
     ),
+    "paged_attention_wide": (
+        _attend(64, 64, 4, 5),
+        _attend(64, 64, 4, 3),
+        _attend(128, 64, 4, 3),
+        _attend(128, 64, 8, 3),
+        _attend(256, 64, 8, 3),
+    ),
     "kv_score": (
         Configuration({"block_keys": 64, "block_window": 16}, 4, 2),
         Configuration({"block_keys": 128, "block_window": 32}, 8, 2),
@@ -187,7 +194,7 @@ _FLOAT32: Mapping[str, tuple[Configuration, ...]] = {
     ),
     **dict.fromkeys(("linear", "gated_linear", "add_linear"), (_stream(32, 32, 2, 0),)),
     "varlen_attention": (_attend(16, 16, 4, 2),),
-    "paged_attention": (_attend(16, 32, 4, 2),),
+    **dict.fromkeys(("paged_attention", "paged_attention_wide"), (_attend(16, 32, 4, 2),)),
     **{
         f"experts_{product}_{rows}": (_group(16, 16, max(4, rows // 8), 2, 0),)
         for product in ("gate", "down")

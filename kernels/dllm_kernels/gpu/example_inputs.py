@@ -141,7 +141,9 @@ def refresh_inputs(shape: ModelShape, requests: int, length: int, block: int, ke
     return RefreshInputs(q, k, v, spans, pack, k_pool, v_pool, torch.empty_like(q))
 
 
-def reuse_inputs(shape: ModelShape, requests: int, block: int, keys: int) -> ReuseInputs:
+def reuse_inputs(
+    shape: ModelShape, requests: int, block: int, keys: int, causal_block: int = 0
+) -> ReuseInputs:
     """``requests`` of ``block`` queries over ``keys`` slots each, in pages of 16 scattered over the pool."""
     rows, (starts, lengths) = requests * block, _spans(requests, block)
     pages = -(-keys // 16)
@@ -152,9 +154,8 @@ def reuse_inputs(shape: ModelShape, requests: int, block: int, keys: int) -> Reu
     k_pool, v_pool = shape.random(*pool), shape.random(*pool)
     q = shape.random(rows, shape.heads, shape.head_dim)
     spans = padded_rows(starts, lengths, shape.device)
-    return ReuseInputs(
-        q, k_pool, v_pool, spans, PagedKeys(slots, counts, is_padded=False), torch.empty_like(q)
-    )
+    paged = PagedKeys(slots, counts, is_padded=False, causal_block=causal_block)
+    return ReuseInputs(q, k_pool, v_pool, spans, paged, torch.empty_like(q))
 
 
 def _spans(requests: int, length: int) -> tuple[IntArray, IntArray]:

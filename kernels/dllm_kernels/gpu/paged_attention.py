@@ -22,6 +22,7 @@ from dllm_kernels.gpu.jit import (
     block_dim,
     cdiv,
     dot_precision,
+    jit,
     kernel,
     overlapping,
     power_of_two,
@@ -30,9 +31,12 @@ from dllm_kernels.gpu.jit import (
 from dllm_kernels.gpu.softmax_state import absorb_keys
 from dllm_kernels.layout import RowSpans
 
-KERNEL = "paged_attention"
+KERNEL, WIDE = "paged_attention", "paged_attention_wide"
+WIDE_QUERIES = 128
+"""Rows times heads of a group above which spans count as wide: arithmetic bounds them, not the keys' read."""
 PROGRAMS_A_MULTIPROCESSOR = 2
 MOST_SPLITS = 16
+MOST_TOLD_ROWS, MOST_TOLD_KEYS = 512, 4096  # more of them in a wide span do as these do
 LOWEST = tl.constexpr(-1e30)  # below any score
 
 
@@ -66,6 +70,7 @@ def _attend(
     precision: tl.constexpr,
     is_split: tl.constexpr,
     causal_block: tl.constexpr,
+    is_wide: tl.constexpr,
     block_queries: tl.constexpr,
     block_keys: tl.constexpr,
     overlaps: tl.constexpr,
@@ -74,7 +79,8 @@ def _attend(
 
     Where keys are split, ``out`` is float32 [splits, rows, heads, block_dim] and ``tops`` float32 [splits,
     rows, heads] holds log2 of each part's weight; their rows count from the group's first. ``causal_block``
-    0: every row sees all keys.
+    0: every row sees all keys. ``is_wide``: tiles of keys that all queries see are told apart, and need no
+    mask.
     """
     await_inputs(overlaps)
     kv_head = tl.program_id(0)
@@ -104,19 +110,52 @@ def _attend(
     top = tl.full((block_queries,), LOWEST, tl.float32)  # finite: a row may see no key of a tile
     total = tl.zeros((block_queries,), tl.float32)
     mean = tl.zeros((block_queries, block_dim), tl.float32)
-    for start in range(first, last, block_keys):
-        key = start + tl.arange(0, block_keys)
-        is_key = key < last
-        slot = tl.load(slots + key, mask=is_key, other=0).to(tl.int64)
-        key_mask = is_key[:, None] & is_dim[None, :]
-        keys = tl.load(k_place + slot[:, None] * k_slot, mask=key_mask, other=0.0)
-        values = tl.load(v_place + slot[:, None] * v_slot, mask=key_mask, other=0.0)
-        scores = tl.dot(queries, keys.T, input_precision=precision) * scale
-        is_seen = is_key[None, :]
-        if causal_block:
-            is_seen &= key[None, :] < visible[:, None]
-        scores = tl.where(is_seen, scores, float("-inf"))
-        top, total, mean = absorb_keys(scores, values, top, total, mean, precision)
+    masked_from = first
+    if is_wide:
+        seen_by_all = tl.minimum(last, tl.min(visible, 0) if causal_block else count)
+        masked_from += tl.maximum(seen_by_all - first, 0) // block_keys * block_keys
+        for start in range(first, masked_from, block_keys):
+            top, total, mean = _absorb_tile(
+                start,
+                last,
+                visible,
+                queries,
+                slots,
+                k_place,
+                v_place,
+                k_slot,
+                v_slot,
+                top,
+                total,
+                mean,
+                scale,
+                head_dim,
+                precision,
+                block_keys,
+                is_masked=False,
+                is_causal=False,
+            )
+    for start in range(masked_from, last, block_keys):
+        top, total, mean = _absorb_tile(
+            start,
+            last,
+            visible,
+            queries,
+            slots,
+            k_place,
+            v_place,
+            k_slot,
+            v_slot,
+            top,
+            total,
+            mean,
+            scale,
+            head_dim,
+            precision,
+            block_keys,
+            is_masked=True,
+            is_causal=causal_block > 0,
+        )
     if is_split:
         mean = tl.where(total[:, None] > 0, mean / total[:, None], 0.0)
         part = (split.to(tl.int64) * rows + row - tl.load(offsets)) * heads + head
@@ -125,6 +164,55 @@ def _attend(
     else:
         place = out + row[:, None] * out_row + head[:, None] * out_head + dim[None, :]
         tl.store(place, (mean / total[:, None]).to(out.dtype.element_ty), mask=mask)
+
+
+@jit
+def _absorb_tile(
+    start: tl.tensor,
+    last: tl.tensor,
+    visible: tl.tensor,
+    queries: tl.tensor,
+    slots: tl.tensor,
+    k_place: tl.tensor,
+    v_place: tl.tensor,
+    k_slot: tl.tensor,
+    v_slot: tl.tensor,
+    top: tl.tensor,
+    total: tl.tensor,
+    mean: tl.tensor,
+    scale: tl.tensor,
+    head_dim: tl.constexpr,
+    precision: tl.constexpr,
+    block_keys: tl.constexpr,
+    is_masked: tl.constexpr,
+    is_causal: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """The running state after the keys from ``start`` on; without ``is_masked`` all of them are seen by all
+    queries."""
+    key = start + tl.arange(0, block_keys)
+    is_key = key < last
+    is_dim = (tl.arange(0, queries.shape[1]) < head_dim)[None, :]
+    if is_masked:
+        slot = tl.load(slots + key, mask=is_key, other=0).to(tl.int64)[:, None]
+        mask = is_key[:, None] & is_dim
+        keys = tl.load(k_place + slot * k_slot, mask=mask, other=0.0)
+        values = tl.load(v_place + slot * v_slot, mask=mask, other=0.0)
+    else:
+        slot = tl.load(slots + key).to(tl.int64)[:, None]
+        if queries.shape[1] == head_dim:
+            keys = tl.load(k_place + slot * k_slot)
+            values = tl.load(v_place + slot * v_slot)
+        else:
+            keys = tl.load(k_place + slot * k_slot, mask=is_dim, other=0.0)
+            values = tl.load(v_place + slot * v_slot, mask=is_dim, other=0.0)
+    scores = tl.dot(queries, keys.T, input_precision=precision) * scale
+    if is_masked:
+        is_seen = is_key[None, :]
+        if is_causal:
+            is_seen &= key[None, :] < visible[:, None]
+        scores = tl.where(is_seen, scores, float("-inf"))
+    top, total, mean = absorb_keys(scores, values, top, total, mean, precision)
+    return top, total, mean
 
 
 @kernel("offsets", "lengths", "rows", "splits")
@@ -171,10 +259,18 @@ def split_count(programs: int, most_keys: int, block_keys: int, processors: int)
     return max(1, min(wanted, cdiv(most_keys, block_keys), MOST_SPLITS))
 
 
+def kernel_of(q: Tensor, k_pool: Tensor, spans: RowSpans) -> str:
+    """What the configurations of these spans are kept under."""
+    return WIDE if spans.longest * (q.shape[1] // k_pool.shape[1]) > WIDE_QUERIES else KERNEL
+
+
 def key_of(q: Tensor, k_pool: Tensor, spans: RowSpans, keys: PagedKeys) -> Key:
     requests, most = keys.slots.shape
     dtype = str(q.dtype).removeprefix("torch.")
-    sizes = bucket(requests), bucket(spans.longest), bucket(most)
+    if kernel_of(q, k_pool, spans) == WIDE:  # whose programs fill the device in any case
+        sizes = 0, bucket(min(spans.longest, MOST_TOLD_ROWS)), bucket(min(most, MOST_TOLD_KEYS))
+    else:
+        sizes = bucket(requests), bucket(spans.longest), bucket(most)
     return *sizes, q.shape[1], k_pool.shape[1], q.shape[2], dtype
 
 
@@ -188,7 +284,8 @@ def paged_attention(
 ) -> None:
     """Twin of ``dllm_kernels.attention.paged_attention``; needs no padded index of rows."""
     for spans, keys in groups:
-        attend(q, k_pool, v_pool, spans, keys, out, table.get(KERNEL, key_of(q, k_pool, spans, keys)))
+        configuration = table.get(kernel_of(q, k_pool, spans), key_of(q, k_pool, spans, keys))
+        attend(q, k_pool, v_pool, spans, keys, out, configuration)
 
 
 def attend(
@@ -240,6 +337,7 @@ def attend(
         precision=dot_precision(q),
         is_split=is_split,
         causal_block=keys.causal_block,
+        is_wide=kernel_of(q, k_pool, spans) == WIDE,
         **configuration.launch,
         **overlapping(q),
     )

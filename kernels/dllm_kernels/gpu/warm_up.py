@@ -59,7 +59,8 @@ class Sizes:
         token_rows: rows of a step, for the kernels that work row by row and for experts; for the linear
             layers those that are few.
         refresh: requests, tokens a request, block and kept tokens.
-        reuse: requests, block and keys a request.
+        reuse: requests, rows and keys a request.
+        causal_block: of the latter, see ``PagedKeys``.
         is_sampled: also the LM head at a temperature above 0.
     """
 
@@ -67,6 +68,7 @@ class Sizes:
     token_rows: tuple[int, ...] = ()
     refresh: tuple[tuple[int, int, int, int], ...] = ()
     reuse: tuple[tuple[int, int, int], ...] = ()
+    causal_block: int = 0
     is_sampled: bool = False
 
 
@@ -94,8 +96,8 @@ def _visit(shape: ModelShape, sizes: Sizes, table: ConfigurationTable) -> None:
             _experts(shape, shape.experts, weights, rows, table)
     for requests, length, block, kept in sizes.refresh:
         _refresh(shape, (requests, length, block, kept), table)
-    for requests, block, keys in sizes.reuse:
-        _reuse(shape, (requests, block, keys), table)
+    for requests, rows, keys in sizes.reuse:
+        _reuse(shape, (requests, rows, keys, sizes.causal_block), table)
 
 
 def choose_configuration(
@@ -307,12 +309,12 @@ def _refresh(shape: ModelShape, size: tuple[int, int, int, int], table: Configur
     )
 
 
-def _reuse(shape: ModelShape, size: tuple[int, int, int], table: ConfigurationTable) -> None:
+def _reuse(shape: ModelShape, size: tuple[int, int, int, int], table: ConfigurationTable) -> None:
     inputs = reuse_inputs(shape, *size)
     spans, keys = inputs.spans, inputs.keys
     pools = inputs.k_pool, inputs.v_pool
     choose_configuration(
-        paged_attention.KERNEL,
+        paged_attention.kernel_of(inputs.q, inputs.k_pool, spans),
         paged_attention.key_of(inputs.q, inputs.k_pool, spans, keys),
         table,
         shape.device,

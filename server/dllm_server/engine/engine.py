@@ -232,6 +232,8 @@ class Engine:
             free_slots=min(self.live.max_num_seqs, self.table.slots) - len(self._running),
             free_pages=store.free_pages,
             watermark_pages=int(self.live.admission_watermark * store.pages),
+            waiting=len(self._waiting),
+            free_tokens=course.token_cost.free_tokens,
         )
         queue = course.queue(self._waiting, self._step)
         return schedule(running, queue, limits, self._deficit, store.frees)

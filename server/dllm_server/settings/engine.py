@@ -70,10 +70,11 @@ class EngineSettings(LiveSettings):
         KernelBackend.AUTO, description="Operations of a step; auto is triton on CUDA, torch elsewhere."
     )
     cuda_graph_max_requests: int = Field(
-        16,
+        128,
         ge=0,
         le=4096,
-        description="Reuse steps of up to so many requests replay a CUDA graph; 0 captures none. For triton.",
+        description="Reuse and denoising steps of up to so many requests, and up to 512 rows, replay a CUDA "
+        "graph; 0 captures none. For triton.",
     )
     cuda_graph_max_refresh_tokens: int = Field(
         1024,

@@ -62,7 +62,7 @@ def place_forward(
         _add_whole_pack(upload, batch, members, table, on_device)
         for members in _similar(behind_fixed, batch.lengths[behind_fixed], ratio)
     ]
-    # Tiles that fit a block's rows waste most of what all that is not prompt has, and the other way round.
+    # Tiles that fit a block's rows waste most of what a longer span has, and the other way round.
     ratio = _REUSE_RATIO if is_grouped else None
     reuse_groups = [
         _add_reuse(upload, batch, members, table, on_device)

@@ -23,7 +23,12 @@ _SMALLEST = 16  # rows; fewer take as long
 _SMALLEST_KEYS = 64
 _MOST_KEYS = 65536  # of one measurement, so that it fits beside the weights
 _REFRESH_TOKENS = 2048
-_MOST_AT_ONCE, _WIDEST, _SMALLEST_WIDE_KEYS = 8, 1024, 512  # of refreshes without the prompt
+_WIDE_ROWS, _WIDEST, _SMALLEST_WIDE_KEYS, _MOST_WIDE_KEYS = (
+    2048,
+    512,
+    512,
+    4096,
+)  # of spans longer than a block
 
 
 def pick_backend(wanted: KernelBackend, device: torch.device, head_dim: int) -> Backend:
@@ -87,25 +92,25 @@ def sizes_to_come(limits: EngineLimits, shift: int) -> Sizes:
     for length in _powers(_SMALLEST_KEYS, longest):
         window = min(block, max(length // 2, 1))
         refresh.append((max(1, _REFRESH_TOKENS // length), length, window, max(1, (length - window) // 2)))
-    reuse = [
-        (requests, block + shift, keys)
+    block_rows = (2 * block, block) if limits.grid else (block + shift,)  # with the block before it
+    reuse = [  # prefills, and refreshes without the prompt, which share kernels with long blocks
+        (max(min(limits.max_num_seqs, _WIDE_ROWS // width, _MOST_KEYS // keys), 1), width, keys)
+        for width in _powers(2 * block, min(longest, limits.max_num_batched_tokens, _WIDEST))
+        for keys in _powers(_SMALLEST_WIDE_KEYS, min(longest + shift, _MOST_WIDE_KEYS))
+    ]
+    reuse += [
+        (requests, rows, keys)
         for requests in _powers(1, limits.max_num_seqs)
+        for rows in block_rows
         for keys in _powers(_SMALLEST_KEYS, longest + shift)
         if requests * keys <= _MOST_KEYS
     ]
-    if not limits.grid:  # refreshes without the prompt
-        reuse += [
-            (requests, width, keys)
-            for requests in _powers(1, min(limits.max_num_seqs, _MOST_AT_ONCE))
-            for width in _powers(2 * block, min(longest, limits.max_num_batched_tokens, _WIDEST))
-            for keys in _powers(_SMALLEST_WIDE_KEYS, longest + shift)
-            if requests * keys <= _MOST_KEYS and requests * width <= limits.max_num_batched_tokens
-        ]
     return Sizes(
         head_rows=_powers(_SMALLEST, most_rows),
         token_rows=_powers(_SMALLEST, limits.max_num_batched_tokens),
         refresh=tuple(refresh),
         reuse=tuple(reuse),
+        causal_block=limits.grid,
         is_sampled=True,
     )
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from dllm_kernels.attention import PagedKeys
 from dllm_kernels.cuda_graph import record
-from dllm_kernels.layout import padded_rows
+from dllm_kernels.layout import PaddedRows, padded_rows
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +27,10 @@ from dllm_server.models.transformer import Transformer
 
 _WARM_UP_RUNS = 2  # compile, and let libraries allocate their workspaces
 _FEW_KEYS = 512  # fewer take as long
+_FREE_ROWS = 64  # so many take about as long as one
+_MOST_ROWS = 512  # more keep the device longer than their launches keep the host
+_PIECE_ROWS, _MOST_PIECE_ROWS = 128, 768  # of steps with a piece of a prefill, which attends longer
+_MANY_PROGRAMS = 256  # of reuse attention, one a request and KV head: they fill a device
 _REFRESH_STEP = 128  # tokens between two sizes of refresh graphs
 
 Arrays = dict[str, NDArray[Any]]
@@ -67,22 +71,46 @@ class StepGraphs:
 
     @torch.inference_mode()
     def capture(self, reuse_requests: int, window: int, refresh_tokens: int) -> None:
-        """Graphs of 1, 2, 4, ... reuse requests of up to ``window`` rows and 512, 1024, ... keys each, and of
-        one refresh of 128, 256, ... tokens, with the prompt and without."""
+        """Graphs of 1, 2, 4, ... reuse requests of up to ``window`` rows and 512, 2048, ... keys each, of one
+        refresh of 128, 256, ... tokens, with the prompt and without, and of 1, 4, ... requests beside a piece
+        of a prefill."""
         longest = min(refresh_tokens, self.table.max_model_len)
         lengths = {*range(_REFRESH_STEP, longest, _REFRESH_STEP), *([longest] if longest else [])}
-        counts = {1 << power for power in range(reuse_requests.bit_length())}
-        counts |= {reuse_requests} if reuse_requests else set()
-        most_keys = self.table.max_model_len + self.table.shift
-        keys = {1 << power for power in range(_FEW_KEYS.bit_length() - 1, most_keys.bit_length())}
-        sizes = sorted(itertools.product(counts, {min(size, most_keys) for size in keys | {most_keys}}))
         # The largest of all sizes the memory pool.
         graphs: list[_Graph] = [_RefreshGraph(self, length) for length in sorted(lengths, reverse=True)]
         if not self.table.grid:
             widths = sorted((length for length in lengths if length > window), reverse=True)
-            graphs += [_ReuseGraph(self, 1, width, most_keys) for width in widths]
-        graphs += [_ReuseGraph(self, count, window, keys) for count, keys in sizes[::-1]]
+            graphs += [_ReuseGraph(self, 1, width, width, self._most_keys) for width in widths]
+        sizes = sorted(self._reuse_sizes(reuse_requests, window), reverse=True)
+        graphs += [_ReuseGraph(self, count, rows, window, keys) for count, rows, keys in sizes]
+        if self.table.grid:
+            graphs += [_PieceGraph(self, *size) for size in self._piece_sizes(reuse_requests, window)]
         self._graphs = graphs[::-1]
+
+    def _reuse_sizes(self, most: int, window: int) -> Iterator[tuple[int, int, int]]:
+        """Requests, rows and keys. Where all rows of a window are seldom there, also fewer rows: padding
+        costs little only as long as the weights' read is what takes time."""
+        kv_heads, block = self.model.config.n_kv_heads, self.table.grid or window
+        for count in {1 << power for power in range(most.bit_length())} | ({most} if most else set()):
+            rows = {count * window}
+            if count * window > _FREE_ROWS:
+                rows |= {count * block, (count * block + count * window) // 2}
+            keys = {self._most_keys}
+            if count * kv_heads < _MANY_PROGRAMS:  # else they are not split
+                keys |= {size for power in range(16) if (size := _FEW_KEYS << 2 * power) < self._most_keys}
+            yield from itertools.product({count}, {size for size in rows if size <= _MOST_ROWS}, keys)
+
+    def _piece_sizes(self, most: int, window: int) -> Iterator[tuple[int, int, int, int]]:
+        """Requests, rows, window and keys, the largest first."""
+        counts = {min(1 << 2 * power, most) for power in range(most.bit_length())} if most else set()
+        rows = range(_PIECE_ROWS, _MOST_PIECE_ROWS + 1, _PIECE_ROWS)
+        for count, size in itertools.product(sorted(counts, reverse=True), reversed(rows)):
+            if count * self.table.grid < size:
+                yield count, size, window, self._most_keys
+
+    @property
+    def _most_keys(self) -> int:
+        return self.table.max_model_len + self.table.shift
 
     def forward(self, batch: StepBatch) -> Tensor | None:
         """Hidden states of all rows, then of padding, valid until the next call; None where no graph holds
@@ -139,42 +167,77 @@ class _Graph(ABC):
 
 
 class _ReuseGraph(_Graph):
-    """Reuse of up to ``requests`` requests, each of up to ``window`` rows over up to ``keys`` keys."""
+    """Reuse of up to ``requests`` requests of ``rows`` rows in all, each of up to ``window`` rows over up to
+    ``keys`` keys."""
 
-    def __init__(self, owner: StepGraphs, requests: int, window: int, keys: int) -> None:
-        self._requests, self._window, self._keys = requests, window, keys
+    def __init__(self, owner: StepGraphs, requests: int, rows: int, window: int, keys: int) -> None:
+        self._requests, self._most_rows, self._window, self._keys = requests, rows, window, keys
         super().__init__(owner)
 
     def holds(self, batch: StepBatch) -> bool:
-        if batch.refresh_requests or batch.requests > self._requests:
+        if batch.refresh_requests or batch.requests > self._requests or batch.rows > self._most_rows:
             return False
         return int(batch.lengths.max()) <= self._window and int(batch.key_counts.max()) <= self._keys
 
     def _arrays(self, batch: StepBatch | None) -> Arrays:
-        requests, rows = self._requests, self._requests * self._window
-        arrays = self._rows(rows, batch) | {
-            "tail_slots": np.zeros(rows, np.int64),
-            "slots": np.full(requests, self._owner.table.slots),
-            "counts": np.zeros(requests, np.int32),
-            "ends": np.zeros(2 * requests + 1, np.int32),
-        }
-        if batch is not None:
-            arrays["tail_slots"][: batch.rows] = batch.tail_slots
-            arrays["slots"][: batch.requests] = batch.slots
-            arrays["counts"][: batch.requests] = batch.key_counts
-            offsets, lengths = arrays["ends"][: requests + 1], arrays["ends"][requests + 1 :]
-            offsets[: batch.requests] = batch.starts
-            offsets[batch.requests :] = batch.rows
-            lengths[: batch.requests] = batch.lengths
-        return arrays
+        return self._flat(batch) | self._group(
+            "reuse", self._requests, batch, 0, batch.requests if batch else 0
+        )
 
     def _inputs(self, sent: dict[str, Tensor]) -> ForwardInputs:
-        owner = self._owner
-        sizes = np.full(self._requests, self._window)
-        rows = padded_rows(np.cumsum(sizes) - sizes, sizes, owner.device, sent["ends"])
-        slots = owner.on_device.pool_slots[sent["slots"], : self._keys]
-        keys = PagedKeys(slots, sent["counts"], is_padded=True, causal_block=owner.table.grid)
-        return ForwardInputs(sent["canvas"], sent["positions"], sent["tail_slots"], [], [], [(rows, keys)])
+        groups = [self._taken("reuse", self._requests, self._window, sent)]
+        return ForwardInputs(sent["canvas"], sent["positions"], sent["tail_slots"], [], [], groups)
+
+    def _flat(self, batch: StepBatch | None) -> Arrays:
+        arrays = self._rows(self._most_rows, batch) | {"tail_slots": np.zeros(self._most_rows, np.int64)}
+        if batch is not None:
+            arrays["tail_slots"][: batch.rows] = batch.tail_slots
+        return arrays
+
+    def _group(self, name: str, requests: int, batch: StepBatch | None, first: int, last: int) -> Arrays:
+        """Requests ``first`` to ``last`` of the batch, then such without rows."""
+        slots, counts = np.full(requests, self._owner.table.slots), np.zeros(requests, np.int32)
+        ends, count = np.zeros(2 * requests + 1, np.int32), last - first
+        if batch is not None and count:
+            offsets, lengths = ends[: requests + 1], ends[requests + 1 :]
+            slots[:count], counts[:count] = batch.slots[first:last], batch.key_counts[first:last]
+            offsets[:count], lengths[:count] = batch.starts[first:last], batch.lengths[first:last]
+            offsets[count:] = batch.starts[last - 1] + batch.lengths[last - 1]
+        return {f"{name}_slots": slots, f"{name}_counts": counts, f"{name}_ends": ends}
+
+    def _taken(
+        self, name: str, requests: int, longest: int, sent: dict[str, Tensor]
+    ) -> tuple[PaddedRows, PagedKeys]:
+        owner, sizes = self._owner, np.full(requests, longest)
+        # The device's ends count, not the host's.
+        rows = padded_rows(np.zeros(requests, np.int64), sizes, owner.device, sent[f"{name}_ends"])
+        slots = owner.on_device.pool_slots[sent[f"{name}_slots"], : self._keys]
+        return rows, PagedKeys(slots, sent[f"{name}_counts"], is_padded=True, causal_block=owner.table.grid)
+
+
+class _PieceGraph(_ReuseGraph):
+    """The same with a piece of a prefill, whose rows are the last."""
+
+    def holds(self, batch: StepBatch) -> bool:
+        short = batch.requests - 1
+        if batch.wide_requests != 1 or short > self._requests or batch.rows > self._most_rows:
+            return False
+        longest = int(batch.lengths[:short].max(initial=0))
+        return (
+            not batch.refresh_requests
+            and longest <= self._window
+            and int(batch.key_counts.max()) <= self._keys
+        )
+
+    def _arrays(self, batch: StepBatch | None) -> Arrays:
+        count = batch.requests if batch else 1
+        arrays = self._flat(batch) | self._group("reuse", self._requests, batch, 0, count - 1)
+        return arrays | self._group("piece", 1, batch, count - 1, count if batch else 0)
+
+    def _inputs(self, sent: dict[str, Tensor]) -> ForwardInputs:
+        short = self._taken("reuse", self._requests, self._window, sent)
+        piece = self._taken("piece", 1, self._most_rows, sent)
+        return ForwardInputs(sent["canvas"], sent["positions"], sent["tail_slots"], [], [], [short, piece])
 
 
 class _RefreshGraph(_Graph):

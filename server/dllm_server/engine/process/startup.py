@@ -23,7 +23,7 @@ from dllm_server.engine.engine import Engine
 from dllm_server.engine.requests.admission import Capacity
 from dllm_server.engine.requests.messages import BlockCausalInfo, ModelInfo
 from dllm_server.engine.requests.slots import SlotTable
-from dllm_server.engine.schedule.course import RefreshReuse
+from dllm_server.engine.schedule.course import RefreshReuse, TokenCost
 from dllm_server.engine.schedule.exact import PrefillDenoise
 from dllm_server.memory import (
     GIB,
@@ -44,6 +44,7 @@ from dllm_server.settings import Device, Dtype, EngineSettings, KernelBackend, K
 
 log = structlog.get_logger(__name__)
 
+RIDGE_TOKENS = 200  # whose product with a weight takes a GPU about as long as the weight's read
 CPU_POOL_BYTES = 2 * GIB  # a CPU shares its memory with everything else
 
 
@@ -253,7 +254,9 @@ def assemble(
         grid=limits.grid,
     )
     course = (
-        PrefillDenoise(table, pool.store, limits.page_size)
+        PrefillDenoise(
+            table, pool.store, limits.page_size, token_cost(config.shape("", model.dtype.itemsize))
+        )
         if limits.grid
         else RefreshReuse(table, pool.store)
     )
@@ -276,6 +279,13 @@ def assemble(
         clock,
         runs_ahead=model.device.type == "cuda",
     )
+
+
+def token_cost(shape: ModelShape) -> TokenCost:
+    """By the arithmetic: attention makes half as much of a GPU as the products do."""
+    by_product, by_key = 2 * shape.token_parameters, 4 * shape.n_layers * shape.n_heads * shape.head_dim
+    free_tokens = RIDGE_TOKENS * shape.layer_parameters // shape.token_parameters
+    return TokenCost(free_tokens, by_product / (2 * by_key))
 
 
 def prepare(engine: Engine, settings: EngineSettings, limits: EngineLimits, backend: Backend) -> int:

@@ -46,7 +46,7 @@ class ScoredRows:
 @dataclass(frozen=True, slots=True)
 class StepBatch:
     """Refresh requests, whose rows are the whole sequence, come first, then reuse requests, whose rows read
-    pages; the last ``wide_requests`` of these refresh all but the prompt.
+    pages; the last ``wide_requests`` of these refresh all but the prompt, or are prefilled.
 
     Attributes:
         slots: int64 ``[requests]``.
@@ -122,8 +122,9 @@ def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable) -> StepBat
 
 
 def _is_wide(table: SlotTable, slots: IntArray) -> NDArray[np.bool_]:
-    window = table.block_end[slots] - table.block_start[slots] + table.shift
-    return (table.fixed[slots] > 0) & (table.until[slots] - table.first[slots] > window)
+    """Whether more is queried than what denoising does: a block, and what goes with it."""
+    block = table.block_end[slots] - table.block_start[slots]
+    return table.until[slots] - table.first[slots] > block + (table.grid or table.shift)
 
 
 def _grid_width(slots: IntArray, table: SlotTable) -> int:

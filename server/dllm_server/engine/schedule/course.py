@@ -3,6 +3,7 @@ follows it. One course for all requests of a model, by its kind of attention. Ho
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,20 @@ class Growth:
         return taken
 
 
+@dataclass(frozen=True, slots=True)
+class TokenCost:
+    """What tokens take in a step that can be cut: up to ``free_tokens`` no more than one, as long as the read
+    of the weights takes longer than their products; one that sees ``dear_keys`` keys as much as two that see
+    few. No ``free_tokens``: long phases cannot be cut."""
+
+    free_tokens: int = 0
+    dear_keys: float = math.inf
+
+    def weight(self, keys: int) -> float:
+        """Of a token that sees so many keys."""
+        return 1.0 + keys / self.dear_keys
+
+
 class Course(ABC):
     """A request is ``admit``ted to its slot; for each of its steps it is asked for its ``cost``, ``place``d,
     counted as ``launched``, and sent on by ``go_on`` once the outcome is known. ``phases``: the long one and
@@ -41,8 +56,8 @@ class Course(ABC):
 
     phases: ClassVar[tuple[Phase, Phase]]
 
-    def __init__(self, table: SlotTable, store: PageStore) -> None:
-        self.table, self.store = table, store
+    def __init__(self, table: SlotTable, store: PageStore, token_cost: TokenCost = TokenCost()) -> None:
+        self.table, self.store, self.token_cost = table, store, token_cost
         self.growth = Growth()
 
     @abstractmethod

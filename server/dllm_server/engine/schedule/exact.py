@@ -15,7 +15,7 @@ import numpy as np
 from dllm_server.engine.requests.pages import Chunk, PageStore
 from dllm_server.engine.requests.request import Phase, Request
 from dllm_server.engine.requests.slots import SlotTable
-from dllm_server.engine.schedule.course import Course
+from dllm_server.engine.schedule.course import Course, TokenCost
 from dllm_server.engine.schedule.scheduler import Running, Waiting
 
 
@@ -24,8 +24,8 @@ class PrefillDenoise(Course):
 
     phases = (Phase.PREFILL, Phase.DENOISE)
 
-    def __init__(self, table: SlotTable, store: PageStore, page_size: int) -> None:
-        super().__init__(table, store)
+    def __init__(self, table: SlotTable, store: PageStore, page_size: int, token_cost: TokenCost) -> None:
+        super().__init__(table, store, token_cost)
         self._page_size = page_size
 
     def cost(self, request: Request, waited_steps: int) -> Running:
@@ -39,6 +39,7 @@ class PrefillDenoise(Course):
             waited_steps,
             grain=self.table.grid if is_long else 0,
             pages=max(missing, 0),
+            weight=self.token_cost.weight(request.computed),
         )
 
     def least_tokens(self, request: Request) -> int:
@@ -53,11 +54,13 @@ class PrefillDenoise(Course):
             if coming and (coming[0] in making or self.store.is_coming(coming[0])):
                 return
             making.update(coming)
+            computed = len(found) * self.store.chunk_tokens
             yield Waiting(
-                self._first_until(request) - len(found) * self.store.chunk_tokens,
+                self._first_until(request) - computed,
                 self.store.pages_beyond(found, self._pages(self._first_end(request))),
                 step - request.last_step,
                 grain=self.table.grid,
+                weight=self.token_cost.weight(computed),
             )
 
     def admit(self, request: Request) -> None:

@@ -10,6 +10,10 @@ because the oldest aged request goes first and every admitted request, or a piec
 
 Where requests take pages as they grow there may be too few: then the youngest go back to the queue until the
 others' next steps have theirs. The oldest never goes, and alone it fits, so that all end at last.
+
+Where long phases can be cut, a step takes about twice as long as its short phases alone for one request in a
+long phase, three times for two, and so on: a long prompt does not make all others wait, and neither do all
+others make a crowd wait. As long as more wait than run in a short phase, long phases have the larger share.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ class Running(NamedTuple):
     """An admitted request: what its next step costs and how long ago it was last served.
 
     ``grain`` above 0: it may be cut to a multiple of that many tokens. ``pages`` are those it lacks for its
-    next step.
+    next step. ``weight``: what one of its tokens takes, by one that sees few keys.
     """
 
     slot: int
@@ -33,21 +37,29 @@ class Running(NamedTuple):
     waited_steps: int
     grain: int = 0
     pages: int = 0
+    weight: float = 1.0
 
 
 class Waiting(NamedTuple):
     """A queued request: its first step, a long one, queries ``tokens``; ``pages`` are reserved for it.
-    ``grain``: see ``Running``."""
+    ``grain`` and ``weight``: see ``Running``."""
 
     tokens: int
     pages: int
     waited_steps: int
     grain: int = 0
+    weight: float = 1.0
+
+    @property
+    def is_long(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one step may use. ``watermark_pages`` stay free when admitting, unless nothing runs."""
+    """What one step may use. ``watermark_pages`` stay free when admitting, unless nothing runs. ``waiting``
+    requests stand in the queue. ``free_tokens`` above 0: long phases can be cut, and so many tokens take a
+    step no longer than one."""
 
     token_budget: int
     refresh_share: float
@@ -55,6 +67,8 @@ class Limits:
     free_slots: int
     free_pages: int
     watermark_pages: int = 0
+    waiting: int = 0
+    free_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +92,21 @@ class StepPlan:
 
 
 class _Step:
-    """A plan in the making. ``allowance`` is what long phases may still take, ``lacking`` the pages that
-    running requests may take in it."""
+    """A plan in the making. ``allowance`` is what long phases may still take, ``pace`` what those that can be
+    cut may, in tokens that see few keys, ``lacking`` the pages that running requests may take in it."""
 
-    def __init__(self, limits: Limits, deficit: float, *, runs_anything: bool, lacking: int) -> None:
+    def __init__(self, limits: Limits, deficit: float, running: Sequence[Running], lacking: int) -> None:
         self.limits = limits
         self.left = limits.token_budget
-        self.allowance = min(deficit + limits.refresh_share * limits.token_budget, float(limits.token_budget))
+        share, self.pace = _share_and_pace(limits, running)
+        self.allowance = min(deficit + share * limits.token_budget, float(limits.token_budget))
         self.long: dict[int, int] = {}
         self.short: dict[int, int] = {}
         self.admitted: list[int] = []
         self.has_unmet_long = False
         self.is_tight = False
         self._free_slots, self._free_pages = limits.free_slots, limits.free_pages - lacking
-        self._page_floor = limits.watermark_pages if runs_anything else 0
+        self._page_floor = limits.watermark_pages if running else 0
 
     def take_aged(self, aged: Iterable[Running]) -> None:
         for request in aged:
@@ -135,6 +150,7 @@ class _Step:
         if tokens:
             self.left -= tokens
             self.allowance -= tokens
+            self.pace -= tokens * request.weight
             self._free_slots -= 1
             self._free_pages -= request.pages
             self.admitted.append(tokens)
@@ -147,15 +163,36 @@ class _Step:
             self.left -= tokens
             if request.is_long:
                 self.allowance -= tokens
+                self.pace -= tokens * request.weight
             (self.long if request.is_long else self.short)[request.slot] = tokens
         return tokens == request.tokens
 
     def _piece(self, request: Running | Waiting, most: float) -> int:
-        """What of its tokens there is room for, 0 for none. What stays out makes the step tight."""
-        if request.tokens <= most:
+        """What of its tokens there is room for, 0 for none. What stays out for want of tokens makes the step
+        tight."""
+        if request.tokens <= most and not request.grain:
             return request.tokens
-        self.is_tight = True
-        return max(int(most), 0) // request.grain * request.grain if request.grain else 0
+        self.is_tight |= request.tokens > most
+        if not request.grain:
+            return 0
+        paced = max(self.pace / request.weight, request.grain) if request.is_long else self.left
+        tokens = min(request.tokens, most, paced)
+        return (
+            request.tokens
+            if tokens == request.tokens
+            else max(int(tokens), 0) // request.grain * request.grain
+        )
+
+
+def _share_and_pace(limits: Limits, running: Sequence[Running]) -> tuple[float, float]:
+    """The share of the token budget for long phases, and what those that can be cut may take of it beside the
+    short ones."""
+    short = [request.tokens for request in running if not request.is_long]
+    if not (limits.free_tokens and short):
+        return limits.refresh_share, float("inf")
+    long = max(len(running) - len(short) + min(limits.waiting, limits.free_slots), 1)
+    share = max(limits.refresh_share, long / (long + len(short)))
+    return share, float(long * (sum(short) + limits.free_tokens))
 
 
 def schedule(
@@ -175,7 +212,7 @@ def schedule(
     lacking = sum(request.pages for request in running)
     if preempted := _youngest(running, lacking - limits.free_pages, frees):
         return StepPlan({}, {}, (), 0, deficit, is_tight=False, preempted=preempted)
-    step = _Step(limits, deficit, runs_anything=bool(running), lacking=lacking)
+    step = _Step(limits, deficit, running, lacking)
     by_age = sorted(running, key=lambda request: -request.waited_steps)
     young = [request for request in by_age if request.waited_steps < limits.aging_steps]
     step.take_aged(by_age[: len(by_age) - len(young)])
