@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from dllm_kernels.gpu import (
@@ -20,7 +21,7 @@ from dllm_kernels.gpu import (
     varlen_attention,
 )
 from dllm_kernels.gpu.configurations import Configuration, ConfigurationTable, Key, candidates
-from dllm_kernels.gpu.example_inputs import ModelShape, refresh_inputs, reuse_inputs
+from dllm_kernels.gpu.example_inputs import ModelShape, ReuseInputs, refresh_inputs, reuse_inputs
 from dllm_kernels.gpu.operations import TritonOperations
 from dllm_kernels.lm_head import Sampling
 from dllm_kernels.routing import RoutingRule, Score
@@ -68,12 +69,10 @@ def launches(shape: ModelShape) -> dict[str, Launch]:
     def project(choice: Sampling | None) -> Launch:
         return lambda c: projection.project_and_choose(hidden, weight, banned, choice, c)
 
-    def attend_pages(c: Configuration) -> None:
+    def attend_pages(of: ReuseInputs, c: Configuration) -> None:
         for splits in (1, 4):
             split = Configuration(c.blocks, c.num_warps, c.num_stages, splits)
-            paged_attention.attend(
-                reuse.q, reuse.k_pool, reuse.v_pool, reuse.spans, reuse.keys, reuse.out, split
-            )
+            paged_attention.attend(of.q, of.k_pool, of.v_pool, of.spans, of.keys, of.out, split)
 
     gate_up = shape.random(2 * shape.mlp_width, shape.d_model)
     rule = RoutingRule(score=Score.SIGMOID, chosen=2, groups=4, kept_groups=2, renormalises=True, shared=1)
@@ -113,7 +112,8 @@ def launches(shape: ModelShape) -> dict[str, Launch]:
         "varlen_attention": lambda c: varlen_attention.attend(
             refresh.q, refresh.k, refresh.v, refresh.spans, refresh.out, c
         ),
-        "paged_attention": attend_pages,
+        paged_attention.KERNEL: partial(attend_pages, reuse),
+        paged_attention.WIDE: partial(attend_pages, reuse_inputs(shape, 1, 192, 256, 4)),
         "kv_score": lambda c: kv_select.score(refresh.q, refresh.k, pack, c),
         "kv_select": lambda c: kv_select.select(scores, shape.kv_heads, pack, c, shares_indices=False),
         "kv_pack": lambda c: kv_select.pack(refresh.k, refresh.v, positions, pack, *pools, c),

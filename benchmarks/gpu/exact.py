@@ -45,7 +45,12 @@ TINY = (
     Case("toy SDAR", TOY_SDAR, 2, 4),
     Case("toy LLaDA2", TOY_LLADA2, 4, 3),
 )
-_SETTINGS: dict[str, Any] = {"max_num_seqs": 128, "max_model_len": 4096, "kv_pool_bytes": "16GiB"}
+_SETTINGS: dict[str, Any] = {
+    "max_num_seqs": 128,
+    "max_model_len": 4096,
+    "max_num_batched_tokens": 8192,
+    "kv_pool_bytes": "16GiB",
+}
 
 
 def run(bench: Bench, result: PartResult) -> None:

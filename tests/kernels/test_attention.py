@@ -151,12 +151,38 @@ def test_blocks_see_what_comes_before_them_and_themselves(
 
 
 @each_implementation
-@pytest.mark.parametrize("dim", [24, 128])
+@pytest.mark.parametrize("own", [4, 68])
+def test_long_rows_of_keys_fall_into_parts_beside_short_ones(
+    implementation: Implementation, own: int
+) -> None:
+    device, generator = implementation.device, torch.Generator().manual_seed(own)
+    sizes, counts = np.array([own, 4, 4]), np.array([2100, 40, 12])
+    starts, rows = np.cumsum(sizes) - sizes, int(sizes.sum())
+    q = torch.randn(rows, 2, 16, generator=generator)
+    k_pool, v_pool = (torch.randn(2200, 1, 16, generator=generator) for _ in range(2))
+    padded = torch.randperm(2199, generator=generator)[: counts.sum()] + 1
+    padded = torch.nn.utils.rnn.pad_sequence(padded.split(counts.tolist()), batch_first=True)
+    keys = PagedKeys(padded.to(device), torch.from_numpy(counts).int().to(device), True, 4)
+    out = torch.full_like(q, torch.nan, device=device)
+
+    implementation.run.paged_attention(
+        q.to(device), k_pool.to(device), v_pool.to(device), [(padded_rows(starts, sizes, device), keys)], out
+    )
+
+    for start, length, count, mine in zip(starts, sizes, counts, padded, strict=True):
+        for first in range(0, length, 4):
+            seen, part = mine[: count - length + first + 4], slice(start + first, start + first + 4)
+            expected = dense_float64(q[part], k_pool[seen], v_pool[seen])
+            torch.testing.assert_close(out[part].double().cpu(), expected, rtol=1e-5, atol=1e-5)
+
+
+@each_implementation
 @pytest.mark.parametrize("block", [0, 4, 32])
-def test_spans_longer_than_a_block_see_as_much(implementation: Implementation, block: int, dim: int) -> None:
+def test_spans_longer_than_a_block_see_as_much(implementation: Implementation, block: int) -> None:
     """Beside tiles of keys that all rows of a tile see, such that none or a part of them do."""
+    dim = 24
     device, generator = implementation.device, torch.Generator().manual_seed(block)
-    sizes, counts = np.array([96, 64, 32]), np.array([160, 64, 96])
+    sizes, counts = np.array([64, 32]), np.array([96, 32])
     starts, rows = np.cumsum(sizes) - sizes, int(sizes.sum())
     q = torch.randn(rows, 4, dim, generator=generator)
     k_pool, v_pool = (torch.randn(400, 1, dim, generator=generator) for _ in range(2))

@@ -76,7 +76,7 @@ def test_warm_up_fills_the_table_for_the_keys_that_serving_asks() -> None:
 
     table, device = Recorder(), torch.device("cuda") if HAS_GPU else CPU
     shape = ModelShape(4, 2, 16, 32, 24, 70, torch.float32, device)
-    warm_up(shape, Sizes((3,), (4,), ((1, 9, 2, 3),), ((2, 2, 9),)), table, cpus=1)
+    warm_up(shape, Sizes((3,), (4,), ((1, 9, 2, 3),), ((2, 2, 9), (1, 65, 9))), table, cpus=1)
     asked.clear()
 
     run = TritonOperations(table)

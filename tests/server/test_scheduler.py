@@ -186,16 +186,16 @@ def test_a_prefill_is_cut_to_the_share_and_goes_on_with_the_rest() -> None:
 @pytest.mark.parametrize(
     ("weight", "waiting", "tokens"),
     [
-        (1.0, 0, 392),  # as much as 32 blocks of 6 tokens, and what is free
-        (2.0, 0, 196),
+        (1.0, 0, 232),  # six tenths of 32 blocks of 6 tokens and what is free
+        (2.0, 0, 116),
         (2000.0, 0, 4),  # it always goes on
-        (1.0, 1, 784),
+        (1.0, 1, 468),
         (1.0, 31, 2048),  # not more than their share
         (1.0, 95, 3072),  # three in four are not served yet: so are three in four tokens
     ],
 )
 def test_a_prefill_takes_as_long_as_what_it_joins(weight: float, waiting: int, tokens: int) -> None:
-    short = [Running(slot, False, 6, 0, grain=4) for slot in range(32)]
+    short = [Running(slot, False, 6, 0) for slot in range(32)]
     long = Running(32, True, 16_000, 0, grain=4, weight=weight)
     limits = Limits(4096, 0.5, 100, free_slots=200, free_pages=9, waiting=waiting, free_tokens=200)
 
@@ -206,11 +206,11 @@ def test_a_prefill_takes_as_long_as_what_it_joins(weight: float, waiting: int, t
 
 
 def test_a_prompt_at_the_head_of_the_queue_begins_at_the_same_pace() -> None:
-    short = [Running(slot, False, 6, 0, grain=4) for slot in range(32)]
+    short = [Running(slot, False, 6, 0) for slot in range(32)]
     prompt = Waiting(16_000, 1, 200, grain=4)
     limits = Limits(4096, 0.5, 100, free_slots=9, free_pages=9, waiting=1, free_tokens=200)
 
-    assert schedule(short, [prompt], limits, 0.0).admitted == (392,)
+    assert schedule(short, [prompt], limits, 0.0).admitted == (232,)
     assert schedule([], [prompt], limits, 0.0).admitted == (4096,)
 
 

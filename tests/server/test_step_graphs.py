@@ -107,14 +107,21 @@ def test_a_graph_gives_what_the_batch_alone_gives(engine: Engine) -> None:
 
 @pytest.fixture(scope="module")
 def block_causal() -> Engine:
-    return make_engine(FIXTURES / "sdar", kernel_backend="triton", max_num_seqs=8, max_model_len=64)
+    return make_engine(
+        FIXTURES / "sdar",
+        kernel_backend="triton",
+        max_num_seqs=4,
+        max_model_len=64,
+        max_num_batched_tokens=64,
+        max_num_logits=16,
+    )
 
 
 def test_graphs_hold_blocks_with_and_without_the_one_before_and_a_piece_of_a_prefill(
     block_causal: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, runner, table = block_causal, block_causal.runner, block_causal.table
-    for name, value in {"_FREE_ROWS": 8, "_PIECE_ROWS": 16, "_MOST_PIECE_ROWS": 64}.items():
+    for name, value in {"_ROWS_STEP": 8, "_PIECE_STEP": 8, "_MOST_PIECE_ROWS": 32}.items():
         monkeypatch.setattr(step_graphs, name, value)
     graphs = StepGraphs(runner.model, runner.pool, table, runner.on_device, lambda run: run)
     graphs.capture(4, 2 * table.grid, 0)

@@ -36,11 +36,12 @@ WIDE_QUERIES = 128
 """Rows times heads of a group above which spans count as wide: arithmetic bounds them, not the keys' read."""
 PROGRAMS_A_MULTIPROCESSOR = 2
 MOST_SPLITS = 16
+MOST_KEYS_OF_A_PART = tl.constexpr(2048)
 MOST_TOLD_ROWS, MOST_TOLD_KEYS = 512, 4096  # more of them in a wide span do as these do
 LOWEST = tl.constexpr(-1e30)  # below any score
 
 
-@kernel("slots", "counts", "offsets", "lengths", "slots_row", "rows", "splits")
+@kernel("slots", "counts", "offsets", "lengths", "slots_row", "rows", "splits", "least_parts")
 def _attend(
     q: tl.tensor,
     k_pool: tl.tensor,
@@ -50,6 +51,7 @@ def _attend(
     offsets: tl.tensor,
     lengths: tl.tensor,
     out: tl.tensor,
+    parts: tl.tensor,
     tops: tl.tensor,
     scale: tl.tensor,
     q_row: tl.tensor,
@@ -63,6 +65,7 @@ def _attend(
     slots_row: tl.tensor,
     rows: tl.tensor,
     splits: tl.tensor,
+    least_parts: tl.tensor,
     heads: tl.constexpr,
     group: tl.constexpr,
     head_dim: tl.constexpr,
@@ -77,10 +80,11 @@ def _attend(
 ) -> None:
     """One program: the queries of one KV head's group over one share of one request's keys.
 
-    Where keys are split, ``out`` is float32 [splits, rows, heads, block_dim] and ``tops`` float32 [splits,
-    rows, heads] holds log2 of each part's weight; their rows count from the group's first. ``causal_block``
-    0: every row sees all keys. ``is_wide``: tiles of keys that all queries see are told apart, and need no
-    mask.
+    Where ``is_split``, keys of a request fall into ``least_parts`` parts or more, so that none has many keys.
+    With more than one part, ``parts`` float32 [splits, rows, heads, block_dim] takes the result of each and
+    ``tops`` float32 [splits, rows, heads] log2 of its weight; their rows count from the group's first.
+    ``causal_block`` 0: every row sees all keys. ``is_wide``: tiles of keys that all queries see are told
+    apart, and need no mask.
     """
     await_inputs(overlaps)
     kv_head = tl.program_id(0)
@@ -88,7 +92,9 @@ def _attend(
     split = tl.program_id(2) % splits
     folded = tl.program_id(2) // splits * block_queries + tl.arange(0, block_queries)
     length = tl.load(lengths + request)
-    if tl.program_id(2) // splits * block_queries >= length * group:
+    count = tl.load(counts + request)
+    part_count = _part_count(count, splits, least_parts) if is_split else 1
+    if (tl.program_id(2) // splits * block_queries >= length * group) | (split >= part_count):
         return
     row = tl.load(offsets + request).to(tl.int64) + folded // group
     head = kv_head * group + folded % group
@@ -97,8 +103,7 @@ def _attend(
     is_dim = dim < head_dim
     mask = is_query[:, None] & is_dim[None, :]
     queries = tl.load(q + row[:, None] * q_row + head[:, None] * q_head + dim[None, :], mask=mask, other=0.0)
-    count = tl.load(counts + request)
-    share = tl.cdiv(tl.cdiv(count, splits), block_keys) * block_keys
+    share = tl.cdiv(tl.cdiv(count, part_count), block_keys) * block_keys
     first = split * share
     last = tl.minimum(first + share, count)
     visible = count - length + (folded // group // causal_block + 1) * causal_block if causal_block else count
@@ -156,14 +161,20 @@ def _attend(
             is_masked=True,
             is_causal=causal_block > 0,
         )
-    if is_split:
+    if is_split and part_count > 1:
         mean = tl.where(total[:, None] > 0, mean / total[:, None], 0.0)
         part = (split.to(tl.int64) * rows + row - tl.load(offsets)) * heads + head
-        tl.store(out + part[:, None] * block_dim + dim[None, :], mean, mask=is_query[:, None])
+        tl.store(parts + part[:, None] * block_dim + dim[None, :], mean, mask=is_query[:, None])
         tl.store(tops + part, tl.where(total > 0, top + tl.log2(total), float("-inf")), mask=is_query)
     else:
         place = out + row[:, None] * out_row + head[:, None] * out_head + dim[None, :]
         tl.store(place, (mean / total[:, None]).to(out.dtype.element_ty), mask=mask)
+
+
+@jit
+def _part_count(count: tl.tensor, splits: tl.tensor, least_parts: tl.tensor) -> tl.tensor:
+    """Parts that a request's keys fall into."""
+    return tl.minimum(tl.maximum(tl.cdiv(count, MOST_KEYS_OF_A_PART), least_parts), splits)
 
 
 @jit
@@ -215,10 +226,11 @@ def _absorb_tile(
     return top, total, mean
 
 
-@kernel("offsets", "lengths", "rows", "splits")
+@kernel("counts", "offsets", "lengths", "rows", "splits", "least_parts")
 def _combine(
     parts: tl.tensor,
     tops: tl.tensor,
+    counts: tl.tensor,
     offsets: tl.tensor,
     lengths: tl.tensor,
     out: tl.tensor,
@@ -226,23 +238,25 @@ def _combine(
     out_head: tl.tensor,
     rows: tl.tensor,
     splits: tl.tensor,
+    least_parts: tl.tensor,
     heads: tl.constexpr,
     head_dim: tl.constexpr,
     block_dim: tl.constexpr,
     block_splits: tl.constexpr,
     overlaps: tl.constexpr,
 ) -> None:
-    """One program: one head of one query over all splits."""
+    """One program: one head of one query over all parts, where there are several."""
     await_inputs(overlaps)
     query = tl.program_id(0)
     request = tl.program_id(1)
-    if query >= tl.load(lengths + request):
+    part_count = _part_count(tl.load(counts + request), splits, least_parts)
+    if (query >= tl.load(lengths + request)) | (part_count == 1):
         return
     head = tl.program_id(2)
     row = tl.load(offsets + request).to(tl.int64) + query
     split = tl.arange(0, block_splits)
     dim = tl.arange(0, block_dim)
-    is_part = split < splits
+    is_part = split < part_count
     part = (split.to(tl.int64) * rows + row - tl.load(offsets)) * heads + head
     top = tl.load(tops + part, mask=is_part, other=float("-inf"))
     mean = tl.load(parts + part[:, None] * block_dim + dim[None, :], mask=is_part[:, None], other=0.0)
@@ -306,7 +320,10 @@ def attend(
     blocks = configuration.blocks
     tiles = cdiv(spans.longest * group, blocks["block_queries"])
     programs = requests * kv_heads * tiles
-    splits = configuration.splits or split_count(programs, most, blocks["block_keys"], multiprocessors(q))
+    least_parts = configuration.splits or split_count(
+        programs, most, blocks["block_keys"], multiprocessors(q)
+    )
+    splits = min(max(least_parts, cdiv(most, MOST_KEYS_OF_A_PART.value)), MOST_SPLITS)
     is_split = splits > 1
     parts, tops = out, out
     if is_split:
@@ -320,6 +337,7 @@ def attend(
         keys.counts,
         spans.offsets,
         spans.lengths,
+        out,
         parts,
         tops,
         math.log2(math.e) / math.sqrt(dim),
@@ -330,6 +348,7 @@ def attend(
         keys.slots.stride(0),
         rows,
         splits,
+        least_parts,
         heads=heads,
         group=group,
         head_dim=dim,
@@ -345,12 +364,14 @@ def attend(
         _combine[(spans.longest, requests, heads)](
             parts,
             tops,
+            keys.counts,
             spans.offsets,
             spans.lengths,
             out,
             *out.stride()[:2],
             rows,
             splits,
+            least_parts,
             heads=heads,
             head_dim=dim,
             block_dim=width,

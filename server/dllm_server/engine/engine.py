@@ -235,8 +235,7 @@ class Engine:
             waiting=len(self._waiting),
             free_tokens=course.token_cost.free_tokens,
         )
-        queue = course.queue(self._waiting, self._step)
-        return schedule(running, queue, limits, self._deficit, store.frees)
+        return schedule(running, course.queue(self._waiting, self._step), limits, self._deficit, store.frees)
 
     def _admit(self, pieces: Iterable[int]) -> dict[int, int]:
         """The head of the queue, and so on; the slots with the tokens of their first steps."""

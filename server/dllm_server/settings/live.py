@@ -19,7 +19,11 @@ class LiveSettings(BaseModel):
     max_num_seqs: int = Field(64, ge=1, le=4096, description="Requests in flight.")
     max_num_logits: int = Field(2048, ge=1, description="Rows projected to the vocabulary at once.")
     refresh_share: float = Field(
-        0.5, gt=0, le=1, description="Share of the token budget that refreshes may take while requests reuse."
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of the token budget that refreshes and prefills may take while others reuse or "
+        "denoise; prefills take more while more requests wait than run, and less where few wait.",
     )
     admission_watermark: float = Field(
         0.0, ge=0, lt=1, description="Share of the KV pages kept free when admitting, unless nothing runs."

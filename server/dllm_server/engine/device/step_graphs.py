@@ -26,11 +26,11 @@ from dllm_server.engine.schedule.batch import StepBatch
 from dllm_server.models.transformer import Transformer
 
 _WARM_UP_RUNS = 2  # compile, and let libraries allocate their workspaces
-_FEW_KEYS = 512  # fewer take as long
-_FREE_ROWS = 64  # so many take about as long as one
-_MOST_ROWS = 512  # more keep the device longer than their launches keep the host
-_PIECE_ROWS, _MOST_PIECE_ROWS = 128, 768  # of steps with a piece of a prefill, which attends longer
-_MANY_PROGRAMS = 256  # of reuse attention, one a request and KV head: they fill a device
+_ROWS_STEP = 16  # between two sizes of graphs of as many requests, at least
+_PIECE_STEP = 64  # the same with a piece of a prefill
+_MOST_REUSE_ROWS = 512  # more keep the device longer than their launches keep the host
+_MOST_ROWS = 2560  # of block-causal models, whose steps seldom have other rows
+_MOST_PIECE_ROWS = 768  # of steps with a piece of a prefill, which attends longer
 _REFRESH_STEP = 128  # tokens between two sizes of refresh graphs
 
 Arrays = dict[str, NDArray[Any]]
@@ -71,46 +71,37 @@ class StepGraphs:
 
     @torch.inference_mode()
     def capture(self, reuse_requests: int, window: int, refresh_tokens: int) -> None:
-        """Graphs of 1, 2, 4, ... reuse requests of up to ``window`` rows and 512, 2048, ... keys each, of one
-        refresh of 128, 256, ... tokens, with the prompt and without, and of 1, 4, ... requests beside a piece
-        of a prefill."""
+        """Graphs of 1, 2, 4, ... reuse requests of up to ``window`` rows each, of one refresh of 128, 256 and
+        so on, with the prompt and without, and of 1, 4, ... requests beside a piece of a prefill."""
         longest = min(refresh_tokens, self.table.max_model_len)
         lengths = {*range(_REFRESH_STEP, longest, _REFRESH_STEP), *([longest] if longest else [])}
         # The largest of all sizes the memory pool.
         graphs: list[_Graph] = [_RefreshGraph(self, length) for length in sorted(lengths, reverse=True)]
         if not self.table.grid:
             widths = sorted((length for length in lengths if length > window), reverse=True)
-            graphs += [_ReuseGraph(self, 1, width, width, self._most_keys) for width in widths]
+            graphs += [_ReuseGraph(self, 1, width, width) for width in widths]
         sizes = sorted(self._reuse_sizes(reuse_requests, window), reverse=True)
-        graphs += [_ReuseGraph(self, count, rows, window, keys) for count, rows, keys in sizes]
+        graphs += [_ReuseGraph(self, *size, window) for size in sizes]
         if self.table.grid:
-            graphs += [_PieceGraph(self, *size) for size in self._piece_sizes(reuse_requests, window)]
+            graphs += [_PieceGraph(self, *size, window) for size in self._piece_sizes(reuse_requests)]
         self._graphs = graphs[::-1]
 
-    def _reuse_sizes(self, most: int, window: int) -> Iterator[tuple[int, int, int]]:
-        """Requests, rows and keys. Where all rows of a window are seldom there, also fewer rows: padding
-        costs little only as long as the weights' read is what takes time."""
-        kv_heads, block = self.model.config.n_kv_heads, self.table.grid or window
+    def _reuse_sizes(self, most: int, window: int) -> Iterator[tuple[int, int]]:
+        """Requests and rows. Where a part of a window is seldom there, also fewer rows: padding costs little
+        only as long as the weights' read is what takes time."""
+        grid = self.table.grid
         for count in {1 << power for power in range(most.bit_length())} | ({most} if most else set()):
-            rows = {count * window}
-            if count * window > _FREE_ROWS:
-                rows |= {count * block, (count * block + count * window) // 2}
-            keys = {self._most_keys}
-            if count * kv_heads < _MANY_PROGRAMS:  # else they are not split
-                keys |= {size for power in range(16) if (size := _FEW_KEYS << 2 * power) < self._most_keys}
-            yield from itertools.product({count}, {size for size in rows if size <= _MOST_ROWS}, keys)
+            step = max(_ROWS_STEP, grid, count * grid // 32)
+            rows = range(count * window, max(count * (grid or window) - step, 0), -step)
+            yield from ((count, size) for size in rows if size <= (_MOST_ROWS if grid else _MOST_REUSE_ROWS))
 
-    def _piece_sizes(self, most: int, window: int) -> Iterator[tuple[int, int, int, int]]:
-        """Requests, rows, window and keys, the largest first."""
+    def _piece_sizes(self, most: int) -> Iterator[tuple[int, int]]:
+        """Requests and rows, the largest first."""
         counts = {min(1 << 2 * power, most) for power in range(most.bit_length())} if most else set()
-        rows = range(_PIECE_ROWS, _MOST_PIECE_ROWS + 1, _PIECE_ROWS)
+        rows = range(_PIECE_STEP, _MOST_PIECE_ROWS + 1, _PIECE_STEP)
         for count, size in itertools.product(sorted(counts, reverse=True), reversed(rows)):
             if count * self.table.grid < size:
-                yield count, size, window, self._most_keys
-
-    @property
-    def _most_keys(self) -> int:
-        return self.table.max_model_len + self.table.shift
+                yield count, size
 
     def forward(self, batch: StepBatch) -> Tensor | None:
         """Hidden states of all rows, then of padding, valid until the next call; None where no graph holds
@@ -167,17 +158,16 @@ class _Graph(ABC):
 
 
 class _ReuseGraph(_Graph):
-    """Reuse of up to ``requests`` requests of ``rows`` rows in all, each of up to ``window`` rows over up to
-    ``keys`` keys."""
+    """Reuse of up to ``requests`` requests of ``rows`` rows in all, each of up to ``window`` rows."""
 
-    def __init__(self, owner: StepGraphs, requests: int, rows: int, window: int, keys: int) -> None:
-        self._requests, self._most_rows, self._window, self._keys = requests, rows, window, keys
+    def __init__(self, owner: StepGraphs, requests: int, rows: int, window: int) -> None:
+        self._requests, self._most_rows, self._window = requests, rows, window
         super().__init__(owner)
 
     def holds(self, batch: StepBatch) -> bool:
         if batch.refresh_requests or batch.requests > self._requests or batch.rows > self._most_rows:
             return False
-        return int(batch.lengths.max()) <= self._window and int(batch.key_counts.max()) <= self._keys
+        return int(batch.lengths.max()) <= self._window
 
     def _arrays(self, batch: StepBatch | None) -> Arrays:
         return self._flat(batch) | self._group(
@@ -211,7 +201,9 @@ class _ReuseGraph(_Graph):
         owner, sizes = self._owner, np.full(requests, longest)
         # The device's ends count, not the host's.
         rows = padded_rows(np.zeros(requests, np.int64), sizes, owner.device, sent[f"{name}_ends"])
-        slots = owner.on_device.pool_slots[sent[f"{name}_slots"], : self._keys]
+        slots = owner.on_device.pool_slots[
+            sent[f"{name}_slots"], : owner.table.max_model_len + owner.table.shift
+        ]
         return rows, PagedKeys(slots, sent[f"{name}_counts"], is_padded=True, causal_block=owner.table.grid)
 
 
@@ -222,12 +214,7 @@ class _PieceGraph(_ReuseGraph):
         short = batch.requests - 1
         if batch.wide_requests != 1 or short > self._requests or batch.rows > self._most_rows:
             return False
-        longest = int(batch.lengths[:short].max(initial=0))
-        return (
-            not batch.refresh_requests
-            and longest <= self._window
-            and int(batch.key_counts.max()) <= self._keys
-        )
+        return not batch.refresh_requests and int(batch.lengths[:short].max(initial=0)) <= self._window
 
     def _arrays(self, batch: StepBatch | None) -> Arrays:
         count = batch.requests if batch else 1

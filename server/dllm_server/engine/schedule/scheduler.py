@@ -11,9 +11,9 @@ because the oldest aged request goes first and every admitted request, or a piec
 Where requests take pages as they grow there may be too few: then the youngest go back to the queue until the
 others' next steps have theirs. The oldest never goes, and alone it fits, so that all end at last.
 
-Where long phases can be cut, a step takes about twice as long as its short phases alone for one request in a
-long phase, three times for two, and so on: a long prompt does not make all others wait, and neither do all
-others make a crowd wait. As long as more wait than run in a short phase, long phases have the larger share.
+Where long phases can be cut, one request in a long phase takes ``PACE`` times as long in a step as all short
+phases do, two twice that, and so on: a long prompt does not make all others wait, and neither do all others
+make a crowd wait. As long as more wait than run in a short phase, long phases have the larger share.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
+
+PACE = 0.6
 
 
 class Running(NamedTuple):
@@ -192,7 +194,7 @@ def _share_and_pace(limits: Limits, running: Sequence[Running]) -> tuple[float, 
         return limits.refresh_share, float("inf")
     long = max(len(running) - len(short) + min(limits.waiting, limits.free_slots), 1)
     share = max(limits.refresh_share, long / (long + len(short)))
-    return share, float(long * (sum(short) + limits.free_tokens))
+    return share, PACE * long * (sum(short) + limits.free_tokens)
 
 
 def schedule(
