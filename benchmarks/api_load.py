@@ -29,6 +29,7 @@ from rich.table import Table
 RESULT = Path(__file__).parent / "results" / "api_load.json"
 FIXTURE = Path(__file__).parents[1] / "tests" / "fixtures" / "llada_mha"
 
+SMALL = ("--device", "cpu", "--dtype", "float32", "--max-num-seqs", "16")
 BODY_BYTES = 4 * 1024**2
 BODIES, STREAMS = 6, 64
 STREAM_TOKENS = 192
@@ -114,21 +115,10 @@ LOADS = (
 
 
 @contextmanager
-def served(model: str) -> Iterator[tuple[str, psutil.Process]]:
+def served(model: str, flags: Sequence[str] = SMALL) -> Iterator[tuple[str, psutil.Process]]:
     """A server of its own; its URL and its API process."""
-    flags = [
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        "--device",
-        "cpu",
-        "--dtype",
-        "float32",
-        "--max-num-seqs",
-        "16",
-    ]
     command = [sys.executable, "-m", "dllm_server.cli", "serve", model, *flags]
+    command += ["--host", "127.0.0.1", "--port", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None

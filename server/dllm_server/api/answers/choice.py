@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Protocol, cast
 
@@ -13,7 +13,6 @@ from dllm_server.api.answers.plan import ChoicePlan
 from dllm_server.api.answers.token import Alternative, GeneratedToken
 from dllm_server.api.schemas.errors import engine_dead, engine_failure, shutting_down
 from dllm_server.api.schemas.responses import FinishName
-from dllm_server.api.text.detokenizer import Decode
 from dllm_server.api.text.stream import ChoiceText
 from dllm_server.engine.process.client import EngineClient, EngineDeadError, RequestEvent
 from dllm_server.engine.requests.messages import (
@@ -27,6 +26,7 @@ from dllm_server.engine.requests.messages import (
 )
 
 MASKED = "\u2591"
+MOST_RUNS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class ChoiceEnd:
 
 
 ChoiceEvent = ChoiceDelta | ChoiceCanvas | ChoiceEnd
+DecodeRun = Callable[[tuple[int, ...]], str]
 
 
 class DecodeTokens(Protocol):
@@ -89,18 +90,17 @@ async def run_generation(
     """
     decode = partial(decode_tokens, skip_special_tokens=plan.skips_special_tokens)
     text = ChoiceText(decode, plan.stops, shows_stop=plan.shows_stop, first_scanned=generate.min_tokens)
-    texts_of: dict[int, str] = {}
+    # Most of a canvas is as it was a forward pass before.
+    decode_run = lru_cache(MOST_RUNS)(lambda run: decode(list(run)))
     events = cast("AsyncGenerator[RequestEvent]", engine.generate(generate))
     try:
         async with aclosing(events):
             async for event in events:
                 match event:
                     case CanvasUpdate():
-                        canvas = _canvas(event, plan.index, decode)
-                        if generate.wants_confidence:
-                            token_texts = _texts(event.token_ids, texts_of, decode)
-                            canvas = replace(canvas, token_texts=token_texts, confidence=event.confidence)
-                        yield canvas
+                        yield canvas_of(
+                            event, plan.index, decode_run, has_confidence=generate.wants_confidence
+                        )
                     case BlockCommitted():
                         piece = text.push(event.token_ids)
                         tokens = _tokens(event, piece.token_texts, decode_tokens)
@@ -169,17 +169,13 @@ def _generated(
     return GeneratedToken(chosen.id, chosen.text, chosen.log_confidence, tuple(alternatives))
 
 
-def _canvas(update: CanvasUpdate, index: int, decode: Decode) -> ChoiceCanvas:
+def canvas_of(update: CanvasUpdate, index: int, decode: DecodeRun, *, has_confidence: bool) -> ChoiceCanvas:
+    """The update with its texts; each token's own where confidence is asked for."""
     runs = groupby(update.token_ids, key=lambda token_id: token_id < 0)
-    text = "".join(MASKED * len(list(run)) if is_masked else decode(list(run)) for is_masked, run in runs)
-    return ChoiceCanvas(
-        index, update.block_start, update.token_ids, text, update.forward_passes, update.phase
-    )
-
-
-def _texts(token_ids: Sequence[int], known: dict[int, str], decode: Decode) -> list[str | None]:
-    """Each token by itself; None where it is masked. What has been decoded before is ``known``."""
-    known.update(
-        {token_id: decode([token_id]) for token_id in token_ids if token_id >= 0 and token_id not in known}
-    )
-    return [known.get(token_id) for token_id in token_ids]
+    text = "".join(MASKED * len(list(run)) if is_masked else decode(tuple(run)) for is_masked, run in runs)
+    start, passes = update.block_start, update.forward_passes
+    canvas = ChoiceCanvas(index, start, update.token_ids, text, passes, update.phase)
+    if not has_confidence:
+        return canvas
+    token_texts = [decode((token_id,)) if token_id >= 0 else None for token_id in update.token_ids]
+    return replace(canvas, token_texts=token_texts, confidence=update.confidence)

@@ -82,7 +82,7 @@ class EventStream(StreamingResponse):
                 yield _KEEP_ALIVE
                 continue
             if isinstance(event, ChoiceCanvas):
-                yield _canvas_frame(event, self._answer.header)
+                yield canvas_frame(event, self._answer.header)
                 continue
             result = results[event.index]
             chunk = self._answer.chunk(result, event, is_first=not has_begun[event.index])
@@ -111,8 +111,8 @@ def _frame(data: str, event: str | None = None) -> bytes:
     return f"{name}data: {data}\n\n".encode()
 
 
-def _canvas_frame(event: ChoiceCanvas, header: AnswerHeader) -> bytes:
-    canvas = CanvasEvent(
+def canvas_frame(event: ChoiceCanvas, header: AnswerHeader) -> bytes:
+    canvas = CanvasEvent.model_construct(  # ours: there is nothing to check
         id=header.id,
         created=header.created,
         model=header.model,
@@ -125,4 +125,4 @@ def _canvas_frame(event: ChoiceCanvas, header: AnswerHeader) -> bytes:
         token_texts=event.token_texts,
         confidence=event.confidence,
     )
-    return _frame(canvas.model_dump_json(), "canvas")
+    return _frame(canvas.model_dump_json(exclude_none=True), "canvas")

@@ -180,11 +180,9 @@ class CompletionChunk(Chunk):
     choices: list[CompletionChoice]
 
 
-class CanvasEvent(Answer):
+class CanvasEvent(BaseModel):
     """Data of ``event: canvas``: the block being denoised. ``choices`` is empty for clients that know only
-    chunks."""
-
-    left_out_when_none = frozenset({"token_texts", "confidence"})
+    chunks. What is None is left out."""
 
     id: str
     object: Literal["dllm.canvas"] = "dllm.canvas"
