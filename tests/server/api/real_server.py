@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,12 +29,16 @@ class RealServer:
     """``with RealServer("--max-num-seqs", "8") as server``: started, and killed at the end if need be."""
 
     def __init__(
-        self, *flags: str, model: str = str(FIXTURE), environment: Mapping[str, str] | None = None
+        self,
+        *flags: str,
+        model: str = str(FIXTURE),
+        environment: Mapping[str, str] | None = None,
+        program: Sequence[str | Path] = (sys.executable, "-m", "dllm_server.cli"),
     ) -> None:
         address = ["--host", "127.0.0.1", "--port", "0"]
         numbers = ["--device", "cpu", "--dtype", "float32"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dllm_server.cli", "serve", model, *address, *numbers, *flags],
+            [*program, "serve", model, *address, *numbers, *flags],
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | dict(environment or {}),
