@@ -69,6 +69,8 @@ def check_accessible(page: Page) -> None:
 
 def shoot(page: Page, name: str, folder: Path) -> None:
     """A screenshot into ``SCREENSHOTS``, if that names a folder (docs/images), else into ``folder``."""
-    path = Path(os.environ.get("SCREENSHOTS") or folder) / f"{name}.png"
+    kept = os.environ.get("SCREENSHOTS")
+    path = Path(kept or folder) / f"{name}.png"
     page.screenshot(path=path, animations="disabled")
-    assert 5_000 < path.stat().st_size < MOST_SCREENSHOT_BYTES
+    assert path.stat().st_size > 5_000
+    assert not kept or path.stat().st_size < MOST_SCREENSHOT_BYTES
