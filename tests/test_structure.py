@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ def tracked_files() -> list[Path]:
     if listed.returncode:
         pytest.skip(f"not a git checkout: {listed.stderr.strip()}")
     return [ROOT / name for name in listed.stdout.split("\0") if name]
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest would collect neither, but only where both are asked for."""
+    names = Counter(path.name for path in ROOT.glob("tests/**/test_*.py"))
+
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_no_product_file_is_longer_than_400_lines() -> None:

@@ -52,13 +52,15 @@ def test_triton_without_a_gpu_names_the_remedy(monkeypatch: pytest.MonkeyPatch) 
     seqs=st.integers(1, 300),
     logits=st.integers(1, 4096),
     block=st.integers(1, 64),
+    is_exact=st.booleans(),
 )
 def test_every_bucket_within_the_limits_is_measured(
-    longest: int, tokens: int, seqs: int, logits: int, block: int
+    longest: int, tokens: int, seqs: int, logits: int, block: int, is_exact: bool
 ) -> None:
     from dllm_kernels.gpu.configurations import bucket
 
-    limits = EngineLimits(longest, tokens, seqs, logits, min(block, longest), 1.0, 16)
+    block = min(block, longest)
+    limits = EngineLimits(longest, tokens, seqs, logits, block, 1.0, 16, grid=block if is_exact else 0)
 
     sizes = sizes_to_come(limits, shift=0)
 
@@ -68,5 +70,7 @@ def test_every_bucket_within_the_limits_is_measured(
     assert max(sizes.head_rows) == min(logits, seqs * limits.block_length)
     assert all(1 <= kept <= length for _, length, _, kept in sizes.refresh)
     widest = max(width for _, width, _ in sizes.reuse)
-    assert widest <= max(longest, limits.block_length)
-    assert bucket(widest) >= bucket(min(longest, tokens, 1024)) or longest <= 2 * limits.block_length
+    assert widest <= max(longest, 2 * block)
+    assert bucket(widest) >= bucket(min(longest, tokens, 512)) or longest <= 2 * block
+    assert {rows for _, rows, _ in sizes.reuse} >= ({block, 2 * block} if is_exact else {block})
+    assert max(keys for _, _, keys in sizes.reuse) == longest

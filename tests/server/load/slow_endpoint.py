@@ -145,7 +145,7 @@ class SlowEndpoint:
         if isinstance(text, list):
             text = " ".join(part["text"] for part in text)
         status = next((code for word, code in self._fail.items() if word in text), None)
-        if not isinstance(body["max_tokens"], int):
+        if not isinstance(body.get("max_tokens", 1), int):
             error = {"code": "told_to", "message": "max_tokens is\n no number"}
             return web.json_response({"error": error}, status=400)
         if status:
