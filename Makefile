@@ -10,11 +10,12 @@ BUILD ?= docker build
 DEVICE ?= cpu
 TORCH_INDEX_URL ?=
 
-.PHONY: help serve test lint format bench evaluate images install install-test install-compat clean
+.PHONY: help serve test lint format bench evaluate docs images install install-test install-compat clean
 
 help:
 	@grep -E '^# make' $(MAKEFILE_LIST) | sed 's/^# //'
 	@echo 'make lint: formatting, lint, types and import rules.   make bench: the CPU benchmark.   make evaluate: score the model.'
+	@echo 'make docs: the documentation as a site, in build/site.'
 	@echo 'make install-compat: third-party clients, for the tests that run them.'
 	@echo 'make images: REGISTRY/dllm-operator:TAG and REGISTRY/dllm-server:TAG. DEVICE=cuda for GPUs; BUILD is the builder.'
 
@@ -22,6 +23,10 @@ $(VENV)/.server: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.server
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.server
@@ -62,6 +67,10 @@ bench: $(VENV)/.test
 
 evaluate: $(VENV)/.test
 	$(BIN)/dllm evaluate $(ARGS)
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --conf-dir docs/site docs build/site
+	@echo build/site/index.html
 
 images: IMAGE_ARGS = --build-arg VERSION=$(TAG) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null)
 images:
