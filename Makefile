@@ -69,7 +69,7 @@ evaluate: $(VENV)/.test
 	$(BIN)/dllm evaluate $(ARGS)
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --conf-dir docs/site docs build/site
+	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going --nitpicky --conf-dir docs/site docs build/site
 	@echo build/site/index.html
 
 images: IMAGE_ARGS = --build-arg VERSION=$(TAG) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null)

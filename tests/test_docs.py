@@ -234,7 +234,7 @@ def test_every_shown_plan_is_read() -> None:
     assert len(shown_plans()) == (DOCS / "capacity.md").read_text().count("```console") == 5
 
 
-@pytest.mark.parametrize(("model", "flags", "output"), shown_plans(), ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("model", "flags", "output"), shown_plans(), ids=[plan[1] for plan in shown_plans()])
 def test_a_shown_plan_is_what_the_command_prints(model: str, flags: str, output: str, tmp_path: Path) -> None:
     """Of a config.json with the hub's sizes, as the hub is not asked."""
     config: dict[str, Any] = CONFIGS[model]
