@@ -226,6 +226,19 @@ def test_the_quickstart_asks_what_the_readme_asks() -> None:
     assert [words in [shlex.split(block) for block in readme] for words in asked] == [True]
 
 
+def test_what_the_quickstart_plans_fits_and_is_what_it_serves(tmp_path: Path) -> None:
+    lines = [words[1:] for words in commands("quickstart.md") if words[0] == ".venv/bin/dllm"]
+    (plan,) = [words for words in lines if words[0] == "plan"]
+    (serve,) = [words for words in lines if words[0] == "serve"]
+    memory = plan.index("--gpu-memory")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS[plan[1]]))
+
+    result = CliRunner().invoke(cli, ["plan", str(tmp_path), *plan[2:]])
+
+    assert result.exit_code == 0, result.output
+    assert [*plan[1:memory], *plan[memory + 2 :]] == serve[1:]
+
+
 def shown_plans() -> list[tuple[str, str, str]]:
     return CONSOLE.findall((DOCS / "capacity.md").read_text())
 
