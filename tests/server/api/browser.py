@@ -17,7 +17,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 MOST_SCREENSHOT_BYTES = 200_000
 WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=120_000)
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def opened(browser: Browser, url: str, *, quiet: Sequence[str] = (), **options: 
     """A page of its own at ``url``, whose console must stay free of errors and of what its policy forbids,
     but for lines with a word of ``quiet``."""
     context = browser.new_context(**({"viewport": WIDE, "color_scheme": "light"} | options))
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(120_000)
     page, told = context.new_page(), list[str]()
 
     def note(text: str) -> None:

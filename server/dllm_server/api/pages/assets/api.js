@@ -2,7 +2,10 @@
 
 const KEY = "dllm.key";
 
-/** Addresses are relative, so that a proxy may serve the pages under a path. @param {string} path */
+/**
+ * Addresses are relative, so that a proxy may serve the pages under a path.
+ * @param {string} path
+ */
 export function address(path) {
   return new URL(path, document.baseURI).href;
 }

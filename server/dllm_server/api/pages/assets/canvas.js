@@ -46,7 +46,10 @@ export class Canvas {
     );
   }
 
-  /** Rows follow the blocks that have begun; behind them blocks of the usual length. @param {import("./recording.js").Block[]} blocks */
+  /**
+   * Rows follow the blocks that have begun; behind them blocks of the usual length.
+   * @param {import("./recording.js").Block[]} blocks
+   */
   #layRows(blocks) {
     /** @type {[number, number][]} */
     const bounds = blocks.map((block) => [block.start, block.end]);
@@ -107,7 +110,10 @@ export class Canvas {
     node.title = cell.confidence === null ? "" : `position ${position}: ${cell.confidence.toFixed(3)}`;
   }
 
-  /** A tick for each forward pass of the block, tall where it refreshed or prefilled. @param {any} row @param {import("./recording.js").Block | undefined} block */
+  /**
+   * A tick for each forward pass of the block, tall where it refreshed or prefilled.
+   * @param {any} row @param {import("./recording.js").Block | undefined} block
+   */
   #drawGutter(row, block) {
     const phases = block === undefined ? [] : block.phases;
     if (row.ticked === phases.length) return;

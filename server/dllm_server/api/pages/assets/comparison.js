@@ -60,7 +60,10 @@ function bars(name, a, b, words) {
   );
 }
 
-/** What the answers of this page took, the newest first. @param {import("./answer.js").Answer[]} answers */
+/**
+ * What the answers of this page took, the newest first.
+ * @param {import("./answer.js").Answer[]} answers
+ */
 export function runsList(answers) {
   const done = answers
     .filter((answer) => answer.recording.ended !== null && answer.recording.forwards.length > 0)

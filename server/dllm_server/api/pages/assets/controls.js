@@ -148,7 +148,10 @@ export class Controls {
   }
 }
 
-/** The server's own words without the field's name and the remedy. @param {string} refused */
+/**
+ * The server's own words without the field's name and the remedy.
+ * @param {string} refused
+ */
 function reason(refused) {
   return refused.replace(/^diffusion\.\w+: /, "").replace(/: leave it out$/, "");
 }

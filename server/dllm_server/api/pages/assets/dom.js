@@ -12,7 +12,10 @@ export function element(tag, properties = {}, ...children) {
   return filled(document.createElement(tag), properties, children);
 }
 
-/** The same in SVG. @param {string} tag @param {Record<string, any>} [properties] @param {...(Node | string | null)} children @returns {any} */
+/**
+ * The same in SVG.
+ * @param {string} tag @param {Record<string, any>} [properties] @param {...(Node | string | null)} children @returns {any}
+ */
 export function drawn(tag, properties = {}, ...children) {
   return filled(document.createElementNS(SVG, tag), properties, children);
 }
@@ -27,11 +30,14 @@ function filled(node, properties, children) {
         node.addEventListener(event, /** @type {EventListener} */ (listen));
     else node.setAttribute(name, value === true ? "" : String(value));
   }
-  node.append(...children.filter((child) => child !== null));
+  node.append(.../** @type {(Node | string)[]} */ (children.filter((child) => child !== null)));
   return node;
 }
 
-/** The element of that id, which the page has. @param {string} id @returns {any} */
+/**
+ * The element of that id, which the page has.
+ * @param {string} id @returns {any}
+ */
 export function byId(id) {
   const found = document.getElementById(id);
   if (found === null) throw new Error(`the page has no #${id}`);

@@ -53,7 +53,10 @@ function show(told) {
   );
 }
 
-/** Rates between two readings. @param {any} told */
+/**
+ * Rates between two readings.
+ * @param {any} told
+ */
 function measure(told) {
   const now = {
     at: told.server.now_seconds,

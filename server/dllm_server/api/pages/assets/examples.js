@@ -26,7 +26,10 @@ const EMBEDDED = [
   { name: "Who are you?", prompt: "Hello! Who are you?" },
 ];
 
-/** Whether it is the model in the package, unless it is served under another name. @param {string} model */
+/**
+ * Whether it is the model in the package, unless it is served under another name.
+ * @param {string} model
+ */
 export function isEmbedded(model) {
   return model === "dllm-embedded";
 }

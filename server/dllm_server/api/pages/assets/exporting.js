@@ -33,7 +33,10 @@ function texts(names) {
   return Promise.all(names.map(async (name) => (await fetch(address(`pages/${name}`))).text()));
 }
 
-/** A module's text among those that it imports. @param {string} text */
+/**
+ * A module's text among those that it imports.
+ * @param {string} text
+ */
 export function joined(text) {
   return text.replaceAll(/^import [^;]*;$/gm, "").replaceAll(/^export (?=async |function|class|const)/gm, "");
 }

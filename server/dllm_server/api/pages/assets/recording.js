@@ -142,7 +142,10 @@ export function courseOf(recording) {
   });
 }
 
-/** "0.93", or a dash where there is none. @param {number | null | undefined} value */
+/**
+ * "0.93", or a dash where there is none.
+ * @param {number | null | undefined} value
+ */
 export function shortNumber(value) {
   return value === null || value === undefined ? "–" : value.toFixed(2);
 }

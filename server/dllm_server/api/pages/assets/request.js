@@ -41,7 +41,10 @@ export function asCurl(request, hasKey) {
   return `${lines.join(" \\\n  ")}\n`;
 }
 
-/** For a POSIX shell. @param {string} text */
+/**
+ * For a POSIX shell.
+ * @param {string} text
+ */
 function quoted(text) {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
@@ -66,7 +69,10 @@ export function asPython(request, hasKey) {
   ].join("\n");
 }
 
-/** JSON and Python write these values alike, but for null, true and false. @param {any} value @param {number} depth @returns {string} */
+/**
+ * JSON and Python write these values alike, but for null, true and false.
+ * @param {any} value @param {number} depth @returns {string}
+ */
 function literal(value, depth) {
   if (value === null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";

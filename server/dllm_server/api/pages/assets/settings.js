@@ -41,7 +41,10 @@ export function defaultSettings(decoding) {
   };
 }
 
-/** What was kept or shared, as far as this model takes it. @param {any} given @param {Decoding} decoding @returns {Settings} */
+/**
+ * What was kept or shared, as far as this model takes it.
+ * @param {any} given @param {Decoding} decoding @returns {Settings}
+ */
 export function fittingSettings(given, decoding) {
   const settings = defaultSettings(decoding);
   if (given === null || typeof given !== "object") return settings;
@@ -63,7 +66,10 @@ function inside(value, least, most) {
   return typeof value === "number" && Number.isFinite(value) ? Math.min(Math.max(value, least), most) : null;
 }
 
-/** Only what differs from the server's own settings is said. @param {Settings} settings @param {Decoding} decoding */
+/**
+ * Only what differs from the server's own settings is said.
+ * @param {Settings} settings @param {Decoding} decoding
+ */
 export function diffusionOf(settings, decoding) {
   const own = defaultSettings(decoding);
   /** @type {Record<string, any>} */
@@ -75,7 +81,10 @@ export function diffusionOf(settings, decoding) {
   return diffusion;
 }
 
-/** In a few words, of what can be set. @param {Settings} settings @param {Decoding} decoding */
+/**
+ * In a few words, of what can be set.
+ * @param {Settings} settings @param {Decoding} decoding
+ */
 export function labelOf(settings, decoding) {
   const parts = [`${settings.strategy.replace("_", " ")} ${settings.value}`, `block ${settings.blockLength}`];
   if (!("retention_ratio" in decoding.refused)) parts.push(`retention ${settings.retention}`);
@@ -84,7 +93,10 @@ export function labelOf(settings, decoding) {
   return parts.join(" · ");
 }
 
-/** The confidence from which tokens are committed, where the confidence is a probability. @param {Settings} settings @param {Decoding} decoding */
+/**
+ * The confidence from which tokens are committed, where the confidence is a probability.
+ * @param {Settings} settings @param {Decoding} decoding
+ */
 export function thresholdOf(settings, decoding) {
   const isThreshold = settings.strategy === "threshold" || settings.strategy === "joint_threshold";
   return isThreshold && decoding.defaults.confidence === "probability" ? settings.value : null;

@@ -7,7 +7,10 @@ export function toFragment(state) {
   return `#s=${btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
 }
 
-/** Null where there is none, or nonsense. @param {string} fragment @returns {any} */
+/**
+ * Null where there is none, or nonsense.
+ * @param {string} fragment @returns {any}
+ */
 export function fromFragment(fragment) {
   if (!fragment.startsWith("#s=")) return null;
   try {

@@ -23,7 +23,10 @@ export function keep(name, value) {
   }
 }
 
-/** Call once on each page. @param {() => void} onKey the user has given another key */
+/**
+ * Call once on each page.
+ * @param {() => void} onKey the user has given another key
+ */
 export function startShell(onKey) {
   const theme = byId("theme");
   /** @param {string} name */
@@ -58,12 +61,18 @@ export function askForKey(why) {
   if (!byId("key-dialog").open) byId("key-dialog").showModal();
 }
 
-/** Said to screen readers. @param {string} words */
+/**
+ * Said to screen readers.
+ * @param {string} words
+ */
 export function tell(words) {
   byId("told").textContent = words;
 }
 
-/** Said, and shown for a moment. @param {string} words */
+/**
+ * Said, and shown for a moment.
+ * @param {string} words
+ */
 export function say(words) {
   const toast = byId("toast");
   toast.textContent = words;

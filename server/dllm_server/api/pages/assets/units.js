@@ -22,7 +22,10 @@ export function count(value) {
   return Math.round(value).toLocaleString("en");
 }
 
-/** Of a setting, which may be a share. @param {number} value */
+/**
+ * Of a setting, which may be a share.
+ * @param {number} value
+ */
 export function plain(value) {
   return Number.isInteger(value) ? count(value) : String(Number(value.toPrecision(3)));
 }
