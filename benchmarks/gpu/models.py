@@ -22,18 +22,6 @@ SDAR_8B: dict[str, Any] = {
     "mask_token_id": 151669,
     "eos_token_id": 151643,
 }
-TOY_SDAR = SDAR_8B | {
-    "hidden_size": 64,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "num_hidden_layers": 2,
-    "intermediate_size": 128,
-    "vocab_size": 512,
-    "max_position_embeddings": 512,
-    "mask_token_id": 510,
-    "eos_token_id": 511,
-}
 LLADA2_MINI: dict[str, Any] = {
     "architectures": ["LLaDA2MoeModelLM"],
     "hidden_size": 2048,
@@ -67,22 +55,29 @@ LLADA2_MINI: dict[str, Any] = {
     "eos_token_id": 156892,
     "pad_token_id": 156892,
 }
-TOY_LLADA2 = LLADA2_MINI | {
+_TOY: dict[str, Any] = {
     "hidden_size": 64,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 16,
     "num_hidden_layers": 2,
     "intermediate_size": 128,
-    "moe_intermediate_size": 32,
-    "num_experts": 8,
-    "num_experts_per_tok": 2,
-    "n_group": 4,
-    "topk_group": 2,
     "vocab_size": 512,
     "max_position_embeddings": 512,
-    "block_size": 8,
     "mask_token_id": 510,
     "eos_token_id": 511,
-    "pad_token_id": 511,
 }
+TOY_SDAR = SDAR_8B | _TOY
+TOY_LLADA2 = (
+    LLADA2_MINI
+    | _TOY
+    | {
+        "moe_intermediate_size": 32,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "n_group": 4,
+        "topk_group": 2,
+        "block_size": 8,
+        "pad_token_id": 511,
+    }
+)

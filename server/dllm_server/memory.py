@@ -70,31 +70,26 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        attention = self.d_model * self.head_dim * (2 * self.n_heads + 2 * self.n_kv_heads)
         bias = self.head_dim * (self.n_heads + 2 * self.n_kv_heads) if self.has_qkv_bias else 0
         norms = 2 * self.d_model + (2 * self.head_dim if self.has_head_norms else 0)
-        dense = self._dense_layers * 3 * self.d_model * self.mlp_width
         embeddings = self.vocab_size * self.d_model * (1 if self.is_tied else 2)
-        layers = self.n_layers * (attention + bias + norms)
-        return layers + dense + self._routed_parameters + self._bias_parameters + embeddings + self.d_model
-
-    @property
-    def token_parameters(self) -> int:
-        """Weights of the layers' products that one token takes part in."""
-        attention = self.n_layers * self.d_model * self.head_dim * (2 * self.n_heads + 2 * self.n_kv_heads)
-        dense = self._dense_layers * 3 * self.d_model * self.mlp_width
-        if self.routed is None:
-            return attention + dense
-        taken = (self.routed.chosen + self.routed.shared) * 3 * self.d_model * self.routed.width
-        return attention + dense + self.routed.layers * (self.routed.experts * self.d_model + taken)
+        small = self.n_layers * (bias + norms) + self._bias_parameters + self.d_model
+        return self.layer_parameters + small + embeddings
 
     @property
     def layer_parameters(self) -> int:
         """Weights of all of the layers' products."""
+        attention = self.d_model * self.head_dim * (2 * self.n_heads + 2 * self.n_kv_heads)
+        dense = self._dense_layers * 3 * self.d_model * self.mlp_width
+        return self.n_layers * attention + dense + self._routed_parameters
+
+    @property
+    def token_parameters(self) -> int:
+        """Those of them that one token takes part in."""
         if self.routed is None:
-            return self.token_parameters
-        untaken = self.routed.experts - self.routed.chosen
-        return self.token_parameters + self.routed.layers * untaken * 3 * self.d_model * self.routed.width
+            return self.layer_parameters
+        others = self.routed.experts - self.routed.chosen
+        return self.layer_parameters - self.routed.layers * others * 3 * self.d_model * self.routed.width
 
     @property
     def weights_bytes(self) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass, field
+
+from dllm_server.load.percentile import percentile as nearest_rank
 
 KEPT_TIMES = 512
 
@@ -19,6 +20,5 @@ class RecentTimes:
 
 
 def percentile(values: deque[float], share: float) -> float | None:
-    """The smallest value that at least ``share`` of ``values`` do not exceed; None where there is none."""
-    ordered = sorted(values)
-    return ordered[max(math.ceil(share * len(ordered)), 1) - 1] if ordered else None
+    """The nearest-rank percentile; None where there is no value."""
+    return nearest_rank(values, share) if values else None

@@ -23,12 +23,8 @@ _SMALLEST = 16  # rows; fewer take as long
 _SMALLEST_KEYS = 64
 _MOST_KEYS = 65536  # of one measurement, so that it fits beside the weights
 _REFRESH_TOKENS = 2048
-_WIDE_ROWS, _WIDEST, _SMALLEST_WIDE_KEYS, _MOST_WIDE_KEYS = (
-    2048,
-    512,
-    512,
-    4096,
-)  # of spans longer than a block
+_WIDE_ROWS, _WIDEST = 2048, 512  # of all spans longer than a block together, and of one
+_SMALLEST_WIDE_KEYS, _MOST_WIDE_KEYS = 512, 4096
 
 
 def pick_backend(wanted: KernelBackend, device: torch.device, head_dim: int) -> Backend:

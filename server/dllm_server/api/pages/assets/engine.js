@@ -250,22 +250,19 @@ function latency(told) {
   return panel(
     "Latency",
     "latency",
-    element(
-      "table",
-      {},
-      element(
-        "thead",
-        {},
-        element(
-          "tr",
-          {},
-          element("td"),
-          ...["p50", "p95", "p99"].map((share) => element("th", { scope: "col", text: share })),
-        ),
-      ),
-      element("tbody", {}, ...rows),
-    ),
+    table(["p50", "p95", "p99"], rows),
     element("p", { class: "under", text: `of the last ${count(told.latency.answers)} answers` }),
+  );
+}
+
+/** @param {string[]} columns @param {Node[]} rows with a heading each */
+function table(columns, rows) {
+  const headings = columns.map((name) => element("th", { scope: "col", text: name }));
+  return element(
+    "table",
+    {},
+    element("thead", {}, element("tr", {}, element("td"), ...headings)),
+    element("tbody", {}, ...rows),
   );
 }
 
@@ -297,21 +294,7 @@ function tuning(told) {
   return panel(
     `Tuning · generation ${told.tuning.generation}`,
     "tuning",
-    element(
-      "table",
-      {},
-      element(
-        "thead",
-        {},
-        element(
-          "tr",
-          {},
-          element("td"),
-          ...["in force", "floor", "ceiling"].map((name) => element("th", { scope: "col", text: name })),
-        ),
-      ),
-      element("tbody", {}, ...settings),
-    ),
+    table(["in force", "floor", "ceiling"], settings),
     changes.length === 0
       ? element("p", { class: "under", text: "No change since the start." })
       : element("ol", { class: "changes" }, ...changes),
