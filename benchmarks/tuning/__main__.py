@@ -135,6 +135,7 @@ def measure(bench: Bench, experiment: Experiment) -> dict[str, Any]:
         "tuned": story.rows,
         "tuned_out_of_memory": story.out_of_memory,
         "is_quiet": is_quiet(story, experiment.steady_looks),
+        "learned_budget": story.tuning.state.setting.max_num_batched_tokens,
         "second": again.rows,
         "second_out_of_memory": again.out_of_memory,
         "tuned_tokens_per_second": tuned,

@@ -48,10 +48,10 @@ class Experiment:
 
 @dataclass(slots=True)
 class Story:
-    """A tuned run, a row a look."""
+    """A tuned run, a row a look, and what it has learned."""
 
+    tuning: PoolTuning
     rows: list[dict[str, Any]] = field(default_factory=list)
-    tuning: PoolTuning | None = None
     out_of_memory: int = 0
 
     def rate(self, last: int) -> float:
@@ -94,7 +94,8 @@ def serve_tuned(
     if learned is not None:
         known = learned.memory
         memory = Memory(KEY, state, specified, known.bytes_per_row, known.page_bytes, known.max_model_len)
-    tuning, story = PoolTuning(memory), Story()
+    tuning = PoolTuning(memory)
+    story = Story(tuning)
     pod = _pod(bench, experiment, experiment.start, folder, tuning if learned is not None else None)
     try:
         for number in range(looks):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
 import shutil
+import socket
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +21,29 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 MOST_SCREENSHOT_BYTES = 200_000
 WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
+CLONE_NEWNET = 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+
 expect.set_options(timeout=120_000)
+
+
+@contextmanager
+def quiet_network() -> Iterator[bool]:
+    """A loopback of this thread's and of what it starts meanwhile, or False where that needs more rights:
+    Chromium breaks off what it loads (ERR_NETWORK_CHANGED) when the machine's interfaces change, as they do at
+    every start of a pod of the cluster's tests."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path("/proc/thread-self/ns/net").open() as before:
+        if libc.unshare(CLONE_NEWNET):
+            yield False
+            return
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+                fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+            yield True
+        finally:
+            if libc.setns(before.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "the machine's network is not to be had again")
 
 
 @contextmanager
@@ -26,7 +52,7 @@ def chromium() -> Iterator[Browser]:
     program = next((found for name in NAMES if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip("no chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
+    with quiet_network(), sync_playwright() as playwright:
         browser = launch(playwright, program)
         yield browser
         browser.close()

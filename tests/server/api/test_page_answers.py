@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from browser import chromium, opened
+from browser import chromium, opened, quiet_network
 from dllm_server.api.routes.pages import FILES, POLICY
 from dllm_server.engine.requests.decoding import diffusion_defaults
 from dllm_server.engine.requests.messages import BlockCausalInfo, CanvasUpdate, FailureReason, Generate
@@ -55,6 +55,23 @@ RECORDING = {
 def browser() -> Iterator[Browser]:
     with chromium() as found:
         yield found
+
+
+def test_pages_are_tried_on_a_network_that_others_do_not_change() -> None:
+    names = interfaces()
+    with quiet_network() as is_own:
+        if not is_own:
+            pytest.skip("a network of its own for the browser needs CAP_SYS_ADMIN")
+        assert interfaces() == {"lo"}
+        with ScriptedServer() as server:
+            assert server.http.get("/").status_code == 200
+    assert interfaces() == names
+
+
+def interfaces() -> set[str]:
+    """Of this thread's network."""
+    lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
+    return {line.split(":")[0].strip() for line in lines}
 
 
 def masked_once(request: Generate) -> list[Step]:
