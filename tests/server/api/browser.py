@@ -30,8 +30,8 @@ expect.set_options(timeout=120_000)
 @contextmanager
 def quiet_network() -> Iterator[bool]:
     """A loopback of this thread's and of what it starts meanwhile, or False where that needs more rights:
-    Chromium breaks off what it loads (ERR_NETWORK_CHANGED) when the machine's interfaces change, as they do at
-    every start of a pod of the cluster's tests."""
+    Chromium breaks off what it loads (ERR_NETWORK_CHANGED) when the machine's interfaces change, as they do
+    at every start of a pod of the cluster's tests."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path("/proc/thread-self/ns/net").open() as before:
         if libc.unshare(CLONE_NEWNET):
