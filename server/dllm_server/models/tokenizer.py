@@ -96,6 +96,10 @@ class FileTokenizer:
     def has_chat_template(self) -> bool:
         return bool(self._fast.chat_template)
 
+    def to_json(self) -> str:
+        """What a ``tokenizer.json`` would say."""
+        return self._backend.to_str()
+
     def encode(
         self, text: str, *, add_special_tokens: bool = True, most_tokens: int | None = None
     ) -> list[int]:

@@ -14,6 +14,7 @@ import msgspec
 
 from dllm_server.cause import Cause
 from dllm_server.settings import Confidence, DiffusionSettings, Strategy
+from dllm_server.structure.grammar import Grammar
 from dllm_server.termination import TerminationReason
 
 MOST_STOP_TOKENS = 64
@@ -86,7 +87,8 @@ class Generate(msgspec.Struct, frozen=True, tag=True):
     ends it once everything before it is committed; neither it nor what follows is published. None of them is
     chosen, or takes probability, at the first ``min_tokens`` positions. ``top_logprobs`` (at most
     ``MOST_ALTERNATIVES``) asks for the most likely tokens of every position. Only requests of the same
-    ``cache_salt`` share prefixes. ``wants_confidence``: canvas updates tell it of each position."""
+    ``cache_salt`` share prefixes. ``wants_confidence``: canvas updates tell it of each position. The text
+    follows the ``grammar``, and ends where that allows nothing more."""
 
     request_id: str
     prompt: list[int]
@@ -99,6 +101,7 @@ class Generate(msgspec.Struct, frozen=True, tag=True):
     wants_canvas: bool = False
     cache_salt: str = ""
     wants_confidence: bool = False
+    grammar: Grammar | None = None
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):
