@@ -20,8 +20,8 @@ NOTHING_RUN = 5  # pytest's exit code where nothing was selected
 POLL_SECONDS = 1.0
 
 PARTS = (
-    ("on a cluster", ["--cluster-tests=only"]),
-    ("without a cluster", ["--cluster-tests=none", "-n", "2", "--dist", "loadfile"]),
+    ("on a cluster", ["--cluster-tests=only", "--durations=40"]),
+    ("without a cluster", ["--cluster-tests=none", "-n", "2", "--dist", "loadfile", "--durations=40"]),
 )
 SHY = 10  # how nice the second part is to the first, whose clusters have deadlines
 

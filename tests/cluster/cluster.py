@@ -152,7 +152,7 @@ def _is_up(program: list[str], env: dict[str, str]) -> bool:
 
 
 def _stop(program: list[str], env: dict[str, str]) -> None:
-    run([*program, "down"], env, timeout=300)
+    run([*program, "down"], env, timeout=900)
 
 
 def _delete_kind(env: dict[str, str]) -> None:
