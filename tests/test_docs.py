@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +16,6 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import unquote
 
-import click
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -25,11 +23,11 @@ from dllm_server.cli.commands import cli
 
 from benchmarks.gpu.scale import LLADA_8B
 from tests.server.public_configs import PUBLIC
+from tests.walkthrough import blocks, commands
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CONSOLE = re.compile(r"^```console\n\$ dllm plan (\S+) (.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CONFIGS = {
     "GSAI-ML/LLaDA-8B-Instruct": LLADA_8B,
@@ -90,16 +88,10 @@ def module(name: str) -> ModuleType:
     return loaded
 
 
-def commands(page: str) -> Iterator[list[str]]:
-    """Words of the commands in a page's bash blocks; a line ends one unless it is quoted or continued."""
-    for block in BLOCK.findall((DOCS / page).read_text()):
-        held = ""
-        for line in block.replace("\\\n", " ").splitlines():
-            held = f"{held}\n{line}".strip()
-            if held.count("'") % 2 == 0:
-                yield shlex.split(held)
-                held = ""
-        assert held == ""
+def quickstart(section: str) -> list[list[str]]:
+    """Words of each of its commands."""
+    shown = blocks((DOCS / "quickstart.md").read_text(), section)
+    return [shlex.split(one) for block in shown if block.language == "bash" for one in commands(block.text)]
 
 
 def test_every_page_is_in_the_navigation(site: Path) -> None:
@@ -184,28 +176,13 @@ def test_the_readme_names_every_page_but_the_sites_first() -> None:
     assert [page.stem for page in PAGES if f"docs/{page.name})" not in readme] == ["index"]
 
 
-def test_flags_of_the_quickstarts_are_options_of_the_commands() -> None:
-    context = click.Context(cli)
-    seen = set()
-    for words in commands("quickstart.md"):
-        if words[0] != ".venv/bin/dllm":
-            continue
-        command = cli.get_command(context, words[1])
-        assert command is not None, words
-        command.make_context(words[1], words[2:], resilient_parsing=False)
-        help_text = CliRunner().invoke(cli, [words[1], "--help"]).output
-        assert {word for word in words if word.startswith("--") and word not in help_text} == set()
-        seen.add(words[1])
-
-    assert seen == {"generate", "top", "plan", "serve", "bench"}
-
-
-def test_the_quickstarts_name_targets_files_and_values_that_exist() -> None:
+def test_the_quickstart_to_a_cluster_names_targets_files_and_values_that_exist() -> None:
+    """tests/cluster/test_quickstart.py runs it, where there is a cluster."""
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     values = yaml.safe_load((ROOT / "charts/dllm-operator/values.yaml").read_text())
     assert phony is not None
     programs = set()
-    for words in commands("quickstart.md"):
+    for words in quickstart("Cluster"):
         programs.add(words[0])
         if words[0] == "make":
             assert words[1] in phony[1].split()
@@ -215,19 +192,12 @@ def test_the_quickstarts_name_targets_files_and_values_that_exist() -> None:
         for setting in [after for word, after in pairwise(words) if word == "--set"]:
             group, _, name = setting.partition("=")[0].partition(".")
             assert name in values[group], setting
-    assert programs == {"make", "curl", ".venv/bin/dllm", "docker", "helm", "kubectl"}
-
-
-def test_the_quickstart_asks_what_the_readme_asks() -> None:
-    """The README's question is asked of a real server by tests/server/api/test_readme.py."""
-    asked = [words for words in commands("quickstart.md") if words[0] == "curl"]
-    readme = BLOCK.findall((ROOT / "README.md").read_text())
-
-    assert [words in [shlex.split(block) for block in readme] for words in asked] == [True]
+    assert programs == {"make", "docker", "helm", "kubectl", "curl"}
 
 
 def test_what_the_quickstart_plans_fits_and_is_what_it_serves(tmp_path: Path) -> None:
-    lines = [words[1:] for words in commands("quickstart.md") if words[0] == ".venv/bin/dllm"]
+    """Of sizes as the hub has them; tests/test_walkthroughs.py runs it with a small model's."""
+    lines = [words[1:] for words in quickstart("One GPU") if words[0] == ".venv/bin/dllm"]
     (plan,) = [words for words in lines if words[0] == "plan"]
     (serve,) = [words for words in lines if words[0] == "serve"]
     memory = plan.index("--gpu-memory")
