@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 import pytest
-from dllm_server.engine.requests.messages import RequestStats, RequestTimes
-from dllm_server.telemetry.request_trace import RequestTrace
+from dllm_server.api.answers.generation import Generation
+from dllm_server.api.answers.plan import ChoicePlan, Prompt
+from dllm_server.api.schemas.errors import ApiError
+from dllm_server.api.text.stop_strings import StopStrings
+from dllm_server.engine.requests.messages import Generate, RequestStats, RequestTimes
+from dllm_server.telemetry.request_metrics import RequestMetrics
+from dllm_server.telemetry.request_trace import RequestTrace, TraceRequests
 from dllm_server.tracing import Tracer
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
+from starlette.types import Receive, Scope, Send
+
+from tests.server.api.scripted_engine import ScriptedEngine, Step
+from tests.server.engines import make_request
 
 SCOPE: dict[str, Any] = {
     "type": "http",
@@ -102,6 +113,29 @@ def test_a_choice_that_does_not_come_to_its_end_says_why(told: bool, kind: str) 
     span = traced.named("text_completion tiny")
     assert not span.status.is_ok
     assert dict(span.attributes or {})["error.type"] == kind
+
+
+def test_a_choice_that_a_bug_ends_does_not_say_that_its_client_left() -> None:
+    kept, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+
+    def break_down(request: Generate) -> list[Step]:
+        raise RuntimeError("a bug")
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        engine = ScriptedEngine(break_down)
+        plan = ChoicePlan(0, make_request(prompt=[1, 2]), None, Prompt([1, 2]), StopStrings([]))
+        metrics = RequestMetrics(CollectorRegistry(), "tiny")
+        generation = Generation(engine, lambda ids, **_: "", [plan], metrics, timeout_seconds=60)
+        generation.start()
+        with pytest.raises(ApiError):
+            await anext(generation.events())
+        await generation.close()
+
+    asyncio.run(TraceRequests(answer, Tracer(provider))(SCOPE, None, None))  # type: ignore[arg-type]
+
+    (choice,) = [span for span in kept.get_finished_spans() if span.name == "text_completion tiny"]
+    assert dict(choice.attributes or {})["error.type"] == "internal_error"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def agreements(outcomes: Sequence[Outcome], counted: ServerCounters) -> list[Agr
 
 def _timings(answered: Sequence[Outcome], counted: ServerCounters) -> Iterable[tuple[str, float, Timing]]:
     waits = [outcome.queue_seconds for outcome in answered if outcome.queue_seconds is not None]
-    firsts = [outcome.blocks[0] - outcome.sent for outcome in answered if outcome.blocks]
+    # A server counts an empty answer's first block too: the one that it ended in.
+    firsts = [[*outcome.blocks, outcome.ended][0] - outcome.sent for outcome in answered]
     ends = [outcome.ended - outcome.sent for outcome in answered]
     yield "queue", _mean(waits), counted.queue
     yield "first block", _mean(firsts), counted.first

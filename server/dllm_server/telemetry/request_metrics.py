@@ -22,12 +22,14 @@ _HTTP_REQUESTS = counter(
 _CANCELLED = counter("dllm_requests_cancelled", "HTTP requests whose client left before the answer.")
 _REFUSED = counter("dllm_requests_refused", "HTTP requests refused because the queue was full.")
 _QUEUE_SECONDS = histogram(
-    "dllm_queue_seconds", "Time from the engine's receipt of a request to its admission."
+    "dllm_queue_seconds",
+    "Time from the engine's receipt of a request to its admission, told with its first block.",
 )
 _FIRST_BLOCK_SECONDS = histogram(
-    "dllm_first_block_seconds", "Time from arrival to the first committed block."
+    "dllm_first_block_seconds",
+    "Time from arrival to the first committed block; of an answer that ends at once, to its end.",
 )
-_E2E_SECONDS = histogram("dllm_e2e_seconds", "Time from arrival to the end of a choice.")
+_E2E_SECONDS = histogram("dllm_e2e_seconds", "Time from arrival to the end of a choice that was answered.")
 _TIME_TO_FIRST_TOKEN = histogram(
     "vllm:time_to_first_token_seconds",
     "Time to the first committed block: a diffusion model commits tokens in blocks. "

@@ -85,19 +85,21 @@ class Generation:
         trace = trace_choice(plan.generate, plan.index, len(plan.prompt.token_ids), model)
         try:
             self._metrics.submitted(len(plan.prompt.token_ids))
-            has_block = False
+            has_block, scoring_wait = False, 0.0
             async with aclosing(run_choice(self._engine, self._decode, plan)) as events:
                 async for event in events:
                     self._queue.put_nowait(event)
                     elapsed = time.monotonic() - self._began
+                    is_first = isinstance(event, ChoiceDelta | ChoiceEnd) and not has_block
+                    if is_first and not isinstance(event, PromptScored) and plan.generate is not None:
+                        has_block = True  # an empty answer's is the one that it ended in
+                        self._metrics.first_block(elapsed, event.stats.queue_seconds - scoring_wait)
                     match event:
                         case PromptScored():
+                            scoring_wait = event.stats.queue_seconds
                             if trace is not None:
                                 trace.scored()
                         case ChoiceDelta():
-                            if not has_block:
-                                self._metrics.first_block(elapsed, event.stats.queue_seconds)
-                            has_block = True
                             self._metrics.generated(len(event.token_ids))
                             if trace is not None:
                                 trace.block(event.stats, len(event.token_ids))
@@ -111,7 +113,10 @@ class Generation:
             self._queue.put_nowait(error)
         except Exception:
             log.exception("choice failed", choice=plan.index)
-            self._queue.put_nowait(internal_error())
+            bug = internal_error()
+            if trace is not None:
+                trace.fail(bug.reason)
+            self._queue.put_nowait(bug)
         finally:
             if trace is not None:
                 trace.close()
