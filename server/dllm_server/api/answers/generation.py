@@ -90,8 +90,8 @@ class Generation:
                 async for event in events:
                     self._queue.put_nowait(event)
                     elapsed = time.monotonic() - self._began
-                    is_first = isinstance(event, ChoiceDelta | ChoiceEnd) and not has_block
-                    if is_first and not isinstance(event, PromptScored) and plan.generate is not None:
+                    is_generated = plan.generate is not None and not isinstance(event, PromptScored)
+                    if is_generated and not has_block and isinstance(event, ChoiceDelta | ChoiceEnd):
                         has_block = True  # an empty answer's is the one that it ended in
                         self._metrics.first_block(elapsed, event.stats.queue_seconds - scoring_wait)
                     match event:
