@@ -102,6 +102,14 @@ def test_the_fifth_of_five_stops_ends_the_text(told: Told) -> None:
     assert (choice["message"]["content"], choice["finish_reason"]) == ("1", "stop")
 
 
+def test_a_response_says_what_chat_says(told: Told) -> None:
+    whole, streamed = told.answer("response"), told.answer("response_stream")
+
+    assert (whole["said"], whole["status"], whole["store"]) == (ANSWER, "completed", False)
+    assert streamed["text"] == ANSWER
+    assert (streamed["kinds"][0], streamed["kinds"][-1]) == ("response.created", "response.completed")
+
+
 def test_a_completion_ends_at_its_length(told: Told) -> None:
     answer = told.answer("completion")
 
@@ -155,7 +163,7 @@ def test_sixteen_mixed_requests_at_once_are_each_answered_as_if_alone(told: Told
         ("json_schema", "BadRequestError", 400, "response_format"),
         ("image", "BadRequestError", 400, "messages.0.content.0.type"),
         ("unknown_parameter", "BadRequestError", 400, "max_tokns"),
-        ("responses", "NotFoundError", 404, None),
+        ("response_of_another", "BadRequestError", 400, "previous_response_id"),
         ("embeddings", "NotFoundError", 404, None),
         ("wrong_key", "AuthenticationError", 401, None),
     ],

@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
 
+from dllm_server.api.answers.markup import Dialect
 from dllm_server.api.answers.plan import Limits
 from dllm_server.api.guards.admission import Admission
 from dllm_server.api.guards.auth import OPEN_PATHS, BearerAuth, KeyFile
@@ -22,6 +23,7 @@ from dllm_server.api.routes.health import health_router, package_version, versio
 from dllm_server.api.routes.metrics import metrics_router
 from dllm_server.api.routes.models import models_router
 from dllm_server.api.routes.pages import add_pages, is_page
+from dllm_server.api.routes.responses import responses_router
 from dllm_server.api.routes.snapshot import snapshot_router
 from dllm_server.api.routes.tokens import tokens_router
 from dllm_server.api.schemas.errors import ErrorResponse, install_error_handlers
@@ -69,6 +71,7 @@ def create_service(
         lifecycle=lifecycle,
         admission=Admission(lifecycle, settings.max_queued_requests, slots),
         metrics=Metrics(lambda: engine.snapshot, engine.model.name),
+        dialect=Dialect.of(tokenizer, settings.tool_call_parser),
         tracer=tracer,
     )
 
@@ -85,7 +88,15 @@ def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
     )
     bearer = HTTPBearer(auto_error=False, description="A key of the server's key file.")  # for /docs alone
     guard = [Depends(bearer)] if keys is not None else []
-    for router in (chat_router, completions_router, models_router, tokens_router, snapshot_router):
+    routers = (
+        chat_router,
+        completions_router,
+        responses_router,
+        models_router,
+        tokens_router,
+        snapshot_router,
+    )
+    for router in routers:
         app.include_router(router(service), dependencies=guard, responses=_ERRORS)
     app.include_router(health_router(service, keys), responses={"5XX": _ERRORS["5XX"]})
     app.include_router(version_router(), dependencies=guard)

@@ -8,12 +8,18 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dllm_server.api.answers.generation import Generation
+from dllm_server.api.answers.markup import Dialect
 from dllm_server.api.answers.plan import ChoicePlan, Limits
 from dllm_server.api.guards.admission import Admission
 from dllm_server.api.guards.lifecycle import Lifecycle
 from dllm_server.api.guards.text_workers import TextWorkers
 from dllm_server.api.schemas.chat_template import TemplatedRequest
-from dllm_server.api.schemas.errors import invalid_request, past_context, unknown_model
+from dllm_server.api.schemas.errors import (
+    invalid_request,
+    past_context,
+    unknown_model,
+    unsupported,
+)
 from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import TextTooLongError, Tokenizer, TokenizerError
@@ -31,6 +37,7 @@ class Service:
     lifecycle: Lifecycle
     admission: Admission
     metrics: Metrics
+    dialect: Dialect
     tracer: Tracer | None = None
     text_workers: TextWorkers = field(default_factory=TextWorkers)
     started_at: int = field(default_factory=lambda: int(time.time()))
@@ -56,18 +63,33 @@ class Service:
     async def encode_chat(self, messages: Sequence[ChatMessage], asked: TemplatedRequest) -> list[int]:
         """Token ids of a conversation; ``ApiError`` 400 when the model's template cannot render it, or when
         it is more text than can fit."""
+        self._check_template(messages, asked)
         plain = [message.for_template() for message in messages]
+        tools = [tool.for_template() for tool in asked.shown_tools]
         work = partial(
             self.tokenizer.encode_chat,
             plain,
             add_generation_prompt=asked.adds_generation_prompt,
             continue_final_message=asked.continue_final_message,
+            tools=tools,
             arguments=asked.template_arguments,
             most_tokens=self.limits.max_tokens,
         )
         # A message costs the template about as much time as a hundred characters cost the tokenizer.
-        size = sum(sum(map(len, message.values())) + 100 for message in plain)
-        return await self._tokenise(size, work, "messages")
+        size = sum(len(str(part)) + 100 for part in [*plain, *tools])
+        return await self._tokenise(size, work, asked.prompt_param)
+
+    def _check_template(self, messages: Sequence[ChatMessage], asked: TemplatedRequest) -> None:
+        """``ApiError`` 400 for tools, calls and results where the model's template would not show them."""
+        if not self.tokenizer.has_chat_template or self.tokenizer.template.shows_tools:
+            return
+        why = "this model's chat template knows no tools"
+        if asked.shown_tools:
+            raise unsupported(f"tools: {why}: leave them out", param="tools")
+        for place, message in enumerate(messages):
+            if message.tool_field is not None:
+                param = asked.message_path(place, message.tool_field)
+                raise unsupported(f"{param}: {why}", param=param)
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special ones included."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Collection, Iterable
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
+_WORD = re.compile(r"[\w-]*")  # what templates look for in a schema
 _NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # never part of a text
 
 
@@ -65,6 +67,23 @@ class Marks:
         ends = [*sorted(places), len(text)]
         pieces = [text[start:end] for start, end in pairwise(ends)]
         return text[: ends[0]] + "".join(sign + piece for piece in pieces)
+
+    def insert_within(self, value: Any, sign: str) -> Any:
+        """``value`` of JSON with ``sign`` in all of its texts, keys too, but for words, which templates
+        look for and which are parts of a special token's name at most."""
+        match value:
+            case str():
+                is_word = _WORD.fullmatch(value) and value not in self._names
+                return value if is_word else self.insert(value, sign)
+            case list():
+                return [self.insert_within(item, sign) for item in value]
+            case dict():
+                return {
+                    self.insert_within(name, sign): self.insert_within(item, sign)
+                    for name, item in value.items()
+                }
+            case _:
+                return value
 
     @staticmethod
     def remove(text: str, sign: str) -> tuple[str, list[int]]:

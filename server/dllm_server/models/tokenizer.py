@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, cast
@@ -13,12 +14,13 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
 from dllm_server.logs import adopt_logger
+from dllm_server.models.chat_template import TemplateLook, look_at_template
 from dllm_server.models.config import ModelConfig
 from dllm_server.models.files import refuse_pointer
 from dllm_server.models.ordinary_text import Marks, without_specials
 from dllm_server.models.text_bound import characters_per_token
 
-Message = dict[str, str]  # role, content and perhaps name and reasoning
+Message = dict[str, Any]  # role, content and perhaps name, reasoning, tool_calls and tool_call_id
 
 _NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
 _FEW_TOKENS = 256  # decoded so fast that giving up the lock would cost more
@@ -44,6 +46,13 @@ class Tokenizer(Protocol):
     def has_chat_template(self) -> bool:
         """Whether ``encode_chat`` can render conversations."""
 
+    @property
+    def template(self) -> TemplateLook:
+        """What ``encode_chat`` can render besides."""
+
+    def added_ids(self, names: Collection[str]) -> Mapping[str, int]:
+        """Ids of those of ``names`` that are tokens of their own, special or not."""
+
     def encode(
         self, text: str, *, add_special_tokens: bool = True, most_tokens: int | None = None
     ) -> list[int]:
@@ -56,14 +65,23 @@ class Tokenizer(Protocol):
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
         arguments: Mapping[str, Any] = _NO_ARGUMENTS,
         most_tokens: int | None = None,
     ) -> list[int]:
-        """Token ids of a conversation in the model's chat template, which may read ``arguments``; no name in
-        a message becomes a special token. ``most_tokens`` as in ``encode``."""
+        """Token ids of a conversation in the model's chat template, which is given ``tools`` and may read
+        ``arguments``; no name in a message or a tool becomes a special token. ``most_tokens`` as in
+        ``encode``."""
 
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Text of ``token_ids``; ids the tokenizer does not know give no text."""
+    def decode(
+        self,
+        token_ids: Sequence[int],
+        *,
+        skip_special_tokens: bool = True,
+        kept: Collection[int] = (),
+    ) -> str:
+        """Text of ``token_ids``; ids the tokenizer does not know give no text. ``kept`` special tokens are
+        not skipped."""
 
 
 class FileTokenizer:
@@ -83,6 +101,7 @@ class FileTokenizer:
         added = self._backend.get_added_tokens_decoder()
         self._mask = {mask} - {None}
         self._special = {token_id for token_id, token in added.items() if token.special}
+        self._skipped = frozenset(self._special)
         self._special |= {*self._mask, *eos_token_ids}
         self._plain = without_specials(self._backend, self._special)
         names = (self._backend.id_to_token(token_id) for token_id in self._special)
@@ -100,6 +119,14 @@ class FileTokenizer:
         """What a ``tokenizer.json`` would say."""
         return self._backend.to_str()
 
+    @cached_property
+    def template(self) -> TemplateLook:
+        return look_at_template(self._fast)
+
+    def added_ids(self, names: Collection[str]) -> Mapping[str, int]:
+        added = self._backend.get_added_tokens_decoder()
+        return {token.content: token_id for token_id, token in added.items() if token.content in names}
+
     def encode(
         self, text: str, *, add_special_tokens: bool = True, most_tokens: int | None = None
     ) -> list[int]:
@@ -115,25 +142,23 @@ class FileTokenizer:
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
         arguments: Mapping[str, Any] = _NO_ARGUMENTS,
         most_tokens: int | None = None,
     ) -> list[int]:
         if not self.has_chat_template:
             raise TokenizerError("this model has no chat template: use /v1/completions")
-        texts = [value for message in messages for value in message.values()]
-        sign = Marks.sign_for([*texts, json.dumps(dict(arguments), ensure_ascii=False)])
+        try:
+            texts = [*messages, *tools, dict(arguments)]
+            sign = Marks.sign_for(json.dumps(text, ensure_ascii=False) for text in texts)
+        except RecursionError as error:
+            raise TokenizerError("the messages hold values inside of too many others") from error
         if sign is None:
             raise TokenizerError("the messages hold every one of Unicode's noncharacters U+FDD0 to U+FDEF")
-        marked = [
-            {
-                name: value if name == "role" else self._marks.insert(value, sign)
-                for name, value in message.items()
-            }
-            for message in messages
-        ]
         try:
             rendered = self._fast.apply_chat_template(
-                marked,
+                [self._marked(message, sign) for message in messages],
+                tools=[self._marks.insert_within(tool, sign) for tool in tools] or None,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
@@ -161,12 +186,32 @@ class FileTokenizer:
         ]
         return self._with_ordinary(text, encoding, matches) if matches else ids
 
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+    def decode(
+        self,
+        token_ids: Sequence[int],
+        *,
+        skip_special_tokens: bool = True,
+        kept: Collection[int] = (),
+    ) -> str:
+        if skip_special_tokens and kept:
+            skipped = self._skipped.difference(kept)
+            token_ids = [token_id for token_id in token_ids if token_id not in skipped]
+            skip_special_tokens = False
         if len(token_ids) <= _FEW_TOKENS:
             return self._backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         # A single call keeps the interpreter's lock as long as it works; a batch gives it up.
         (text,) = self._backend.decode_batch([list(token_ids)], skip_special_tokens=skip_special_tokens)
         return text
+
+    def _marked(self, message: Message, sign: str) -> Message:
+        return {
+            name: value
+            if name == "role"
+            else self._marks.insert(value, sign)
+            if isinstance(value, str)
+            else self._marks.insert_within(value, sign)
+            for name, value in message.items()
+        }
 
     def _read(self, text: str, add_special_tokens: bool, most_tokens: int | None) -> list[int]:
         if most_tokens is not None and self._characters_per_token is not None:
@@ -241,6 +286,13 @@ class NoTokenizer:
     def has_chat_template(self) -> bool:
         return False
 
+    @property
+    def template(self) -> TemplateLook:
+        return TemplateLook()
+
+    def added_ids(self, names: Collection[str]) -> Mapping[str, int]:
+        return {}
+
     def encode(
         self, text: str, *, add_special_tokens: bool = True, most_tokens: int | None = None
     ) -> list[int]:
@@ -252,12 +304,19 @@ class NoTokenizer:
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
         arguments: Mapping[str, Any] = _NO_ARGUMENTS,
         most_tokens: int | None = None,
     ) -> list[int]:
         raise TokenizerError(self._reason)
 
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+    def decode(
+        self,
+        token_ids: Sequence[int],
+        *,
+        skip_special_tokens: bool = True,
+        kept: Collection[int] = (),
+    ) -> str:
         return ""
 
 

@@ -4,7 +4,7 @@ from these models.
 Imports neither torch nor the engine, so that the operator and ``dllm --help`` stay light.
 """
 
-from dllm_server.settings.api import ApiSettings, UnknownParameters
+from dllm_server.settings.api import ApiSettings, ToolCallParser, UnknownParameters
 from dllm_server.settings.byte_size import LEAST_MEMORY_BYTES, ByteSize, MemorySize, parse_bytes
 from dllm_server.settings.decoding import Confidence, DiffusionSettings, Strategy, UnmaskingSettings
 from dllm_server.settings.engine import (
@@ -39,6 +39,7 @@ __all__ = [
     "MemorySize",
     "ServeSettings",
     "Strategy",
+    "ToolCallParser",
     "TuningFile",
     "UnknownParameters",
     "UnmaskingSettings",

@@ -28,6 +28,13 @@ class UnknownParameters(StrEnum):
     WARN = "warn"
 
 
+class ToolCallParser(StrEnum):
+    """A format in which models write calls of tools."""
+
+    HERMES = "hermes"
+    LLAMA3_JSON = "llama3_json"
+
+
 class ApiSettings(BaseModel):
     """The HTTP process: address, limits, authentication, shutdown."""
 
@@ -54,6 +61,12 @@ class ApiSettings(BaseModel):
         UnknownParameters.REFUSE,
         description="refuse answers 400 to a name that this server does not know; warn leaves it out and "
         "says so in the log and in the header X-DLLM-Ignored-Parameters.",
+    )
+    tool_call_parser: ToolCallParser | None = Field(
+        None,
+        description="How answers are read for calls of tools: hermes for <tool_call>{...}</tool_call>, "
+        "llama3_json for an answer that is an object with name and parameters. Chosen from the chat "
+        "template's text if unset.",
     )
     max_header_bytes: ByteSize = Field(32 * 1024, description="Largest request line and headers.")
     max_connections: int = Field(

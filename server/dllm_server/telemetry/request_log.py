@@ -14,7 +14,7 @@ from dllm_server.telemetry.request_metrics import RequestMetrics, outcome_of
 
 log = structlog.get_logger(__name__)
 
-COUNTED_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+COUNTED_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 QUIET_PATHS = frozenset({"/health", "/ready", "/metrics", "/snapshot"})
 
 _PARAMETER = re.compile(

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
 from outcomes import tell
 
 URL, KEY, MODEL = sys.argv[1:]
@@ -177,6 +178,18 @@ def together() -> Any:
     return asyncio.run(ask_all())
 
 
+def response() -> Any:
+    answer = client.responses.create(model=MODEL, input=QUESTION, store=True)
+    assert isinstance(answer, Response)
+    return {"said": answer.output_text, "status": answer.status, "store": answer.model_dump()["store"]}
+
+
+def response_stream() -> Any:
+    with client.responses.stream(model=MODEL, input=QUESTION) as stream:
+        kinds = [event.type for event in stream]
+        return {"kinds": kinds, "text": stream.get_final_response().output_text}
+
+
 def nobody_listens() -> Any:
     elsewhere = openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key=KEY, max_retries=0)
     return elsewhere.models.list().model_dump()
@@ -223,7 +236,11 @@ tell(
             messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
         ).model_dump(),
         "unknown_parameter": lambda: ask(extra_body={"max_tokns": 5}).model_dump(),
-        "responses": lambda: client.responses.create(model=MODEL, input="Hi").model_dump(),
+        "response": response,
+        "response_stream": response_stream,
+        "response_of_another": lambda: client.responses.create(
+            model=MODEL, input="Hi", previous_response_id="resp_1"
+        ).model_dump(),
         "embeddings": lambda: client.embeddings.create(model=MODEL, input="Hi").model_dump(),
         "wrong_key": lambda: client.with_options(api_key="wrong").models.list().model_dump(),
         "nobody_listens": nobody_listens,

@@ -34,7 +34,7 @@ def post(server: ScriptedServer, path: str, **body: Any) -> tuple[int, Any]:
         ("presence_penalty", -1),
         ("response_format", {"type": "json_object"}),
         ("tool_choice", "required"),
-        ("tools", [{"type": "function"}]),
+        ("tools", [{"type": "function", "function": {"name": "look"}}]),
         ("top_logprobs", 3),
         ("frequency_penalty", False),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from dllm_server.models.chat_template import TemplateLook
 from dllm_server.models.source import EMBEDDED_DIRECTORY
 from dllm_server.models.tokenizer import FileTokenizer, Message, Tokenizer, load_tokenizer
 from raw_http import connect, request_bytes
@@ -26,6 +27,7 @@ class GatedTokenizer:
 
     has_text = True
     has_chat_template = False
+    template = TemplateLook()
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -34,6 +36,9 @@ class GatedTokenizer:
         self._lock = threading.Lock()
         self._inner = load_tokenizer(FIXTURE)
 
+    def added_ids(self, names: Collection[str]) -> Mapping[str, int]:
+        return {}
+
     def encode(self, text: str, **options: Any) -> list[int]:
         return self._gated(len(text), lambda: self._inner.encode(text, **options)[:8])
 
@@ -41,11 +46,8 @@ class GatedTokenizer:
         size = sum(len(message["content"]) for message in messages)
         return self._gated(size, lambda: self._inner.encode_chat(messages, **options)[:8])
 
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        return self._gated(
-            len(token_ids),
-            lambda: self._inner.decode(token_ids, skip_special_tokens=skip_special_tokens),
-        )
+    def decode(self, token_ids: Sequence[int], **options: Any) -> str:
+        return self._gated(len(token_ids), lambda: self._inner.decode(token_ids, **options))
 
     def _gated(self, size: int, work: Callable[[], Any]) -> Any:
         if size < 1000:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from dllm_server.api.answers.plan import ChoicePlan
 from dllm_server.api.answers.scored_prompt import PromptScored
 from dllm_server.api.answers.token import GeneratedToken
 from dllm_server.api.schemas.responses import DllmStats, FinishName, PromptTokensDetails, Usage
+from dllm_server.api.text.parts import Called, Part, Thought, content_of
 from dllm_server.engine.requests.messages import RequestStats
 
 
@@ -19,13 +21,29 @@ class ChoiceResult:
     """All of one choice, gathered from its events."""
 
     plan: ChoicePlan
-    text: str = ""
+    parts: list[Part] = field(default_factory=list)
     tokens: list[GeneratedToken] = field(default_factory=list)
+    thought_tokens: int = 0  # of the blocks that say thoughts and nothing else
+    has_begun: bool = False
+    has_ended: bool = False
     prompt: PromptScored | None = None
     finish_reason: FinishName = "length"
     stop_reason: str | int | None = None
     stop_token: GeneratedToken | None = None
     stats: RequestStats = field(default_factory=RequestStats)
+
+    @property
+    def text(self) -> str:
+        """The content so far."""
+        return content_of(self.parts)
+
+    @property
+    def thoughts(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, Thought))
+
+    @property
+    def calls(self) -> list[Called]:
+        return [part for part in self.parts if isinstance(part, Called)]
 
     @property
     def completion_tokens(self) -> int:
@@ -37,16 +55,31 @@ class ChoiceResult:
         return [token.id for token in self.tokens]
 
     def add(self, event: ChoiceDelta | ChoiceEnd) -> None:
-        self.text += event.text
+        self.has_begun = True
+        self.parts += event.parts
         self.stats = event.stats
         match event:
             case PromptScored():
                 self.prompt = event
             case ChoiceDelta():
                 self.tokens += event.tokens
+                if event.parts and all(isinstance(part, Thought) for part in event.parts):
+                    self.thought_tokens += len(event.tokens)
             case ChoiceEnd():
+                self.has_ended = True
                 self.finish_reason, self.stop_reason = event.finish_reason, event.stop_reason
                 self.stop_token = event.stop_token
+
+
+def call_id(plan: ChoicePlan, place: int) -> str:
+    """The id of a choice's call, counted from 0; the same for a whole answer and a streamed one."""
+    # The engine's id was drawn at random.
+    return f"call_{derived_id('' if plan.generate is None else plan.generate.request_id, place)}"
+
+
+def derived_id(whole_id: str, place: int) -> str:
+    """An id for a part of what has ``whole_id``."""
+    return hashlib.blake2b(f"{whole_id}:{place}".encode(), digest_size=12).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dllm_server.api.answers.answer import ChoiceResult
+from dllm_server.api.answers.answer import ChoiceResult, call_id
 from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd
-from dllm_server.api.answers.format import AnswerFormat
+from dllm_server.api.answers.chunk_format import ChunkFormat
 from dllm_server.api.answers.token import GeneratedToken
 from dllm_server.api.schemas.requests import ChatCompletionRequest
 from dllm_server.api.schemas.responses import (
@@ -19,29 +19,57 @@ from dllm_server.api.schemas.responses import (
     ChatDelta,
     ChatLogprobs,
     ChatTokenLogprob,
+    DeltaToolCall,
+    FunctionCall,
+    MessageToolCall,
 )
+from dllm_server.api.text.parts import Called, Thought
 
 
-class ChatFormat(AnswerFormat[ChatCompletionRequest, ChatChoice, ChatChunkChoice]):
-    id_prefix = "chatcmpl"
+class ChatFormat(ChunkFormat[ChatCompletionRequest, ChatChoice, ChatChunkChoice]):
+    id_prefix = "chatcmpl-"
     body_type = ChatCompletion
     chunk_type = ChatChunk
 
     def _choice(self, result: ChoiceResult) -> ChatChoice:
+        calls = [
+            MessageToolCall(
+                id=call_id(result.plan, place),
+                function=FunctionCall(name=call.name, arguments=call.arguments),
+            )
+            for place, call in enumerate(result.calls)
+        ]
         return ChatChoice(
             index=result.plan.index,
-            message=AssistantMessage(content=result.text),
+            message=AssistantMessage(
+                content=None if calls and not result.text else result.text,
+                reasoning_content=result.thoughts or None,
+                tool_calls=calls or None,
+            ),
             logprobs=self._logprobs(result.tokens),
         )
 
     def _part(
         self, result: ChoiceResult, event: ChoiceDelta | ChoiceEnd, *, is_first: bool
     ) -> ChatChunkChoice:
-        is_empty_end = isinstance(event, ChoiceEnd) and not event.text and not is_first
+        thoughts = "".join(part.text for part in event.parts if isinstance(part, Thought))
+        called = [part for part in event.parts if isinstance(part, Called)]
+        calls = [
+            DeltaToolCall(
+                index=place,
+                id=call_id(result.plan, place),
+                function=FunctionCall(name=call.name, arguments=call.arguments),
+            )
+            for place, call in enumerate(called, len(result.calls))
+        ]
+        says_nothing = not event.text and (thoughts or calls or isinstance(event, ChoiceEnd))
         return ChatChunkChoice(
             index=event.index,
             delta=ChatDelta(
-                role="assistant" if is_first else None, content=None if is_empty_end else event.text
+                role="assistant" if is_first else None,
+                content=None if says_nothing and not is_first else event.text,
+                reasoning_content=thoughts or None,
+                tool_calls=calls or None,
             ),
             logprobs=self._logprobs(event.tokens) if isinstance(event, ChoiceDelta) else None,
         )

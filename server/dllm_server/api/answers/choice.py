@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -13,6 +13,8 @@ from dllm_server.api.answers.plan import ChoicePlan
 from dllm_server.api.answers.token import Alternative, GeneratedToken
 from dllm_server.api.schemas.errors import engine_dead, engine_failure, shutting_down
 from dllm_server.api.schemas.responses import FinishName
+from dllm_server.api.text.parts import Part, content_of
+from dllm_server.api.text.speech import Speech
 from dllm_server.api.text.stream import ChoiceText
 from dllm_server.engine.process.client import EngineClient, EngineDeadError, RequestEvent
 from dllm_server.engine.requests.messages import (
@@ -31,12 +33,17 @@ MOST_RUNS = 256
 
 @dataclass(frozen=True, slots=True)
 class ChoiceDelta:
-    """A committed block: the text that may be shown now, and its tokens up to a stop string's end."""
+    """A committed block: what may be shown now, and its tokens up to a stop string's end."""
 
     index: int
-    text: str
+    parts: tuple[Part, ...]
     tokens: list[GeneratedToken]
     stats: RequestStats
+
+    @property
+    def text(self) -> str:
+        """The content among the parts."""
+        return content_of(self.parts)
 
     @property
     def token_ids(self) -> list[int]:
@@ -60,14 +67,19 @@ class ChoiceCanvas:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceEnd:
-    """The last event of a choice, with the text that was held back until now."""
+    """The last event of a choice, with what was held back until now."""
 
     index: int
-    text: str
+    parts: tuple[Part, ...]
     finish_reason: FinishName
     stop_reason: str | int | None  # the stop string, or the request's own stop token, that ended it
     stats: RequestStats
     stop_token: GeneratedToken | None = None  # EOS, or the request's own stop token, by its own text
+
+    @property
+    def text(self) -> str:
+        """The content among the parts."""
+        return content_of(self.parts)
 
 
 ChoiceEvent = ChoiceDelta | ChoiceCanvas | ChoiceEnd
@@ -77,7 +89,13 @@ DecodeRun = Callable[[tuple[int, ...]], str]
 class DecodeTokens(Protocol):
     """What is needed of a tokenizer."""
 
-    def __call__(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
+    def __call__(
+        self,
+        token_ids: Sequence[int],
+        *,
+        skip_special_tokens: bool = True,
+        kept: Collection[int] = (),
+    ) -> str: ...
 
 
 async def run_generation(
@@ -85,10 +103,12 @@ async def run_generation(
 ) -> AsyncGenerator[ChoiceEvent]:
     """Send the engine request and yield its events up to ``ChoiceEnd``; ``ApiError`` if it fails.
 
-    A stop string ends the choice with the counts of the block that completed it, and cancels the engine
-    request. However this ends, the engine request is closed.
+    A stop string, or the only call that the answer may hold, ends the choice with the counts of the block
+    that completed it, and cancels the engine request. However this ends, the engine request is closed.
     """
-    decode = partial(decode_tokens, skip_special_tokens=plan.skips_special_tokens)
+    markup = plan.prompt.markup
+    decode = partial(decode_tokens, skip_special_tokens=plan.skips_special_tokens, kept=markup.kept_tokens)
+    speech = Speech(markup)
     text = ChoiceText(decode, plan.stops, shows_stop=plan.shows_stop, first_scanned=generate.min_tokens)
     # Most of a canvas is as it was a forward pass before.
     decode_run = lru_cache(MOST_RUNS)(lambda run: decode(list(run)))
@@ -104,20 +124,23 @@ async def run_generation(
                     case BlockCommitted():
                         piece = text.push(event.token_ids)
                         tokens = _tokens(event, piece.token_texts, decode_tokens)
-                        yield ChoiceDelta(plan.index, piece.text, tokens, event.stats)
-                        if piece.stop is not None:
-                            yield ChoiceEnd(plan.index, "", "stop", piece.stop, event.stats)
+                        yield ChoiceDelta(plan.index, speech.push(piece.text), tokens, event.stats)
+                        if piece.stop is not None or speech.is_over:
+                            parts = speech.flush()
+                            reason: FinishName = "tool_calls" if speech.has_called else "stop"
+                            yield ChoiceEnd(plan.index, parts, reason, piece.stop, event.stats)
                             return
                     case Finished():
                         if event.reason is FinishReason.CANCELLED:
                             raise shutting_down()  # nobody here asked for it
                         piece = text.flush()
+                        parts = (*speech.push(piece.text), *speech.flush())
                         is_stop = piece.stop is not None or event.reason is FinishReason.STOP
-                        reason: FinishName = "stop" if is_stop else "length"
+                        reason = "tool_calls" if speech.has_called else "stop"
                         yield ChoiceEnd(
                             plan.index,
-                            piece.text,
-                            reason,
+                            parts,
+                            reason if is_stop else "length",
                             piece.stop or _own_stop(event, plan),
                             event.stats,
                             _stop_token(event, decode_tokens),

@@ -24,7 +24,7 @@ async def run_choice(
         spent = event.stats
         yield event
     if plan.generate is None:
-        yield ChoiceEnd(plan.index, "", "length", None, spent)
+        yield ChoiceEnd(plan.index, (), "length", None, spent)
         return
     async with aclosing(run_generation(engine, decode_tokens, plan, plan.generate)) as events:
         async for word in events:

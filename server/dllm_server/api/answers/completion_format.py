@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from dllm_server.api.answers.answer import ChoiceResult
 from dllm_server.api.answers.choice import ChoiceDelta, ChoiceEnd
-from dllm_server.api.answers.format import AnswerFormat
+from dllm_server.api.answers.chunk_format import ChunkFormat
 from dllm_server.api.answers.scored_prompt import PromptScored
 from dllm_server.api.answers.token import GeneratedToken, Token
 from dllm_server.api.schemas.requests import CompletionRequest
@@ -19,8 +19,8 @@ from dllm_server.api.schemas.responses import (
 )
 
 
-class CompletionFormat(AnswerFormat[CompletionRequest, CompletionChoice, CompletionChoice]):
-    id_prefix = "cmpl"
+class CompletionFormat(ChunkFormat[CompletionRequest, CompletionChoice, CompletionChoice]):
+    id_prefix = "cmpl-"
     body_type = Completion
     chunk_type = CompletionChunk
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from dllm_server.api.answers.likelihood import LikelihoodPlan
 from dllm_server.api.schemas.errors import invalid_request, past_context, validation_error
 from dllm_server.api.schemas.requests import GenerationRequest
+from dllm_server.api.text.speech import PLAIN, Markup
 from dllm_server.api.text.stop_strings import StopStrings
 from dllm_server.engine.requests.decoding import misfit, with_edits
 from dllm_server.engine.requests.messages import MOST_STOP_TOKENS, Diffusion, Generate, ModelInfo, Sampling
@@ -25,10 +26,11 @@ _SEED_MASK = (1 << _SEED_BITS) - 1
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Tokens, and the text that echo gives back."""
+    """Tokens, the text that echo gives back, and what an answer to it may hold besides content."""
 
     token_ids: list[int]
     text: str = ""
+    markup: Markup = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,7 @@ def _completion_length(prompt: Prompt, limits: Limits, request: GenerationReques
     if max_tokens is None:
         return min(request.default_max_tokens, left)
     if max_tokens > left:
-        remedy = f"lower max_tokens to {left} or shorten the prompt"
-        problem = f"{prompt_param} has {count} and max_tokens is {max_tokens}: {remedy}"
-        raise past_context(limits.max_tokens, problem, param="max_tokens")
+        remedy = f"lower {request.limit_param} to {left} or shorten the prompt"
+        problem = f"{prompt_param} has {count} and {request.limit_param} is {max_tokens}: {remedy}"
+        raise past_context(limits.max_tokens, problem, param=request.limit_param)
     return max_tokens

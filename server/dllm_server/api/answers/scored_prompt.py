@@ -42,7 +42,7 @@ async def score_prompt(engine: EngineClient, decode_tokens: DecodeTokens, plan: 
         return decode_tokens([token_id], skip_special_tokens=False)
 
     detokenizer = Detokenizer(lambda ids: decode_tokens(ids, skip_special_tokens=False))
-    event = PromptScored(plan.index, "", [], stats, given=[], scored=[])
+    event = PromptScored(plan.index, (), [], stats, given=[], scored=[])
     for position, (token_id, score) in enumerate(zip(token_ids, estimate.scores(), strict=True)):
         if position % _TOKENS_AT_A_TIME == 0:
             await asyncio.sleep(0)

@@ -10,9 +10,10 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from dllm_server.api.answers.answer import AnswerHeader, ChoiceResult, stats_of, usage_of
-from dllm_server.api.answers.choice import ChoiceCanvas, ChoiceEnd
+from dllm_server.api.answers.answer import AnswerHeader, ChoiceResult
+from dllm_server.api.answers.choice import ChoiceCanvas
 from dllm_server.api.answers.format import AnswerFormat
+from dllm_server.api.answers.frame import frame
 from dllm_server.api.answers.generation import Generation
 from dllm_server.api.guards.admission import Admission
 from dllm_server.api.routes.event_feed import EventFeed
@@ -22,7 +23,6 @@ from dllm_server.telemetry.request_metrics import outcome_of
 
 log = structlog.get_logger(__name__)
 
-_DONE = b"data: [DONE]\n\n"
 _KEEP_ALIVE = b": keep-alive\n\n"
 
 
@@ -39,7 +39,7 @@ class EventStream(StreamingResponse):
         admission: Admission,
         generation: Generation,
         feed: EventFeed,
-        answer: AnswerFormat[Any, Any, Any],
+        answer: AnswerFormat[Any],
         *,
         keep_alive_seconds: float,
     ) -> None:
@@ -74,9 +74,9 @@ class EventStream(StreamingResponse):
 
     async def _frames(self) -> AsyncGenerator[bytes]:
         results = [ChoiceResult(plan) for plan in self._generation.plans]
-        has_begun = [False] * len(results)
-        ended = 0
-        while ended < len(results):
+        for data in self._answer.opening():
+            yield data
+        while not all(result.has_ended for result in results):
             event = await self._feed.take(self._keep_alive_seconds)
             if event is None:
                 yield _KEEP_ALIVE
@@ -84,31 +84,15 @@ class EventStream(StreamingResponse):
             if isinstance(event, ChoiceCanvas):
                 yield canvas_frame(event, self._answer.header)
                 continue
-            result = results[event.index]
-            chunk = self._answer.chunk(result, event, is_first=not has_begun[event.index])
-            has_begun[event.index] = True
-            result.add(event)
-            ended += isinstance(event, ChoiceEnd)
-            if self._answer.asked.includes_usage_in_every_chunk:
-                chunk.usage = usage_of(results)
-            if ended == len(results):
-                chunk.dllm_stats = stats_of(results)
-            yield _frame(chunk.model_dump_json())
-        if self._answer.asked.includes_usage:
-            chunk = self._answer.last_chunk()
-            chunk.usage, chunk.dllm_stats = usage_of(results), stats_of(results)
-            yield _frame(chunk.model_dump_json())
-        yield _DONE
+            for data in self._answer.frames(results, event):
+                yield data
+        for data in self._answer.closing(results):
+            yield data
 
     def _error_frame(self, error: ApiError) -> bytes:
         self._state.outcome = outcome_of(error.status)
         self._state.refusal = error.told()
-        return b"data: " + error.content() + b"\n\n"
-
-
-def _frame(data: str, event: str | None = None) -> bytes:
-    name = f"event: {event}\n" if event else ""
-    return f"{name}data: {data}\n\n".encode()
+        return self._answer.failure(error)
 
 
 def canvas_frame(event: ChoiceCanvas, header: AnswerHeader) -> bytes:
@@ -125,4 +109,4 @@ def canvas_frame(event: ChoiceCanvas, header: AnswerHeader) -> bytes:
         token_texts=event.token_texts,
         confidence=event.confidence,
     )
-    return _frame(canvas.model_dump_json(exclude_none=True), "canvas")
+    return frame(canvas.model_dump_json(exclude_none=True), "canvas")

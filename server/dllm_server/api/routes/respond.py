@@ -36,10 +36,10 @@ async def respond(
     request: Request,
     asked: Asked,
     prompts: Sequence[Prompt],
-    format_type: type[AnswerFormat[Asked, Any, Any]],
+    format_type: type[AnswerFormat[Asked]],
 ) -> Response:
     """Answer the prompts. ``ApiError`` says why there is no answer: refused, failed or timed out."""
-    answer_id = f"{format_type.id_prefix}-{request_id_of(request.scope)}"
+    answer_id = f"{format_type.id_prefix}{request_id_of(request.scope)}"
     plans = plan_choices(asked, prompts, service.limits, request_id=answer_id)
     answer = format_type(AnswerHeader(answer_id, service.model_name), asked)
     generation = service.start_generation(plans)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
@@ -20,6 +21,22 @@ ListOf = Annotated[
     list[Item], Field(fail_fast=True)
 ]  # a message for each of a million faults would take seconds
 TokenIds = ListOf[Annotated[int, Strict(), Field(ge=0)]]
+
+
+def check_json(value: dict[str, Any]) -> dict[str, Any]:
+    """An object that JSON can hold and whose text UTF-8 can encode."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("text holds a lone surrogate, which no UTF-8 can carry") from error
+    except RecursionError as error:
+        raise ValueError("values lie inside of too many others") from error
+    except ValueError as error:
+        raise ValueError("NaN and Infinity are not JSON") from error
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(check_json)]
 
 
 class RequestModel(BaseModel):

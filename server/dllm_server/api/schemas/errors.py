@@ -102,8 +102,11 @@ def unknown_parameter(path: str) -> ApiError:
 def unsupported_parameter(path: str, value: Any, remedy: str) -> ApiError:
     """The refusal of a parameter that would change the answer; only a short value is told."""
     told = f" {value!r}" if isinstance(value, bool | int | float) and abs(value) < 1e15 else ""
-    message = f"{path}{told} is not supported by this server: {remedy}"
-    return invalid_request(message, param=path, code="unsupported_parameter")
+    return unsupported(f"{path}{told} is not supported by this server: {remedy}", param=path)
+
+
+def unsupported(message: str, *, param: str) -> ApiError:
+    return invalid_request(message, param=param, code="unsupported_parameter")
 
 
 def past_context(limit_tokens: int, problem: str, *, param: str) -> ApiError:

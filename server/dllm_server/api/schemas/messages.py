@@ -10,8 +10,9 @@ from pydantic_core import PydanticCustomError
 
 from dllm_server.api.schemas.base import ListOf, RequestModel, Text
 from dllm_server.api.schemas.neutral_tables import IN_MESSAGES, IN_TEXT_PARTS
+from dllm_server.api.schemas.tools import ToolCall
 
-ROLES = frozenset({"system", "developer", "user", "assistant"})
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
 class TextPart(RequestModel):
@@ -46,8 +47,8 @@ class ChatMessage(RequestModel):
     neutral = IN_MESSAGES
     only_if = MappingProxyType({"role": ROLES})
 
-    role: Literal["system", "developer", "user", "assistant"] = Field(
-        description="Who speaks; developer is read as system."
+    role: Literal["system", "developer", "user", "assistant", "tool"] = Field(
+        description="Who speaks; developer is read as system, tool is a call's result."
     )
     content: Annotated[
         ListOf[TextPart], BeforeValidator(_as_parts, json_schema_input_type=Text | list[TextPart])
@@ -59,6 +60,8 @@ class ChatMessage(RequestModel):
     name: Text | None = Field(None, description="Name of the speaker, for chat templates that show it.")
     reasoning: Text | None = Field(None, description="Thoughts, for chat templates that show them.")
     reasoning_content: Text | None = Field(None, description="Older name of reasoning.")
+    tool_calls: ListOf[ToolCall] = Field(default=[], description="Calls that an assistant made.")
+    tool_call_id: Text | None = Field(None, description="The call whose result a tool's message is.")
 
     @model_validator(mode="after")
     def _only_an_assistant_may_say_nothing(self) -> Self:
@@ -66,11 +69,36 @@ class ChatMessage(RequestModel):
             raise PydanticCustomError("missing", "content is missing", {"param": "content"})
         return self
 
-    def for_template(self) -> dict[str, str]:
+    @model_validator(mode="after")
+    def _tools_are_called_and_answer(self) -> Self:
+        if self.tool_calls and self.role != "assistant":
+            raise PydanticCustomError(
+                "misplaced", "only allowed in an assistant's message", {"param": "tool_calls"}
+            )
+        if self.tool_call_id is not None and self.role != "tool":
+            raise PydanticCustomError(
+                "misplaced", "only allowed in a tool's message", {"param": "tool_call_id"}
+            )
+        return self
+
+    @property
+    def tool_field(self) -> str | None:
+        """The field for which a template must know tools, if there is one."""
+        if self.role == "tool":
+            return "role"
+        return "tool_calls" if self.tool_calls else None
+
+    def for_template(self) -> dict[str, Any]:
         """The message as a chat template reads it: what it does not hold is not there."""
         reasoning = self.reasoning_content if self.reasoning is None else self.reasoning
         older = self.reasoning if self.reasoning_content is None else self.reasoning_content
-        optional = {"name": self.name, "reasoning": reasoning, "reasoning_content": older}
+        optional = {
+            "name": self.name,
+            "reasoning": reasoning,
+            "reasoning_content": older,
+            "tool_calls": [call.for_template() for call in self.tool_calls] or None,
+            "tool_call_id": self.tool_call_id,
+        }
         held = {name: value for name, value in optional.items() if value is not None}
         return {"role": "system" if self.role == "developer" else self.role, "content": self.text} | held
 

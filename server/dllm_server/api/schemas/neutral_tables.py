@@ -50,7 +50,6 @@ _OPENAI = {
     "metadata": HINT,
     "modalities": only(["text"]),
     "moderation": ABSENT,
-    "parallel_tool_calls": HINT,
     "prediction": HINT,  # speeds up what is answered anyway
     "presence_penalty": ZERO,
     "prompt_cache_key": HINT,
@@ -62,8 +61,6 @@ _OPENAI = {
     "service_tier": HINT,
     "store": HINT,
     "suffix": only(""),
-    "tool_choice": only("none", "auto"),
-    "tools": EMPTY_LIST,
     "user": HINT,
     "verbosity": HINT,
     "web_search_options": ABSENT,
@@ -81,7 +78,6 @@ _VLLM = {
     "guided_json": ABSENT,
     "guided_regex": ABSENT,
     "guided_whitespace_pattern": HINT,
-    "include_reasoning": HINT,
     "kv_transfer_params": EMPTY_OBJECT,
     "length_penalty": ONE,
     "logits_processors": EMPTY_LIST,
@@ -133,7 +129,6 @@ _SGLANG = {
     "rid": HINT,
     "routed_dp_rank": ABSENT,
     "routed_experts_start_len": ZERO,
-    "separate_reasoning": HINT,
     "session_id": HINT,
     "session_params": EMPTY_OBJECT,
     "stop_regex": EMPTY_LIST,
@@ -247,6 +242,11 @@ IN_COMPLETIONS: Mapping[str, Neutral] = MappingProxyType(
         "add_generation_prompt": HINT,  # there is no template
         "chat_template_kwargs": EMPTY_OBJECT,
         "continue_final_message": OFF,
+        "include_reasoning": HINT,
+        "parallel_tool_calls": HINT,
+        "separate_reasoning": HINT,
+        "tool_choice": only("none", "auto"),
+        "tools": EMPTY_LIST,
         "top_logprobs": ZERO,
     }
 )
@@ -258,7 +258,6 @@ IN_TOKENIZE: Mapping[str, Neutral] = MappingProxyType(
         "chat_template": ABSENT,
         "mm_processor_kwargs": EMPTY_OBJECT,
         "return_token_strs": OFF,
-        "tools": EMPTY_LIST,
     }
 )
 
@@ -279,9 +278,17 @@ IN_MESSAGES: Mapping[str, Neutral] = MappingProxyType(
         "refusal": only(""),
         "thinking": HINT,
         "thinking_blocks": HINT,
-        "tool_call_id": ABSENT,
-        "tool_calls": EMPTY_LIST,
         "tools": EMPTY_LIST,
+    }
+)
+
+IN_TOOLS: Mapping[str, Neutral] = MappingProxyType({"cache_control": HINT})
+
+IN_TOOL_CALLS: Mapping[str, Neutral] = MappingProxyType(
+    {
+        "extra_content": HINT,
+        "index": HINT,  # of a streamed answer's
+        "provider_specific_fields": HINT,
     }
 )
 
@@ -291,6 +298,66 @@ IN_TEXT_PARTS: Mapping[str, Neutral] = MappingProxyType(
         "cache_control": HINT,
         "citations": HINT,
         "id": HINT,
+        "logprobs": HINT,
         "prompt_cache_breakpoint": HINT,
     }
 )
+
+
+def _asks_for_no_logprobs(include: Any, _: Mapping[str, Any]) -> bool:
+    return isinstance(include, list) and "message.output_text.logprobs" not in include
+
+
+IN_RESPONSES: Mapping[str, Neutral] = MappingProxyType(
+    {
+        "background": OFF,
+        "context_management": EMPTY_LIST,
+        "conversation": ABSENT,
+        "frequency_penalty": ZERO,
+        "include": Neutral(_asks_for_no_logprobs, "leave message.output_text.logprobs out"),
+        "max_tool_calls": HINT,  # of tools that a server runs itself: there are none
+        "moderation": ABSENT,
+        "presence_penalty": ZERO,
+        "previous_response_id": ABSENT,
+        "prompt": ABSENT,
+        "prompt_cache_key": HINT,
+        "prompt_cache_options": HINT,
+        "prompt_cache_retention": HINT,
+        "safety_identifier": HINT,
+        "service_tier": HINT,
+        "top_logprobs": ZERO,
+        "truncation": only("disabled"),
+        "user": HINT,
+    }
+)
+
+IN_RESPONSE_ITEMS: Mapping[str, Neutral] = MappingProxyType(
+    {
+        "created_by": HINT,
+        "encrypted_content": HINT,
+        "id": HINT,
+        "phase": HINT,
+        "status": HINT,
+        "summary": HINT,
+    }
+)
+
+IN_RESPONSE_TOOLS: Mapping[str, Neutral] = MappingProxyType(
+    {
+        "allowed_callers": only(["direct"]),
+        "async": OFF,
+        "cache_control": HINT,
+        "defer_loading": OFF,
+        "output_schema": HINT,
+    }
+)
+
+IN_RESPONSE_TEXT: Mapping[str, Neutral] = MappingProxyType(
+    {"format": only({"type": "text"}), "verbosity": HINT}
+)
+
+IN_REASONING: Mapping[str, Neutral] = MappingProxyType(
+    {"context": HINT, "generate_summary": HINT, "mode": HINT, "summary": HINT}
+)
+
+IN_RESPONSE_STREAM_OPTIONS: Mapping[str, Neutral] = MappingProxyType({"include_obfuscation": OFF})

@@ -21,6 +21,7 @@ from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.api.schemas.names import ShapedAs
 from dllm_server.api.schemas.neutral_tables import IN_CHAT, IN_COMPLETIONS, IN_STREAM_OPTIONS, IN_TOKENIZE
 from dllm_server.api.schemas.prompt_input import PromptInput, check_prompt
+from dllm_server.api.schemas.tools import Tool, ToolChoice
 from dllm_server.settings import DiffusionSettings
 
 MOST_STOPS = 64
@@ -85,20 +86,12 @@ class StreamOptions(RequestModel):
         return self
 
 
-class GenerationRequest(RequestModel):
-    """Fields that chat and plain completions share."""
-
-    prompt_param: ClassVar[str]  # field that holds the prompt
-    default_max_tokens: ClassVar[int]
+class DecodingRequest(RequestModel):
+    """Fields that all requests for an answer share."""
 
     model: Text | None = Field(
         None, description="Served model name (see /v1/models); the served one if absent."
     )
-    n: Annotated[int, Strict(), Field(ge=1, le=16)] = Field(
-        1,
-        description="Choices for each prompt. Choices differ only with temperature > 0 or random confidence.",
-    )
-    max_tokens: TokenLimit = Field(None, description="Most tokens to generate.")
     stop: Annotated[
         ListOf[StopString],
         Field(max_length=MOST_STOPS),
@@ -130,21 +123,35 @@ class GenerationRequest(RequestModel):
         0, description="Draw from this many most probable tokens; 0 or -1 for all."
     )
     stream: Flag = Field(False, description="Send server-sent events, a chunk for each committed block.")
-    stream_options: StreamOptions | None = Field(None, description="Only with stream.")
     cache_salt: Annotated[Text, Field(min_length=1)] | None = Field(
         None,
         description="Only requests of the same salt share K/V of what they begin with. For models that share "
         "them, which block-causal ones do.",
     )
     ignore_eos: Flag = Field(False, description="Generate max_tokens tokens whatever they are.")
-    return_token_ids: Flag = Field(False, description="Add prompt_token_ids and token_ids to each choice.")
-    return_tokens_as_token_ids: Flag = Field(
-        False, description="In logprobs, write each token as 'token_id:ID' instead of its text."
-    )
     diffusion: Annotated[dict[str, Any], _DiffusionSchema, ShapedAs(DiffusionSettings)] = Field(
         default={},
         description="How the canvas is denoised; what is left out comes from the server's settings. "
         "retention_ratio may not exceed the server's.",
+    )
+
+
+class GenerationRequest(DecodingRequest):
+    """Fields that chat and plain completions share."""
+
+    prompt_param: ClassVar[str]  # field that holds the prompt
+    limit_param: ClassVar[str] = "max_tokens"  # field that holds the most tokens to generate
+    default_max_tokens: ClassVar[int]
+
+    n: Annotated[int, Strict(), Field(ge=1, le=16)] = Field(
+        1,
+        description="Choices for each prompt. Choices differ only with temperature > 0 or random confidence.",
+    )
+    max_tokens: TokenLimit = Field(None, description="Most tokens to generate.")
+    stream_options: StreamOptions | None = Field(None, description="Only with stream.")
+    return_token_ids: Flag = Field(False, description="Add prompt_token_ids and token_ids to each choice.")
+    return_tokens_as_token_ids: Flag = Field(
+        False, description="In logprobs, write each token as 'token_id:ID' instead of its text."
     )
 
     @model_validator(mode="after")
@@ -200,6 +207,15 @@ class ChatCompletionRequest(GenerationRequest, TemplatedRequest):
     reasoning_effort: Text | Number | None = Field(
         None, description="Given to the chat template, which may read it; nothing else does."
     )
+    tool_choice: ToolChoice | None = Field(
+        None,
+        description="none: the answer calls no tool, and the prompt names none. auto, the default: it may.",
+    )
+    parallel_tool_calls: Flag = Field(True, description="Whether an answer may hold several calls.")
+    include_reasoning: Flag = Field(True, description="Tell what the model thinks, where it does.")
+    separate_reasoning: Flag = Field(
+        True, description="Tell it as reasoning_content; false leaves it in the content."
+    )
     logprobs: Flag = Field(False, description="Add each token's log confidence when it was committed.")
     top_logprobs: Annotated[int, Strict(), Field(ge=0, le=20)] = Field(
         0, description="With logprobs, the likeliest tokens at each position when it was committed: up to 20."
@@ -214,6 +230,16 @@ class ChatCompletionRequest(GenerationRequest, TemplatedRequest):
         return self
 
     @model_validator(mode="after")
+    def _calls_are_not_enforced(self) -> Self:
+        if self.tool_choice not in (None, "none", "auto"):
+            raise PydanticCustomError(
+                "unsupported_parameter",
+                "not supported by this server: leave it out, or send 'none' or 'auto'",
+                {"param": "tool_choice"},
+            )
+        return self
+
+    @model_validator(mode="after")
     def _lengths_agree(self) -> Self:
         if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
             raise ValueError("max_tokens and max_completion_tokens differ: send one of them")
@@ -222,6 +248,10 @@ class ChatCompletionRequest(GenerationRequest, TemplatedRequest):
     @property
     def completion_limit(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def shown_tools(self) -> list[Tool]:
+        return [] if self.tool_choice == "none" else self.tools
 
     @property
     def template_arguments(self) -> Mapping[str, Any]:

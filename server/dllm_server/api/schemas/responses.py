@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_seri
 
 from dllm_server.settings import DiffusionSettings
 
-FinishName = Literal["stop", "length"]
+FinishName = Literal["stop", "length", "tool_calls"]
 
 
 class Answer(BaseModel):
@@ -96,10 +96,33 @@ class ChatLogprobs(BaseModel):
     content: list[ChatTokenLogprob]
 
 
-class AssistantMessage(BaseModel):
+class FunctionCall(BaseModel):
+    name: str
+    arguments: str = Field(description="JSON object, as text.")
+
+
+class MessageToolCall(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class DeltaToolCall(MessageToolCall):
+    """A call comes whole, in one chunk."""
+
+    index: int
+
+
+class AssistantMessage(Answer):
+    left_out_when_none = frozenset({"reasoning_content", "tool_calls"})
+
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None = Field(description="Null where there are calls and no text.")
     refusal: None = None
+    reasoning_content: str | None = Field(
+        None, description="What stood in the thinking section, of templates that have one."
+    )
+    tool_calls: list[MessageToolCall] | None = None
 
 
 class ChatChoice(ChoiceFields):
@@ -118,10 +141,12 @@ class ChatCompletion(BaseModel):
 
 
 class ChatDelta(Answer):
-    left_out_when_none = frozenset({"role", "content"})
+    left_out_when_none = frozenset({"role", "content", "reasoning_content", "tool_calls"})
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[DeltaToolCall] | None = None
 
 
 class ChatChunkChoice(ChoiceFields):
