@@ -15,6 +15,10 @@ from dllm_server.models.registry import find_family
 from dllm_server.settings import LoadFormat
 from engines import make_settings, start_engine_in_process
 
+pytestmark = pytest.mark.filterwarnings(
+    "error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning"
+)
+
 DREAM = make_config(Size(family="dream", max_model_len=131_072))
 
 

@@ -17,6 +17,10 @@ from dllm_server.cli.commands import cli
 
 from tests.server.fake_hub import fake_hub
 
+pytestmark = pytest.mark.filterwarnings(
+    "error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning"
+)
+
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "llada_mha"
 
 

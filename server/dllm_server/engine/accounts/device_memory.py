@@ -4,6 +4,7 @@ a CPU."""
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
@@ -44,9 +45,12 @@ class CpuMemory:
         totals = [psutil.virtual_memory().total, cgroup_limit_bytes(), limit_bytes]
         self.total_bytes = min(total for total in totals if total is not None)
         self._process = psutil.Process(os.getpid())
-        # Open for good: these are read in every step, and opening takes longer than reading.
+        # Open as long as this lives: these are read in every step, and opening takes longer than reading.
         self._status = _STATUS.open("rb", buffering=0)
+        weakref.finalize(self, self._status.close)
         self._clear_refs = _open_for_writing(_CLEAR_REFS)
+        if self._clear_refs is not None:
+            weakref.finalize(self, self._clear_refs.close)
 
     def used_bytes(self) -> int:
         return int(self._process.memory_info().rss)
