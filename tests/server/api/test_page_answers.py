@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from dllm_server.engine.requests.decoding import diffusion_defaults
 from dllm_server.engine.requests.messages import BlockCausalInfo, CanvasUpdate, FailureReason, Generate
 from dllm_server.models.tokenizer import load_tokenizer
 from dllm_server.settings import EngineSettings, Strategy
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from scripted_engine import FIXTURE, Step, Wait, failed
 from scripted_server import ScriptedServer, eventually
 
@@ -211,6 +211,29 @@ def test_a_model_without_a_chat_template_is_asked_for_completions(browser: Brows
         assert body["prompt"] == "t1 t2"
         assert body["stream_options"]["include_canvas_confidence"] is True
         expect(page.locator(".answer-text")).to_contain_text("t0 t1")
+
+
+@pytest.mark.parametrize(("path", "asks"), [("/", "v1/models"), ("/engine", "snapshot")])
+def test_a_page_asks_again_until_the_server_answers(browser: Browser, path: str, asks: str) -> None:
+    """It is not reached, then starts, then does not answer at all."""
+    unready = {"status": 503, "body": '{"error": {"message": "scripted start"}}'}
+    ways: list[Callable[[Route], object]] = [
+        lambda route: route.abort(),
+        lambda route: route.fulfill(**unready),
+        lambda route: None,
+    ]
+    errors = ["net::ERR_FAILED", "status of 503"]
+
+    with ScriptedServer() as server, opened(browser, "about:blank", quiet=errors) as page:
+        page.route(f"**/{asks}", lambda route: ways.pop(0)(route) if ways else route.continue_())
+        page.goto(f"{server.url}{path}")
+
+        expect(page.locator("#notice")).to_contain_text("Failed to fetch")
+        expect(page.locator("#notice")).to_contain_text("scripted start")
+        expect(page.locator("#notice")).to_contain_text("no answer within")
+        expect(page.locator("#notice")).to_be_hidden()
+        expect(page.locator("#model")).to_contain_text("tiny")
+        assert ways == []
 
 
 def test_cancelling_frees_the_request_in_the_engine(browser: Browser) -> None:

@@ -1,6 +1,7 @@
 /** The server's API: where it is, the key it may ask for, and its event streams. */
 
 const KEY = "dllm.key";
+const STATE_MILLISECONDS = 10_000;
 
 /**
  * Addresses are relative, so that a proxy may serve the pages under a path.
@@ -44,6 +45,30 @@ export async function ask(path, options = {}) {
   });
   if (!answer.ok) throw new Refused(answer.status, await words(answer));
   return answer;
+}
+
+/**
+ * What the server tells of itself, at once or not at all.
+ * @param {string} path @returns {Promise<any>}
+ */
+export async function askState(path) {
+  const abort = new AbortController();
+  const timer = setTimeout(() => abort.abort(), STATE_MILLISECONDS);
+  try {
+    return await (await ask(path, { signal: abort.signal })).json();
+  } catch (error) {
+    throw abort.signal.aborted ? new Error("no answer within 10 s") : error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
+ * Whether only a key helps.
+ * @param {unknown} error
+ */
+export function wantsKey(error) {
+  return error instanceof Refused && (error.status === 401 || error.status === 403);
 }
 
 /** @param {Response} answer */

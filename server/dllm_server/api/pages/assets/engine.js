@@ -1,9 +1,9 @@
 /** The engine page: the newest /snapshot, once a second while it can be seen. */
 
-import { ask, Refused } from "./api.js";
+import { askState, wantsKey } from "./api.js";
 import { byId, element } from "./dom.js";
 import { sparkLine, stackedBar, stepColumns } from "./plots.js";
-import { askForKey, startShell } from "./shell.js";
+import { askForKey, notice, startShell } from "./shell.js";
 import { count, duration, plain, size } from "./units.js";
 
 const EVERY_MILLISECONDS = 1000;
@@ -23,15 +23,14 @@ async function look() {
   if (isPaused || isAsking || document.hidden) return;
   isAsking = true;
   try {
-    show(await (await ask("snapshot")).json());
-    byId("notice").hidden = true;
+    show(await askState("snapshot"));
+    notice("");
   } catch (error) {
-    if (error instanceof Refused && error.status === 401) {
+    if (wantsKey(error)) {
       pause(true);
       askForKey("This server asks for a key.");
     }
-    byId("notice").textContent = `No state: ${error instanceof Error ? error.message : error}`;
-    byId("notice").hidden = false;
+    notice(`No state: ${error instanceof Error ? error.message : error}`);
   } finally {
     isAsking = false;
   }

@@ -1,7 +1,7 @@
 /** The playground: a prompt, one or two settings, and the answers as they are denoised. */
 
 import { Answer } from "./answer.js";
-import { ask, Refused } from "./api.js";
+import { askState, wantsKey } from "./api.js";
 import { copyText, saveFile } from "./clipboard.js";
 import { comparison, runsList } from "./comparison.js";
 import { Controls } from "./controls.js";
@@ -10,9 +10,13 @@ import { examplesFor, isEmbedded } from "./examples.js";
 import { exportedPage } from "./exporting.js";
 import { fittingSettings } from "./settings.js";
 import { fromFragment, toFragment } from "./share.js";
-import { askForKey, keep, kept, say, startShell, tell } from "./shell.js";
+import { askForKey, keep, kept, notice, say, startShell, tell } from "./shell.js";
+
+const AGAIN_MILLISECONDS = 3000;
 
 class Playground {
+  #loads = 0;
+
   constructor() {
     /** @type {any} */
     this.model = null;
@@ -48,21 +52,27 @@ class Playground {
     window.addEventListener("hashchange", () => this.#restore());
   }
 
-  /** Ask the server what it serves. */
+  /** Ask the server what it serves, again and again until it answers, or asks for a key. */
   async load() {
+    const load = ++this.#loads;
     try {
-      const { data } = await (await ask("v1/models")).json();
+      const { data } = await askState("v1/models");
+      if (load !== this.#loads) return;
       this.model = data[0];
     } catch (error) {
-      if (error instanceof Refused && error.status === 401) askForKey("This server asks for a key.");
-      else this.#refuse(error);
+      if (load !== this.#loads) return;
+      if (wantsKey(error)) askForKey("This server asks for a key.");
+      else {
+        this.#refuse(error);
+        setTimeout(() => load === this.#loads && this.load(), AGAIN_MILLISECONDS);
+      }
       return;
     }
     byId("model").textContent = this.model.id;
     byId("max-tokens").max = String(this.model.max_model_len);
     for (const row of document.querySelectorAll(".chat-only"))
       /** @type {HTMLElement} */ (row).hidden = !this.model.decoding.has_chat_template;
-    byId("notice").hidden = true;
+    notice("");
     this.#restore();
     this.#showExamples();
     byId("send").disabled = false;
@@ -305,9 +315,8 @@ class Playground {
 
   /** @param {any} error */
   #refuse(error) {
-    byId("notice").textContent =
-      `The server cannot be asked: ${error instanceof Error ? error.message : error}`;
-    byId("notice").hidden = false;
+    const why = error instanceof Error ? error.message : error;
+    notice(`The server cannot be asked: ${why} (asked again every few seconds)`);
   }
 }
 

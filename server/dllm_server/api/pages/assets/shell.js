@@ -62,6 +62,16 @@ export function askForKey(why) {
 }
 
 /**
+ * Shown until there is another, or none; screen readers say it once.
+ * @param {string} words
+ */
+export function notice(words) {
+  const shown = byId("notice");
+  if (shown.textContent !== words) shown.textContent = words;
+  shown.hidden = words === "";
+}
+
+/**
  * Said to screen readers.
  * @param {string} words
  */
