@@ -105,14 +105,14 @@ def test_a_finished_answer_is_replayed_forward_by_forward(browser: Browser, serv
         slider = page.get_by_label("Forward pass shown")
 
         page.get_by_role("button", name="First").click()
-        assert answer.locator(".cell.waiting").count() == 64
+        expect(answer.locator(".cell.waiting")).to_have_count(64)
         for _ in range(3):
             page.get_by_role("button", name="On one forward pass").click()
-        assert answer.locator(".cell.fresh").count() == 2
-        assert answer.locator(".cell.committed").count() == 4
+        expect(answer.locator(".cell.fresh")).to_have_count(2)
+        expect(answer.locator(".cell.committed")).to_have_count(4)
         expect(answer.locator(".legend .committed b")).to_have_text("2")
         slider.press("ArrowRight")
-        assert answer.locator(".cell.committed").count() == 6
+        expect(answer.locator(".cell.committed")).to_have_count(6)
         assert slider.get_attribute("aria-valuetext") == f"forward 4 of {total}, reuse"
         page.get_by_label("Speed").select_option("60")
         page.get_by_role("button", name="Play", exact=True).click()
@@ -135,7 +135,7 @@ def test_a_request_can_be_cancelled_and_its_beginning_replayed(browser: Browser,
         expect(page.locator(".status.cancelled")).to_be_visible()
         expect(page.get_by_role("button", name="Send")).to_be_visible()
         page.get_by_role("button", name="First").click()
-        assert page.locator(".cell.waiting").count() == 1024
+        expect(page.locator(".cell.waiting")).to_have_count(1024)
 
 
 def test_a_lower_threshold_takes_fewer_forward_passes(browser: Browser, server: RealServer) -> None:
