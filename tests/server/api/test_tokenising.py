@@ -141,8 +141,8 @@ def never(*_: Any, **__: Any) -> Any:
 @pytest.mark.parametrize("entry", [chat, completion, tokenize])
 def test_text_that_cannot_fit_never_reaches_the_tokenizer(entry: Callable[[str], Any]) -> None:
     tokenizer = load_tokenizer(EMBEDDED_DIRECTORY)
-    tokenizer._backend = None  # type: ignore[attr-defined]
     with ScriptedServer(tokenizer=tokenizer) as server:
+        tokenizer._backend = None  # type: ignore[attr-defined]
         path, body = entry("x" * 1_000_000)
         response = server.http.post(path, json=body)
 
