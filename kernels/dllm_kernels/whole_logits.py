@@ -23,6 +23,8 @@ class WholeRows:
             draws from a part of the vocabulary.
         banned: int64 ``[rows, ids]``, tokens that a row never chooses and that take no probability there,
             beside those banned for all. None where no row has any.
+        allowed: uint8 ``[rows, bytes]``, a bit for each token, the lowest first: others are banned as well.
+            None where no row is held to a grammar.
         alternatives: how many of the most likely tokens to name, of every row.
     """
 
@@ -30,7 +32,15 @@ class WholeRows:
     top_p: Tensor | None = None
     top_k: Tensor | None = None
     banned: Tensor | None = None
+    allowed: Tensor | None = None
     alternatives: int = 0
+
+    def part(self, rows: slice) -> WholeRows:
+        """Of some of the rows."""
+        columns = (self.top_p, self.top_k, self.banned, self.allowed)
+        top_p, top_k, banned, allowed = (None if one is None else one[rows] for one in columns)
+        sampling = self.sampling and self.sampling.rows(rows.start, rows.stop)
+        return WholeRows(sampling, top_p, top_k, banned, allowed, self.alternatives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +70,30 @@ def choose_whole(
         part = slice(start, min(start + max_num_logits, hidden.shape[0]))
         logits = float32_logits(hidden[part], weight)
         logits[:, banned] = -torch.inf
-        if rows.banned is not None:
-            logits.scatter_(1, rows.banned[part], -torch.inf)
-        alternatives.append(_alternatives(logits, rows.alternatives))
-        choices.append(_choose(logits, rows, part))
+        choice, named = choose_from(logits, rows.part(part))
+        choices.append(choice)
+        alternatives.append(named)
     return Choice.joined(choices), Alternatives.joined(alternatives)
+
+
+def choose_from(logits: Tensor, rows: WholeRows) -> tuple[Choice, Alternatives]:
+    """Choose from float32 ``logits`` [rows, vocabulary], which are consumed; what is banned for all is
+    ``-inf`` there."""
+    if rows.banned is not None:
+        logits.scatter_(1, rows.banned, -torch.inf)
+    if rows.allowed is not None:
+        logits.masked_fill_(~_unpacked(rows.allowed, logits.shape[1]), -torch.inf)
+    alternatives = _alternatives(logits, rows.alternatives)
+    sampling, top_p, top_k = rows.sampling, rows.top_p, rows.top_k
+    if sampling is None or top_p is None or top_k is None:
+        return choose_tokens(logits, sampling), alternatives
+    return choose_tokens(logits, sampling, lambda scaled: keep_likeliest(scaled, top_p, top_k)), alternatives
+
+
+def _unpacked(bits: Tensor, columns: int) -> Tensor:
+    """Bool ``[rows, columns]``."""
+    places = 2 ** torch.arange(8, dtype=torch.uint8, device=bits.device)
+    return (bits[:, :, None] & places).bool().view(bits.shape[0], -1)[:, :columns]
 
 
 def score_whole(
@@ -90,15 +119,6 @@ def score_whole(
 def _alternatives(logits: Tensor, count: int) -> Alternatives:
     best, token = logits.topk(min(count, logits.shape[1]), dim=1)
     return Alternatives(token, best - logits.logsumexp(dim=1, keepdim=True) if count else best)
-
-
-def _choose(logits: Tensor, rows: WholeRows, part: slice) -> Choice:
-    if rows.sampling is None:
-        return choose_tokens(logits, None)
-    sampling, top_p, top_k = rows.sampling.rows(part.start, part.stop), rows.top_p, rows.top_k
-    if top_p is None or top_k is None:
-        return choose_tokens(logits, sampling)
-    return choose_tokens(logits, sampling, lambda scaled: keep_likeliest(scaled, top_p[part], top_k[part]))
 
 
 def keep_likeliest(scaled: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:

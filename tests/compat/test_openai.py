@@ -149,6 +149,16 @@ def test_the_served_model_is_listed_and_retrieved(told: Told) -> None:
     assert (answer["retrieved"]["id"], answer["retrieved"]["object"]) == (MODEL, "model")
 
 
+def test_an_answer_follows_a_schema(told: Told) -> None:
+    choice = told.answer("json_schema")["choices"][0]
+
+    read = json.loads(choice["message"]["content"])
+
+    assert (sorted(read), choice["finish_reason"]) == (["count", "is_it"], "stop")
+    assert isinstance(read["is_it"], bool)
+    assert told.answer("json_object")["choices"][0]["finish_reason"] == "length"
+
+
 def test_sixteen_mixed_requests_at_once_are_each_answered_as_if_alone(told: Told) -> None:
     assert told.answer("together") == [ANSWER] * 16
 
@@ -160,7 +170,7 @@ def test_sixteen_mixed_requests_at_once_are_each_answered_as_if_alone(told: Told
         ("retrieve_unknown_model", "NotFoundError", 404, "model"),
         ("too_long", "BadRequestError", 400, "max_tokens"),
         ("tools", "BadRequestError", 400, "tools"),
-        ("json_schema", "BadRequestError", 400, "response_format"),
+        ("schema_refused", "BadRequestError", 400, "response_format.json_schema.schema"),
         ("image", "BadRequestError", 400, "messages.0.content.0.type"),
         ("unknown_parameter", "BadRequestError", 400, "max_tokns"),
         ("response_of_another", "BadRequestError", 400, "previous_response_id"),

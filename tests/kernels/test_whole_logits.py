@@ -30,7 +30,9 @@ def make_rows(
     position = torch.arange(rows)
     keys = noise_keys(torch.zeros_like(position), position, torch.zeros_like(position))
     sampling = Sampling(torch.full((rows,), temperature), keys)
-    return WholeRows(sampling, torch.full((rows,), top_p), torch.full((rows,), top_k), banned, alternatives)
+    return WholeRows(
+        sampling, torch.full((rows,), top_p), torch.full((rows,), top_k), banned, None, alternatives
+    )
 
 
 def log_probabilities(hidden: Tensor, weight: Tensor, banned: Tensor | None = None) -> Tensor:

@@ -18,7 +18,7 @@ from dllm_server.structure.grammar import ANY_OBJECT, LONGEST_TEXT, Grammar, Gra
 from dllm_server.structure.vocabulary import VocabularyFiles, load_vocabulary
 from llguidance import LLTokenizer
 
-EMBEDDED = VocabularyFiles(str(Path(dllm_server.__file__).parent / "models/embedded"), 512, [0])
+EMBEDDED = VocabularyFiles(str(Path(dllm_server.__file__).parent / "models/embedded"), 512, [0], 1)
 
 
 @cache
@@ -86,7 +86,7 @@ def test_a_tokenizer_that_does_not_say_its_bytes_is_refused() -> None:
     fixture = Path(__file__).resolve().parents[1] / "fixtures/llada_mha"
 
     with pytest.raises(GrammarError, match="cannot be held to a grammar"):
-        load_vocabulary(VocabularyFiles(str(fixture), 1024, [1001]))
+        load_vocabulary(VocabularyFiles(str(fixture), 1024, [1001], 1000))
 
 
 @asynccontextmanager

@@ -31,6 +31,8 @@ from dllm_server.api.service import Service
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import Tokenizer
 from dllm_server.settings import ApiSettings, DiffusionSettings
+from dllm_server.structure.checker import GrammarChecker
+from dllm_server.structure.vocabulary import VocabularyFiles
 from dllm_server.telemetry.metrics import Metrics
 from dllm_server.telemetry.request_log import RequestLog
 from dllm_server.telemetry.request_trace import TraceRequests
@@ -62,16 +64,18 @@ def create_service(
     def slots() -> int:
         return engine.snapshot.max_num_seqs if engine.snapshot is not None else 0
 
-    lifecycle = Lifecycle()
+    lifecycle, model = Lifecycle(), engine.model
+    files = VocabularyFiles(model.directory, model.vocab_size, model.eos_token_ids, model.mask_token_id)
     return Service(
         settings=settings,
         engine=engine,
         tokenizer=tokenizer,
-        limits=Limits(engine.model, diffusion),
+        limits=Limits(model, diffusion),
         lifecycle=lifecycle,
         admission=Admission(lifecycle, settings.max_queued_requests, slots),
-        metrics=Metrics(lambda: engine.snapshot, engine.model.name),
+        metrics=Metrics(lambda: engine.snapshot, model.name),
         dialect=Dialect.of(tokenizer, settings.tool_call_parser),
+        grammars=GrammarChecker(files),
         tracer=tracer,
     )
 

@@ -104,6 +104,7 @@ async def _serve(settings: ServeSettings, start: StartEngine) -> int:
             return 0 if stop.is_set() else await server.run()
         finally:
             service.text_workers.close()
+            await service.grammars.close()
             await service.engine.close()
             if tracer is not None:
                 tracer.close()

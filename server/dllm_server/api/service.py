@@ -21,9 +21,12 @@ from dllm_server.api.schemas.errors import (
     unsupported,
 )
 from dllm_server.api.schemas.messages import ChatMessage
+from dllm_server.api.schemas.structured import AskedGrammar
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import TextTooLongError, Tokenizer, TokenizerError
 from dllm_server.settings import ApiSettings
+from dllm_server.structure.checker import GrammarChecker
+from dllm_server.structure.compiler import GrammarError
 from dllm_server.telemetry.metrics import Metrics
 from dllm_server.tracing import Tracer
 
@@ -38,6 +41,7 @@ class Service:
     admission: Admission
     metrics: Metrics
     dialect: Dialect
+    grammars: GrammarChecker
     tracer: Tracer | None = None
     text_workers: TextWorkers = field(default_factory=TextWorkers)
     started_at: int = field(default_factory=lambda: int(time.time()))
@@ -95,6 +99,15 @@ class Service:
         """Text of token ids, special ones included."""
         work = partial(self.tokenizer.decode, token_ids, skip_special_tokens=False)
         return await self.text_workers.run(len(token_ids), work)
+
+    async def check_grammar(self, asked: AskedGrammar | None) -> None:
+        """``ApiError`` 400 in the compiler's words where the grammar cannot be followed."""
+        if asked is None:
+            return
+        try:
+            await self.grammars.check(asked.grammar)
+        except GrammarError as error:
+            raise invalid_request(f"{asked.param}: {error}", param=asked.param, code="grammar") from error
 
     async def _tokenise(self, size: int, work: Callable[[], list[int]], param: str) -> list[int]:
         try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
-from dllm_kernels.commit import NOT_FINITE
 
 from dllm_server.engine.accounts.device_memory import is_out_of_memory
 from dllm_server.engine.accounts.soundness import Soundness
@@ -16,7 +15,14 @@ from dllm_server.engine.accounts.stats import EngineStats, step_kind
 from dllm_server.engine.accounts.windows import StepRecord
 from dllm_server.engine.device.model_runner import ModelRunner
 from dllm_server.engine.device.pending_step import StepResult
-from dllm_server.engine.launched import Launched, canvases_of, is_finite_score, note_alternatives, scored
+from dllm_server.engine.launched import (
+    Launched,
+    block_outcomes,
+    canvases_of,
+    is_finite_score,
+    note_alternatives,
+    scored,
+)
 from dllm_server.engine.requests.admission import Capacity
 from dllm_server.engine.requests.messages import (
     Failed,
@@ -28,6 +34,7 @@ from dllm_server.engine.requests.messages import (
     Score,
 )
 from dllm_server.engine.requests.publish import block_committed, canvas_update, stop_token
+from dllm_server.engine.requests.queue import Queue
 from dllm_server.engine.requests.request import Phase, Request
 from dllm_server.engine.requests.slots import SlotTable
 from dllm_server.engine.schedule.batch import build_batch
@@ -35,8 +42,11 @@ from dllm_server.engine.schedule.course import Course
 from dllm_server.engine.schedule.scheduler import Limits, StepPlan, schedule
 from dllm_server.engine.schedule.throttle import Throttle
 from dllm_server.settings import LiveSettings
+from dllm_server.structure.grammars import Grammars
 
 log = structlog.get_logger(__name__)
+
+_COMPILING_SECONDS = 0.005  # that a step without work waits for a grammar
 
 
 @dataclass(slots=True)
@@ -55,6 +65,7 @@ class Engine:
     runner: ModelRunner
     course: Course
     capacity: Capacity
+    grammars: Grammars
     live: LiveSettings
     aging_steps: int
     clock: Callable[[], float]
@@ -63,7 +74,7 @@ class Engine:
     soundness: Soundness = field(default_factory=Soundness)
     runs_ahead: bool = False
     last_step: StepRecord | None = None  # None: the last call of ``step`` launched nothing
-    _waiting: deque[Request] = field(default_factory=deque)
+    _waiting: Queue = field(init=False)
     _running: dict[int, Request] = field(default_factory=dict)  # by slot, in order of admission
     _by_id: dict[str, Request] = field(default_factory=dict)
     _free_slots: list[int] = field(default_factory=list)
@@ -77,6 +88,7 @@ class Engine:
     def __post_init__(self) -> None:
         self.stats = EngineStats(self.course.phases)
         self._free_slots = list(range(self.table.slots - 1, -1, -1))
+        self._waiting = Queue(self.grammars)
 
     @property
     def table(self) -> SlotTable:
@@ -163,7 +175,8 @@ class Engine:
         An out-of-memory error puts the step's requests back unchanged and shrinks the budget.
         """
         self.last_step = None
-        budget, outgoing = self.token_budget, list[FromEngine]()
+        outgoing = self._settle()
+        budget = self.token_budget
         while (plan := self._plan(budget)).preempted:
             outgoing += self._collect_last()  # what a request has committed goes with it
             self._preempt(plan.preempted)
@@ -191,32 +204,24 @@ class Engine:
         if batch is None:  # outside the handler: the exception holds the step's tensors
             return outgoing + self._collect_last() + self._contain_oom(slots, plan.tokens, kind)
         requests = [self._running[slot] for slot in batch.slots.tolist()]
-        launched = Launched(
-            pending,
-            batch,
-            requests,
-            [self.course.commits(request) for request in requests],
-            [self.course.launched(request) for request in requests],
-            [request.phase for request in requests],
-            budget,
-            started,
-            self.runner.forward_seconds,
-        )
+        forward_seconds = self.runner.forward_seconds
+        launched = Launched.of(pending, batch, requests, self.course, budget, started, forward_seconds)
         self._advance(launched)
         outgoing += self._collect_last()
         self._launched = launched
         if not (self.runs_ahead and launched.is_predictable):
             outgoing += self._collect_last()
-        self.last_step = StepRecord(
-            tokens=batch.rows,
-            requests=batch.requests,
-            logits_rows=min(len(batch.head.row) + len(batch.scored.row), self.live.max_num_logits),
-            committed_tokens=self.stats.committed_tokens - self._recorded_tokens,
-            batch_fill=batch.rows / budget,
-            is_tight=plan.is_tight,
-        )
+        committed = self.stats.committed_tokens - self._recorded_tokens
+        logits_rows = min(batch.logits_rows, self.live.max_num_logits)
+        self.last_step = launched.record(logits_rows, committed, is_tight=plan.is_tight)
         self._recorded_tokens = self.stats.committed_tokens
         return outgoing
+
+    def _settle(self) -> list[FromEngine]:
+        """Queue the requests whose grammars have been compiled since."""
+        idle_seconds = 0.0 if self._running or self._launched else _COMPILING_SECONDS
+        refused = self._waiting.settle(idle_seconds)
+        return [self._fail(request, FailureReason.GRAMMAR, why) for request, why in refused]
 
     def _plan(self, budget: int) -> StepPlan:
         course, store = self.course, self.course.store
@@ -297,23 +302,16 @@ class Engine:
         self.stats.committed_tokens += int((tokens >= 0).sum() - edits.sum())
         if result.alternatives is not None:
             note_alternatives(launched, result.tokens, result.alternatives)
-        starts, lengths = batch.block_starts[rows], batch.block_lengths[rows]
-        masks_left, masks_shown, ended_at = table.block_state(slots, starts, lengths)
-        is_broken = (tokens == NOT_FINITE).any(axis=1)
         canvases = canvases_of(launched, table, live, result.logprobs)
         outgoing: list[FromEngine] = []
-        for index, start, length, masks, shown, ended, edited, breaks in zip(
-            live,
-            *(
-                column.tolist()
-                for column in (starts, lengths, masks_left, masks_shown, ended_at, edits, is_broken)
-            ),
-            strict=True,
-        ):
-            request = launched.requests[index]
+        for told in block_outcomes(launched, table, rows, tokens, edits):
+            index, request, start = told.index, told.request, told.start
             request.count_result(launched.phases[index], now)
-            if breaks or (request.score is not None and not is_finite_score(index, result.scores)):
+            if told.breaks or (request.score is not None and not is_finite_score(index, result.scores)):
                 outgoing.append(self._fail_not_finite(request))
+                continue
+            if request.match is not None and request.match.problem is not None:
+                outgoing.append(self._fail(request, FailureReason.GRAMMAR, request.match.problem))
                 continue
             if request.score is not None and result.scores is not None:
                 self._release(request)
@@ -321,14 +319,14 @@ class Engine:
                 outgoing.append(scored(request, request.score, index, result.scores))
                 continue
             self.course.publish(request, launched.final[index])
-            end = min(start + length, request.limit)
+            end = min(start + told.length, request.limit)
             if index in canvases:
                 outgoing.append(canvas_update(request, launched.phases[index], canvases[index]))
-            is_final = not shown
+            is_final = not told.shown
             if request.edits:  # what has been committed may change until the block is done
-                is_final = self.course.go_on(request, masks, edits=edited)
-            if ended >= 0 and (is_final or not request.edits):
-                outgoing += self._finish(request, start, ended, FinishReason.STOP)
+                is_final = self.course.go_on(request, told.masks, edits=told.edited)
+            if told.ended >= 0 and (is_final or not request.edits):
+                outgoing += self._finish(request, start, told.ended, FinishReason.STOP)
                 continue
             if is_final and end == request.limit:
                 outgoing += self._finish(request, start, end, FinishReason.LENGTH)
@@ -336,7 +334,7 @@ class Engine:
             if is_final:
                 outgoing.append(block_committed(table, request, start, end))
             if not (launched.is_predictable or request.edits):
-                self.course.go_on(request, masks)
+                self.course.go_on(request, told.masks)
         return outgoing
 
     def _finish(self, request: Request, start: int, end: int, reason: FinishReason) -> list[FromEngine]:
@@ -349,12 +347,15 @@ class Engine:
 
     def _fail_not_finite(self, request: Request) -> Failed:
         """End a request whose tokens would be arbitrary. Who shares its K/V comes to the same end."""
-        stats = request.stats()
         self.course.store.withdraw(request.slot)
-        self._release(request)
         self.soundness.note_not_finite()
         message = "the model computed a NaN or an infinity for this request: its tokens would be arbitrary"
-        return Failed(request.request_id, FailureReason.NOT_FINITE, message, stats)
+        return self._fail(request, FailureReason.NOT_FINITE, message)
+
+    def _fail(self, request: Request, reason: FailureReason, message: str) -> Failed:
+        stats = request.stats()
+        self._release(request)
+        return Failed(request.request_id, reason, message, stats)
 
     def _release(self, request: Request) -> None:
         """Give back what the request holds; the one way out."""
@@ -367,6 +368,7 @@ class Engine:
     def _leave_slot(self, request: Request) -> None:
         del self._running[request.slot]
         self.course.store.release(request.slot)
+        self.table.clear(request.slot)
         self._free_slots.append(request.slot)
 
     def _contain_oom(self, slots: list[int], tokens: int, kind: str) -> list[FromEngine]:
@@ -392,9 +394,7 @@ class Engine:
             return []
         self.throttle.has_retried = False
         failing = self._running[slots[0]] if len(slots) == 1 else largest
-        stats = failing.stats()
-        self._release(failing)
         message = (
             f"out of device memory with {failing.sequence_tokens} tokens: try again or send a shorter request"
         )
-        return [Failed(failing.request_id, FailureReason.OUT_OF_MEMORY, message, stats)]
+        return [self._fail(failing, FailureReason.OUT_OF_MEMORY, message)]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+from dllm_kernels.commit import NOT_FINITE
+from dllm_kernels.layout import IntArray
 from numpy.typing import NDArray
 
+from dllm_server.engine.accounts.windows import StepRecord
 from dllm_server.engine.device.pending_step import NamedTokens, PendingStep
 from dllm_server.engine.requests.messages import Score, Scored
 from dllm_server.engine.requests.publish import Shown, shown_blocks
 from dllm_server.engine.requests.request import Phase, Request
 from dllm_server.engine.requests.slots import SlotTable
 from dllm_server.engine.schedule.batch import StepBatch
+from dllm_server.engine.schedule.course import Course
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +38,65 @@ class Launched:
     started_seconds: float
     forward_seconds: float
 
+    @classmethod
+    def of(
+        cls,
+        pending: PendingStep,
+        batch: StepBatch,
+        requests: list[Request],
+        course: Course,
+        budget: int,
+        started_seconds: float,
+        forward_seconds: float,
+    ) -> Self:
+        """Their course is told that the step is on its way."""
+        commits = [course.commits(request) for request in requests]
+        final = [course.launched(request) for request in requests]
+        phases = [request.phase for request in requests]
+        return cls(pending, batch, requests, commits, final, phases, budget, started_seconds, forward_seconds)
+
+    def record(self, logits_rows: int, committed_tokens: int, *, is_tight: bool) -> StepRecord:
+        batch = self.batch
+        fill = batch.rows / self.budget
+        return StepRecord(batch.rows, batch.requests, logits_rows, committed_tokens, fill, is_tight)
+
     @property
     def is_predictable(self) -> bool:
         return None not in self.commits
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOutcome:
+    """What a step has made of a request's block: ``masks`` left, those that are to be ``shown``, where the
+    text has ``ended``, or -1, how many tokens were ``edited``, and whether the tokens would be arbitrary."""
+
+    index: int
+    request: Request
+    start: int
+    length: int
+    masks: int
+    shown: int
+    ended: int
+    edited: int
+    breaks: bool
+
+
+def block_outcomes(
+    launched: Launched, table: SlotTable, rows: IntArray, tokens: NDArray[np.int32], edits: IntArray
+) -> Iterator[BlockOutcome]:
+    """Of the requests ``rows`` of the step, which has committed ``tokens`` and made ``edits``."""
+    batch = launched.batch
+    starts, lengths = batch.block_starts[rows], batch.block_lengths[rows]
+    masks, shown, ended_at = table.block_state(batch.slots[rows], starts, lengths)
+    is_broken = (tokens == NOT_FINITE).any(axis=1)
+    columns = (rows, starts, lengths, masks, shown, ended_at, edits, is_broken)
+    for index, start, length, left, told, ended, edited, breaks in zip(
+        *(column.tolist() for column in columns), strict=True
+    ):
+        request = launched.requests[index]
+        if ended < 0 and request.match is not None and request.match.is_over:
+            ended = len(request.message.prompt) + request.match.length
+        yield BlockOutcome(index, request, start, length, left, told, ended, edited, breaks)
 
 
 def canvases_of(

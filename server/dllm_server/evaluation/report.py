@@ -58,7 +58,9 @@ def evaluate(
         model = started.engine.runner.model
         shared = settings.model_copy(update={"kv_selection": KvSelection.SHARED})
         limits = engine_limits(settings, model.config.trained_len)
-        engines[KvSelection.SHARED] = assemble(model, shared, limits, pages=started.engine.capacity.pages)
+        engines[KvSelection.SHARED] = assemble(
+            model, shared, limits, pages=started.engine.capacity.pages, grammars=started.engine.grammars
+        )
     questions = {family: make_items(family, items) for family in families}
     scores = []
     with Progress(console=Console(stderr=True), transient=True) as bar:

@@ -74,7 +74,7 @@ class GrammarChecker:
         if line:
             return msgspec.json.decode(line, type=str)
         await self.close()
-        return f"it takes more than {MOST_CPU_SECONDS:g} s to compile: make it simpler"
+        return f"it takes more than {MOST_CPU_SECONDS:g} s, or too much memory, to compile: make it simpler"
 
     async def _started(self) -> asyncio.subprocess.Process:
         """The worker, once it has read the tokenizer."""

@@ -121,7 +121,15 @@ tell(
         "completions": completions,
         "structured_output": lambda: (
             chat_model()
-            .with_structured_output({"title": "n", "type": "object", "properties": {"a": {"type": "string"}}})
+            .with_structured_output(
+                {
+                    "title": "n",
+                    "type": "object",
+                    "properties": {"a": {"type": "boolean"}},
+                    "required": ["a"],
+                    "additionalProperties": False,
+                }
+            )
             .invoke(QUESTION)
         ),
         "wrong_key": lambda: chat_model(api_key="wrong").invoke(QUESTION).model_dump(),

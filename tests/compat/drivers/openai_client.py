@@ -20,6 +20,14 @@ MESSAGES: Any = [{"role": "user", "content": QUESTION}]
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0, timeout=120)
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"count": {"type": "integer", "minimum": 0, "maximum": 9}, "is_it": {"type": "boolean"}},
+    "required": ["count", "is_it"],
+    "additionalProperties": False,
+}
+
+
 def ask(**more: Any) -> Any:
     return client.chat.completions.create(**({"model": MODEL, "messages": MESSAGES} | more))
 
@@ -230,7 +238,11 @@ tell(
             messages=[*MESSAGES, {"role": "tool", "tool_call_id": "1", "content": "42"}]
         ).model_dump(),
         "json_schema": lambda: ask(
-            response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}
+            response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
+        ).model_dump(),
+        "json_object": lambda: ask(response_format={"type": "json_object"}, max_tokens=3).model_dump(),
+        "schema_refused": lambda: ask(
+            response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}}
         ).model_dump(),
         "image": lambda: ask(
             messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]

@@ -5,6 +5,8 @@ A row says what is asked for in ``shows``, or the path of the parameter that is 
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,7 +164,6 @@ def every_chunk_has_alternatives(answer: Answer) -> bool:
     return len(told) > 1 and all(top for tops in lists for top in tops)
 
 
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 OBFUSCATION = {"include_obfuscation": True}
@@ -280,11 +281,6 @@ NEUTRAL = [
     refused(CHAT, "tools.0.type", "unsupported_parameter", tools=[{"type": "web_search"}]),
     refused(CHAT, "tool_choice", "unsupported_parameter", tool_choice="required"),
     refused(CHAT, "tool_choice", "unsupported_parameter", tool_choice={"type": "function"}),
-    refused(CHAT, "response_format", "unsupported_parameter", response_format={"type": "json_object"}),
-    refused(CHAT, "response_format", "unsupported_parameter", response_format=SCHEMA),
-    refused(CHAT, "guided_json", "unsupported_parameter", guided_json={"type": "object"}),
-    refused(CHAT, "guided_regex", "unsupported_parameter", guided_regex="a+"),
-    refused(CHAT, "structured_outputs", "unsupported_parameter", structured_outputs={"regex": "a+"}),
     refused(CHAT, "logit_bias", "unsupported_parameter", logit_bias={"5": 1}),
     refused(CHAT, "frequency_penalty", "unsupported_parameter", frequency_penalty=0.5),
     refused(CHAT, "frequency_penalty", "unsupported_parameter", frequency_penalty=False),
@@ -400,4 +396,85 @@ UNMASKING = [
     refused(COMPLETIONS, "diffusion.unmasking", diffusion={"unmasking": {"strategy": "quota", "value": 0.9}}),
 ]
 
-TABLE = [*STREAMS, *HISTORY, *NEUTRAL, *SUPPORTED, *UNMASKING]
+
+def says(pattern: str) -> Callable[[Answer], bool]:
+    """Whole texts, which their grammars end."""
+
+    def shows(answer: Answer) -> bool:
+        text = answer.choice["message"]["content"] if "message" in answer.choice else answer.choice["text"]
+        return re.fullmatch(pattern, text) is not None and answer.choice["finish_reason"] == "stop"
+
+    return shows
+
+
+def streams(pattern: str) -> Callable[[Answer], bool]:
+    def shows(answer: Answer) -> bool:
+        choices = [choice for chunk in answer.chunks for choice in chunk["choices"]]
+        text = "".join(choice["delta"].get("content") or "" for choice in choices)
+        return re.fullmatch(pattern, text) is not None and choices[-1]["finish_reason"] == "stop"
+
+    return shows
+
+
+def is_cut(answer: Answer) -> bool:
+    return answer.choice["finish_reason"] == "length" and answer.choice["message"]["content"][0] == "{"
+
+
+POINT = {
+    "type": "object",
+    "properties": {"x": {"type": "integer", "minimum": 0, "maximum": 9}, "is": {"type": "boolean"}},
+    "required": ["x", "is"],
+    "additionalProperties": False,
+}
+A_POINT = r'\{"x":\d,"is":(true|false)\}'
+AS_POINT = {"type": "json_schema", "json_schema": {"name": "point", "schema": POINT, "strict": True}}
+LONG: dict[str, Any] = {"max_tokens": 48}
+UNFOLLOWED = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {"type": "string"}}}}
+HALF = {"type": "json_schema", "json_schema": {"name": "x"}}
+ODD = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "mood": 1}}
+AB = {"structured_outputs": {"choice": ["yes", "no"]}}
+
+STRUCTURED = [
+    chat(says(A_POINT), response_format=AS_POINT, **LONG),
+    chat(says(A_POINT), response_format=AS_POINT, temperature=1.0, seed=5, **LONG),
+    chat(says(A_POINT), response_format=AS_POINT, n=2, temperature=1.0, seed=5, **LONG),
+    chat(streams(A_POINT), response_format=AS_POINT, stream=True, **LONG),
+    chat(is_cut, response_format=AS_POINT, max_tokens=3),
+    chat(is_cut, response_format={"type": "json_object"}, max_tokens=3),
+    completion(says(A_POINT), response_format=AS_POINT, **LONG),
+    completion(says(A_POINT), response_format=AS_POINT, logprobs=2, **LONG),
+    completion(says(A_POINT), structured_outputs={"json": POINT}, **LONG),
+    completion(says(A_POINT), structured_outputs={"json": json.dumps(POINT), "regex": None}, **LONG),
+    completion(says("yes|no"), **AB),
+    completion(says("[ab]{3}"), structured_outputs={"regex": "[ab]{3}"}),
+    completion(says("[ab]{3}"), structured_outputs={"grammar": "root ::= [ab] [ab] [ab]"}),
+    completion(says("[ab]{3}"), structured_outputs={"grammar": "start: /[ab]{3}/"}),
+    completion(says(A_POINT), guided_json=POINT, **LONG),
+    completion(says("[ab]{3}"), guided_regex="[ab]{3}", guided_decoding_backend="xgrammar"),
+    completion(says("yes|no"), guided_choice=["yes", "no"]),
+    completion(says("[ab]{3}"), guided_grammar="root ::= [ab]{3}"),
+    completion(says(A_POINT), json_schema=json.dumps(POINT), **LONG),
+    completion(says("[ab]{3}"), regex="[ab]{3}"),
+    completion(says("[ab]{3}"), ebnf="root ::= [ab]{3}"),
+    chat(structured_outputs={}, regex=None, guided_json=None),
+    chat(structured_outputs=False),
+    refused(CHAT, "response_format.json_schema.schema", "grammar", response_format=UNFOLLOWED),
+    refused(CHAT, "response_format.type", response_format={"type": "xml"}),
+    refused(CHAT, "response_format.json_schema", response_format={"type": "json_schema"}),
+    refused(CHAT, "response_format.json_schema.schema", response_format=HALF),
+    refused(CHAT, "response_format.json_schema.mood", response_format=ODD),
+    refused(CHAT, "response_format.mood", response_format={"type": "text", "mood": 1}),
+    refused(COMPLETIONS, "guided_regex", "grammar", guided_regex="("),
+    refused(COMPLETIONS, "regex", "grammar", regex="("),
+    refused(COMPLETIONS, "ebnf", "grammar", ebnf="root ::= ("),
+    refused(COMPLETIONS, "json_schema", "grammar", json_schema="{"),
+    refused(COMPLETIONS, "guided_choice", guided_choice=[]),
+    refused(COMPLETIONS, "structured_outputs.choice", "grammar", structured_outputs={"choice": []}),
+    refused(COMPLETIONS, "structured_outputs.regex", structured_outputs={"regex": 5}),
+    refused(COMPLETIONS, "structured_outputs.structural_tag", structured_outputs={"structural_tag": "{}"}),
+    refused(COMPLETIONS, "guided_json", guided_json=["a"]),
+    refused(COMPLETIONS, "guided_choice", guided_regex="a", guided_choice=["b"]),
+    refused(COMPLETIONS, "ignore_eos", regex="a", ignore_eos=True),
+]
+
+TABLE = [*STREAMS, *HISTORY, *NEUTRAL, *SUPPORTED, *UNMASKING, *STRUCTURED]

@@ -109,3 +109,4 @@ class ScriptedServer:
             if self.metrics_listener is not None:
                 self.metrics_listener.close()
             self.service.text_workers.close()
+            await self.service.grammars.close()

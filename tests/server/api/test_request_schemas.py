@@ -32,7 +32,6 @@ def post(server: ScriptedServer, path: str, **body: Any) -> tuple[int, Any]:
         ("min_p", 0.1),
         ("parallel", 1),
         ("presence_penalty", -1),
-        ("response_format", {"type": "json_object"}),
         ("tool_choice", "required"),
         ("tools", [{"type": "function", "function": {"name": "look"}}]),
         ("top_logprobs", 3),

@@ -131,6 +131,7 @@ def plan_choices(
                 wants_canvas=request.includes_canvas,
                 cache_salt=request.cache_salt or "",
                 wants_confidence=request.includes_canvas_confidence,
+                grammar=asked.grammar if (asked := request.asked_grammar) is not None else None,
             )
             plans.append(
                 ChoicePlan(

@@ -40,6 +40,7 @@ async def respond(
 ) -> Response:
     """Answer the prompts. ``ApiError`` says why there is no answer: refused, failed or timed out."""
     answer_id = f"{format_type.id_prefix}{request_id_of(request.scope)}"
+    await service.check_grammar(asked.asked_grammar)
     plans = plan_choices(asked, prompts, service.limits, request_id=answer_id)
     answer = format_type(AnswerHeader(answer_id, service.model_name), asked)
     generation = service.start_generation(plans)

@@ -212,6 +212,8 @@ def engine_failure(failure: Failed) -> ApiError:
     match failure.reason:
         case FailureReason.TOO_LARGE:
             return context_too_long(failure.message, param="max_tokens")
+        case FailureReason.GRAMMAR:
+            return invalid_request(f"the grammar cannot be followed: {failure.message}", code="grammar")
         case FailureReason.OUT_OF_MEMORY:
             headers = {"Retry-After": "1"}
             return ApiError(

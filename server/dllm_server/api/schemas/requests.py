@@ -21,6 +21,7 @@ from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.api.schemas.names import ShapedAs
 from dllm_server.api.schemas.neutral_tables import IN_CHAT, IN_COMPLETIONS, IN_STREAM_OPTIONS, IN_TOKENIZE
 from dllm_server.api.schemas.prompt_input import PromptInput, check_prompt
+from dllm_server.api.schemas.structured import StructuredRequest
 from dllm_server.api.schemas.tools import Tool, ToolChoice
 from dllm_server.settings import DiffusionSettings
 
@@ -136,7 +137,7 @@ class DecodingRequest(RequestModel):
     )
 
 
-class GenerationRequest(DecodingRequest):
+class GenerationRequest(DecodingRequest, StructuredRequest):
     """Fields that chat and plain completions share."""
 
     prompt_param: ClassVar[str]  # field that holds the prompt
@@ -158,6 +159,16 @@ class GenerationRequest(DecodingRequest):
     def _options_need_a_stream(self) -> Self:
         if not self.stream and self.stream_options not in (None, StreamOptions()):
             raise ValueError("stream_options is only allowed with stream: true")
+        return self
+
+    @model_validator(mode="after")
+    def _a_structure_ends_the_text(self) -> Self:
+        if self.ignore_eos and self.asked_grammar is not None:
+            raise PydanticCustomError(
+                "needs_eos",
+                f"cannot go with {self.asked_grammar.param}, which says where the text ends",
+                {"param": "ignore_eos"},
+            )
         return self
 
     @property

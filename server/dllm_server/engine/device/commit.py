@@ -16,7 +16,7 @@ from dllm_server.engine.device.head_inputs import HeadInputs
 from dllm_server.engine.requests.slots import BY_POSITION, CONFIDENCES
 from dllm_server.settings import Confidence
 
-_OTHER_NOISE = 0x5BD1E995  # ranks do not share the tokens' noise
+OTHER_NOISE = 0x5BD1E995  # ranks do not share the tokens' noise
 
 
 def commit(head: HeadInputs, choice: Choice, canvas: Tensor, host: Tensor, operations: Operations) -> None:
@@ -83,4 +83,4 @@ def _ranking(kind: int, head: HeadInputs, choice: Choice) -> Tensor:
 
 def _random(keys: Tensor | None) -> Tensor:
     assert keys is not None, "random confidence always has noise keys"  # noqa: S101
-    return uniform(keys ^ _OTHER_NOISE, 1)[:, 0]
+    return uniform(keys ^ OTHER_NOISE, 1)[:, 0]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from dllm_kernels.commit import MASKED
 from dllm_kernels.layout import IntArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dllm_server.engine.device.upload import Upload
@@ -42,6 +45,18 @@ class DeviceTable:
         values = upload.add(self._table.pool_slots[slots, entries])
         upload.send(self.device)
         self.pool_slots.view(-1)[upload.take(places)] = upload.take(values)
+
+    def writer(self, places: IntArray, tokens: NDArray[np.int32]) -> Callable[[], None]:
+        """Commits tokens to the canvas when it is called, which cannot fail; not those below 0."""
+        is_token, upload = tokens >= 0, Upload()
+        index, values = upload.add(places[is_token]), upload.add(tokens[is_token].astype(np.int64))
+        upload.send(self.device)
+        index_on_device, values_on_device = upload.take(index), upload.take(values)
+
+        def write() -> None:
+            self.canvas.scatter_(0, index_on_device, values_on_device)
+
+        return write
 
     def tokens(self, index: Tensor) -> Tensor:
         """What the model reads at ``index`` of the canvas; a mask token in a prompt is just a token."""

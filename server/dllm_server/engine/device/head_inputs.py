@@ -25,8 +25,9 @@ from dllm_server.settings import Confidence
 
 @dataclass(frozen=True, slots=True)
 class HeadInputs:
-    """``row`` int64 ``[masked + scored]``: see ``HeadRows``, with the rows that need their logits whole last,
-    from ``split`` on; then those of ``ScoredRows``, with ``target`` int64 ``[scored]``. Where there are both
+    """``row`` int64 ``[masked + scored + guided]``: see ``HeadRows``, with the rows that need their logits
+    whole last, from ``split`` on; then those of ``ScoredRows``, with ``target`` int64 ``[scored]``, and those
+    with a grammar. Where there are both
     kinds of the former, ``place`` int64 ``[masked]`` says where each of ``HeadRows`` has gone. ``sampling``
     is that of the rows before ``split``, ``whole`` what the others ask for; ``named`` int64, on the host, the
     cells of the latter if alternatives are wanted of any, else empty.
@@ -62,7 +63,7 @@ def place_head(batch: StepBatch, table: SlotTable, device: torch.device) -> Head
     temperature, whole = table.temperature[of_row[order]], of_row[order][split:]
     is_named = bool(table.alternatives[whole].any())
     columns: dict[str, NDArray[Any]] = {
-        "row": np.concatenate((head.row[order], batch.scored.row)),
+        "row": np.concatenate((head.row[order], batch.scored.row, batch.guided.row)),
         "target": batch.scored.target,
         "cell": head.cell,
         "canvas": head.canvas,

@@ -12,6 +12,7 @@ from torch import Tensor
 from dllm_server.engine.device.commit import commit
 from dllm_server.engine.device.device_table import DeviceTable
 from dllm_server.engine.device.forward_inputs import place_forward
+from dllm_server.engine.device.guided import GuidedHead
 from dllm_server.engine.device.head import Head
 from dllm_server.engine.device.head_inputs import place_head
 from dllm_server.engine.device.kv_pool import KvPool
@@ -37,7 +38,7 @@ class ModelRunner:
         self.model, self.pool, self._table = model, pool, table
         self._shares_indices = shares_indices
         self.forward_seconds = 0.0  # host time of the last forward and head; on a GPU only their launches
-        self._head = Head(model)
+        self._head, self._guided = Head(model), GuidedHead(model, table)
         self.on_device = DeviceTable(table, model.device, model.config.mask_token_id)
         self._is_grouped = model.operations.backend is Backend.TORCH
         self._graphs: StepGraphs | None = None
@@ -74,15 +75,22 @@ class ModelRunner:
         host = torch.empty((2, *grid), dtype=torch.int32, pin_memory=is_cuda)
         done = torch.cuda.Event() if is_cuda else None  # type: ignore[no-untyped-call]
         head = place_head(batch, self._table, self.model.device)
-        result = self._head.run(self._forward(batch, head.row), head, max_num_logits)
+        hidden = self._forward(batch, head.row)
+        split = hidden.shape[0] - len(batch.guided.row)
+        result = self._head.run(hidden[:split], head, max_num_logits)
+        guided = self._guided.fill(hidden[split:], batch, max_num_logits)
+        write = self.on_device.writer(guided.canvas, guided.token) if guided is not None else None
         pending = PendingStep(
             host,
             alternatives=PendingTokens.of(result.alternatives, head.named),
             scores=PendingTokens.of(result.scores, batch.scored.request),
+            guided=guided,
             done=done,
         )
         self.forward_seconds = time.perf_counter() - started
         commit(head, result.choice, self.on_device.canvas, host, self.model.operations)
+        if write is not None:
+            write()
         if done is not None:
             done.record()
         return pending

@@ -40,6 +40,19 @@ class StepResult:
     scores: NamedTokens | None
 
 
+@dataclass(frozen=True, slots=True)
+class GuidedTokens:
+    """What a step commits of the requests with a grammar, each ``[tokens]``: int64 ``cell`` of the
+    ``[requests, block]`` grid and ``canvas`` index, int32 ``token``, or ``NOT_FINITE``, and its float32 log
+    probability among the tokens that were allowed. ``named`` are the likeliest of these, placed by cell."""
+
+    cell: IntArray
+    canvas: IntArray
+    token: NDArray[np.int32]
+    logprob: NDArray[np.float32]
+    named: NamedTokens | None
+
+
 class PendingTokens:
     """``NamedTokens`` on their way, in one copy. Whatever can fail does so here, before the step commits."""
 
@@ -69,18 +82,35 @@ class PendingStep:
         *,
         alternatives: PendingTokens | None,
         scores: PendingTokens | None,
+        guided: GuidedTokens | None,
         done: torch.cuda.Event | None,
     ) -> None:
         self._host, self._alternatives, self._scores, self._done = host.numpy(), alternatives, scores, done
+        self._guided = guided
 
     def result(self) -> StepResult:
         """Waits for the device."""
         if self._done is not None:
             self._done.synchronize()
-        tokens, bits = self._host
+        tokens, logprobs = self._host[0], self._host[1].view(np.float32)
+        alternatives = None if self._alternatives is None else self._alternatives.result()
+        if (guided := self._guided) is not None:
+            tokens.reshape(-1)[guided.cell] = guided.token
+            logprobs.reshape(-1)[guided.cell] = guided.logprob
+            alternatives = _joined(alternatives, guided.named)
         return StepResult(
             tokens,
-            bits.view(np.float32),
-            None if self._alternatives is None else self._alternatives.result(),
+            logprobs,
+            alternatives,
             None if self._scores is None else self._scores.result(),
         )
+
+
+def _joined(some: NamedTokens | None, others: NamedTokens | None) -> NamedTokens | None:
+    if some is None or others is None:
+        return some or others
+    return NamedTokens(
+        np.concatenate((some.place, others.place)),
+        np.concatenate((some.tokens, others.tokens)),
+        np.concatenate((some.logprobs, others.logprobs)),
+    )

@@ -15,6 +15,7 @@ _DTYPES = {
     np.dtype(np.int32): torch.int32,
     np.dtype(np.float32): torch.float32,
     np.dtype(np.bool_): torch.bool,
+    np.dtype(np.uint8): torch.uint8,
 }
 
 

@@ -52,5 +52,6 @@ def whole_rows(sampling: Sampling | None, sent: Mapping[str, Tensor], *, is_name
         sent.get("top_p"),
         sent.get("top_k"),
         sent.get("banned"),
+        None,
         MOST_ALTERNATIVES if is_named else 0,
     )

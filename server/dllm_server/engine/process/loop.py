@@ -66,6 +66,7 @@ def serve_engine(
         socket.send(encoder.encode([failure]))
         socket.close(linger=1000)
         return EXIT_START_FAILED
+    started.engine.grammars.load()
     socket.send(encoder.encode([Ready(started.model)]))
     try:
         EngineLoop(socket, started, settings, parent).run()

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 import torch
@@ -41,6 +42,8 @@ from dllm_server.models.registry import open_checkpoint
 from dllm_server.models.source import model_name, resolve_model
 from dllm_server.models.transformer import Transformer
 from dllm_server.settings import Device, Dtype, EngineSettings, KernelBackend, KvSelection, LoadFormat
+from dllm_server.structure.grammars import Grammars
+from dllm_server.structure.vocabulary import VocabularyFiles
 
 log = structlog.get_logger(__name__)
 
@@ -208,7 +211,8 @@ def start(
         for owner in ("activations_bytes", "logits_bytes"):
             measured[owner] = max(measured[owner], getattr(predicted, owner))
     budget = plan_for(settings, shape, memory.total_bytes, is_cpu=is_cpu, measured=measured)
-    engine = assemble(model, settings, limits, pages=budget.pages, clock=clock)
+    grammars = Grammars(_vocabulary_files(directory, config))
+    engine = assemble(model, settings, limits, pages=budget.pages, grammars=grammars, clock=clock)
     engine.stats.oom["profile"] = profile.oom_events
     graphs_bytes = prepare(engine, settings, limits, backend) if not is_cpu else 0
     pool_bytes = engine.runner.pool.size_bytes
@@ -238,6 +242,7 @@ def assemble(
     limits: EngineLimits,
     *,
     pages: int,
+    grammars: Grammars,
     clock: Callable[[], float] = time.monotonic,
 ) -> Engine:
     """Pool, table and runner around a loaded model."""
@@ -274,10 +279,17 @@ def assemble(
         runner,
         course,
         capacity,
+        grammars,
         settings.live_settings(),
         settings.aging_steps,
         clock,
         runs_ahead=model.device.type == "cuda",
+    )
+
+
+def _vocabulary_files(directory: Path, config: ModelConfig) -> VocabularyFiles:
+    return VocabularyFiles(
+        str(directory), config.vocab_size, list(config.eos_token_ids), config.mask_token_id
     )
 
 

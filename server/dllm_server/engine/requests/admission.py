@@ -85,8 +85,6 @@ class Capacity:
     def _choice_refusal(self, message: Generate) -> str | None:
         """Why tokens cannot be chosen as the request asks."""
         stops, alternatives = message.stop_token_ids, message.top_logprobs
-        if message.grammar is not None:
-            return "this engine follows no grammar: leave it out"
         if len(stops) > MOST_STOP_TOKENS:
             return f"{len(stops)} stop_token_ids exceed {MOST_STOP_TOKENS}: send fewer"
         if stops and (min(stops) < 0 or max(stops) >= self.vocab_size):

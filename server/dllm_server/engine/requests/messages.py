@@ -32,6 +32,7 @@ class FailureReason(StrEnum):
 
     TOO_LARGE = "too_large"  # can never fit: 400
     OUT_OF_MEMORY = "out_of_memory"  # contained CUDA OOM at the floor: 503
+    GRAMMAR = "grammar"  # cannot be followed, or no further: 400
     NOT_FINITE = "not_finite"  # the model computed a NaN or an infinity: 500
     ENGINE_ERROR = "engine_error"  # 500
     SHUTTING_DOWN = "shutting_down"  # 503

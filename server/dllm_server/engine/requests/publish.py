@@ -24,8 +24,10 @@ def block_committed(table: SlotTable, request: Request, start: int, end: int) ->
     return BlockCommitted(request.request_id, tokens, logprobs, request.stats(), alternatives)
 
 
-def stop_token(table: SlotTable, request: Request, position: int) -> StopToken:
-    """The one at ``position``, which ends the request."""
+def stop_token(table: SlotTable, request: Request, position: int) -> StopToken | None:
+    """The one at ``position``, which ends the request; None where it was its grammar that ended there."""
+    if position == table.sequence_len[request.slot] or table.is_masked[request.slot, position]:
+        return None
     token, logprob = table.token_ids[request.slot, position], table.logprobs[request.slot, position]
     return StopToken(int(token), float(logprob), request.alternatives.pop(position, []))
 

@@ -22,6 +22,7 @@ from dllm_server.engine.requests.pages import Chunk
 from dllm_server.engine.requests.refresh import takes_prompt
 from dllm_server.memory import round_up
 from dllm_server.settings import Confidence, Strategy
+from dllm_server.structure.match import GrammarMatch
 
 
 class Phase(StrEnum):
@@ -94,6 +95,7 @@ class Request:
     prefix: list[Chunk] = field(default_factory=list)
     post_edit_steps: int = 0
     saved: Saved | None = None
+    match: GrammarMatch | None = None  # of its grammar with what is committed
     fixed: int = 0
     blocks: int = 0
     is_opening: bool = True  # no result of the block to be told next is there
@@ -116,13 +118,16 @@ class Request:
     @property
     def quota(self) -> int | None:
         """Tokens that the next step commits while there are so many masks; None where its outcome tells."""
+        if self.message.grammar is not None:
+            return None
         is_fixed = self.message.diffusion.strategy in (Strategy.QUOTA, Strategy.SEQUENTIAL)
         return self.share if is_fixed else None
 
     @property
     def edits(self) -> bool:
-        """Whether tokens of the current block may be replaced until it is done."""
-        return self.message.diffusion.edit_threshold is not None
+        """Whether tokens of the current block may be replaced until it is done: not where what follows has
+        been held to a grammar."""
+        return self.message.diffusion.edit_threshold is not None and self.message.grammar is None
 
     @property
     def share(self) -> int:

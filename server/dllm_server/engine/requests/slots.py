@@ -14,6 +14,7 @@ from dllm_server.engine.requests.refresh import fixed_tokens
 from dllm_server.engine.requests.request import Request, Saved
 from dllm_server.memory import kept_context_tokens
 from dllm_server.settings import Confidence, Strategy
+from dllm_server.structure.match import GrammarMatch
 
 STRATEGIES = tuple(Strategy)
 CONFIDENCES = tuple(Confidence)
@@ -62,6 +63,8 @@ class SlotTable:
         self.stop_count = np.zeros(slots, np.int64)
         self.stops_from = np.zeros(slots, np.int64)  # position from which a stop token may be chosen
         self.scores = np.zeros(slots, bool)  # its masks are there to be scored, not filled
+        self.is_guided = np.zeros(slots, bool)  # by a grammar
+        self.matches: dict[int, GrammarMatch] = {}  # by slot, of these
         self.strategy = np.zeros(slots, np.int64)  # index into STRATEGIES
         self.value = np.zeros(slots, np.float32)
         # A step commits the so many most confident tokens, and all whose confidence reaches the threshold; it
@@ -112,6 +115,9 @@ class SlotTable:
         self.is_masked[slot, :prompt] = False
         self.is_masked[slot, prompt:end] = True
         self.scores[slot] = request.score is not None
+        self.is_guided[slot] = request.match is not None
+        if request.match is not None:
+            self.matches[slot] = request.match
         if request.score is not None:
             self.token_ids[slot, request.score.masked_from : end] = self.mask_token_id
             self.token_ids[slot, request.score.scored] = np.array(message.prompt)[request.score.scored]
@@ -135,6 +141,10 @@ class SlotTable:
             (request.steps_in_block, request.post_edit_steps),
         )
 
+    def clear(self, slot: int) -> None:
+        """Nobody's any more."""
+        self.matches.pop(slot, None)
+
     def put_pages(self, slot: int, first: int, pages: Sequence[int]) -> None:
         """``pages`` follow the ``first`` ones that the request has."""
         size = self._page_size
@@ -156,7 +166,7 @@ class SlotTable:
         )
         self.threshold[slot] = reached if has_threshold else np.inf
         edits = diffusion.edit_threshold
-        self.edit_threshold[slot] = np.inf if edits is None else edits
+        self.edit_threshold[slot] = np.inf if edits is None or not request.edits else edits
 
     def _fill_stops(self, slot: int, message: Generate) -> None:
         stops = message.stop_token_ids

@@ -57,6 +57,7 @@ class StepBatch:
         canvas: int64 ``[rows]``, index of each row's token in the flattened device canvas.
         positions: int64 ``[rows]``.
         tail_slots: int64 ``[reuse rows]``, pool slots of the rows' own K/V.
+        guided: the same rows as ``head`` of the requests with a grammar, which has none of these.
         block: most positions of a request that the step may choose tokens for, the width of the grid.
     """
 
@@ -74,6 +75,7 @@ class StepBatch:
     positions: IntArray
     tail_slots: IntArray
     head: HeadRows
+    guided: HeadRows
     scored: ScoredRows
     block: int
 
@@ -84,6 +86,10 @@ class StepBatch:
     @property
     def rows(self) -> int:
         return len(self.positions)
+
+    @property
+    def logits_rows(self) -> int:
+        return len(self.head.row) + len(self.scored.row) + len(self.guided.row)
 
 
 def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable) -> StepBatch:
@@ -100,6 +106,7 @@ def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable) -> StepBat
     request = np.repeat(np.arange(len(slots)), lengths)
     positions = np.arange(int(lengths.sum())) - starts[request] + first[request]
     refresh_rows = int(lengths[: len(refresh)].sum())
+    row_of_position_zero = starts - first - table.shift
     reuse_of_row = slots[request[refresh_rows:]]
     return StepBatch(
         slots=slots,
@@ -115,8 +122,9 @@ def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable) -> StepBat
         canvas=slots[request] * table.max_model_len + positions,
         positions=positions,
         tail_slots=table.pool_slots[reuse_of_row, positions[refresh_rows:] - table.origin[reuse_of_row]],
-        head=_head(slots, starts - first - table.shift, table),
-        scored=_scored(slots, starts - first - table.shift, table),
+        head=_head(slots, row_of_position_zero, table, ~table.is_guided[slots]),
+        guided=_head(slots, row_of_position_zero, table, table.is_guided[slots]),
+        scored=_scored(slots, row_of_position_zero, table),
         block=_grid_width(slots, table),
     )
 
@@ -131,7 +139,9 @@ def _grid_width(slots: IntArray, table: SlotTable) -> int:
     return max(int((table.open_end[slots] - table.open_start[slots]).max()), 1)
 
 
-def _head(slots: IntArray, row_of_position_zero: IntArray, table: SlotTable) -> HeadRows:
+def _head(
+    slots: IntArray, row_of_position_zero: IntArray, table: SlotTable, takes_part: NDArray[np.bool_]
+) -> HeadRows:
     """``row_of_position_zero``: flat row that would predict position 0 of each request."""
     length = table.open_end[slots] - table.open_start[slots]
     column = np.arange(_grid_width(slots, table))
@@ -140,7 +150,7 @@ def _head(slots: IntArray, row_of_position_zero: IntArray, table: SlotTable) -> 
     is_open |= (table.edit_threshold[slots] < np.inf)[:, None] & (
         position >= table.prompt_len[slots][:, None]
     )
-    is_open &= (column < length[:, None]) & ~table.scores[slots][:, None]
+    is_open &= (column < length[:, None]) & (takes_part & ~table.scores[slots])[:, None]
     request, columns = np.nonzero(is_open)
     positions = position[request, columns]
     return HeadRows(

@@ -140,7 +140,7 @@ class PrefillDenoise(Course):
 
     def _goes_on_editing(self, request: Request, edits: int, started_without_masks: bool) -> bool:
         diffusion = request.message.diffusion
-        if diffusion.edit_threshold is None or (started_without_masks and not edits):
+        if not request.edits or (started_without_masks and not edits):
             return False
         request.post_edit_steps += 1
         return request.post_edit_steps <= diffusion.max_post_edit_steps

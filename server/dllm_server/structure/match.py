@@ -1,0 +1,49 @@
+"""A text on its way through its grammar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from llguidance import LLMatcher
+from numpy.typing import NDArray
+
+from dllm_server.structure.compiler import raise_error
+
+
+class GrammarMatch:
+    """Follows one text token by token, and goes back where tokens were not kept. Every method raises
+    ``GrammarError`` where the grammar has become too complex to be followed."""
+
+    def __init__(self, compiled: LLMatcher) -> None:
+        """``compiled`` stays as it is, before the first token."""
+        self._matcher, self.length = compiled.deep_copy(), 0
+        self.problem: str | None = None  # why it can be followed no further
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing may follow: the text is whole."""
+        return bool(self._matcher.is_stopped()) and not self._matcher.is_error()
+
+    def rewind(self, length: int) -> None:
+        """Back to the first ``length`` tokens."""
+        if self.length > length:
+            self._matcher.rollback(self.length - length)
+            raise_error(self._matcher)
+            self.length = length
+
+    def forced(self) -> list[int]:
+        """The tokens of what must follow, as far as that is known."""
+        return list(self._matcher.compute_ff_tokens())
+
+    def allowed(self) -> NDArray[np.uint8]:
+        """A bit for each token that may be the next, the lowest first."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        raise_error(self._matcher)
+        return bits
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        """``tokens`` follow, which are allowed."""
+        self._matcher.consume_tokens(list(tokens))
+        raise_error(self._matcher)
+        self.length += len(tokens)
