@@ -8,11 +8,13 @@ from typing import Self
 
 from dllm_server.api.schemas.errors import unsupported
 from dllm_server.api.schemas.requests import ChatCompletionRequest
+from dllm_server.api.schemas.tools import NamedTool
 from dllm_server.api.text.speech import PLAIN, Markup, Thinking
 from dllm_server.api.text.thoughts import CLOSING, OPENING, ThoughtsParser
 from dllm_server.api.text.tool_calls import CALL_PARSERS, parser_of
 from dllm_server.models.tokenizer import Tokenizer
 from dllm_server.settings import ToolCallParser
+from dllm_server.structure.grammar import GrammarKind
 
 _LAST_TOKENS = 16  # of a prompt: enough for the opening of a thinking section
 
@@ -51,7 +53,9 @@ def markup_of(asked: ChatCompletionRequest, prompt: Sequence[int], dialect: Dial
                 param="tools",
             )
     thinking = Thinking.NO
-    if dialect.thinks and asked.separate_reasoning:
+    structure = asked.asked_grammar
+    has_room = structure is None or structure.grammar.kind is GrammarKind.JSON_SCHEMA
+    if dialect.thinks and asked.separate_reasoning and has_room:
         end = dialect.tokenizer.decode(prompt[-_LAST_TOKENS:], skip_special_tokens=False)
         thinking = Thinking.OPEN if end.rstrip().endswith(OPENING) else Thinking.MAY
     if calls is None and thinking is Thinking.NO:
@@ -63,6 +67,6 @@ def markup_of(asked: ChatCompletionRequest, prompt: Sequence[int], dialect: Dial
         tells_thoughts=asked.include_reasoning,
         calls=calls,
         tools=frozenset(tool.function.name for tool in asked.shown_tools),
-        is_one_call=not asked.parallel_tool_calls,
+        is_one_call=not asked.parallel_tool_calls or isinstance(asked.tool_choice, NamedTool),
         kept_tokens=frozenset(token_id for name, token_id in dialect.markers.items() if name in read),
     )

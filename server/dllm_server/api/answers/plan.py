@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from dllm_server.api.answers.likelihood import LikelihoodPlan
 from dllm_server.api.schemas.errors import invalid_request, past_context, validation_error
 from dllm_server.api.schemas.requests import GenerationRequest
+from dllm_server.api.schemas.structured import AskedGrammar
 from dllm_server.api.text.speech import PLAIN, Markup
 from dllm_server.api.text.stop_strings import StopStrings
 from dllm_server.engine.requests.decoding import misfit, with_edits
@@ -26,11 +27,13 @@ _SEED_MASK = (1 << _SEED_BITS) - 1
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Tokens, the text that echo gives back, and what an answer to it may hold besides content."""
+    """Tokens, the text that echo gives back, what an answer to it may hold besides content, and what it is
+    held to."""
 
     token_ids: list[int]
     text: str = ""
     markup: Markup = PLAIN
+    grammar: AskedGrammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,11 @@ class Limits:
         return min(self.model.max_model_len, self.model.max_request_tokens)
 
 
+def grammar_of(request: GenerationRequest, prompt: Prompt) -> AskedGrammar | None:
+    """What the answer to a prompt is held to."""
+    return prompt.grammar or request.asked_grammar
+
+
 def plan_choices(
     request: GenerationRequest,
     prompts: Sequence[Prompt],
@@ -107,6 +115,7 @@ def plan_choices(
                 "it or raise max_tokens",
                 param="min_tokens",
             )
+        held_to = grammar_of(request, prompt)
         for _ in range(request.n):
             index = len(plans)
             scoring = None
@@ -131,7 +140,7 @@ def plan_choices(
                 wants_canvas=request.includes_canvas,
                 cache_salt=request.cache_salt or "",
                 wants_confidence=request.includes_canvas_confidence,
-                grammar=asked.grammar if (asked := request.asked_grammar) is not None else None,
+                grammar=None if held_to is None else held_to.grammar,
             )
             plans.append(
                 ChoicePlan(

@@ -40,7 +40,7 @@ class ResponseFormat(AnswerFormat[ResponseGeneration]):
             parallel_tool_calls=response.parallel_tool_calls,
             reasoning={"effort": response.reasoning.effort, "summary": None},
             temperature=response.temperature,
-            text={"format": {"type": "text"}},
+            text={"format": response.text.format},
             tool_choice="auto" if choice is None else choice if isinstance(choice, str) else dict(choice),
             tools=[tool.model_dump() for tool in response.tools],
             top_p=response.top_p,

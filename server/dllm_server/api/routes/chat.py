@@ -6,8 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dllm_server.api.answers.chat_format import ChatFormat
-from dllm_server.api.answers.markup import markup_of
-from dllm_server.api.answers.plan import Prompt
+from dllm_server.api.answers.chat_prompt import chat_prompt
 from dllm_server.api.routes.named_body import named_body_route
 from dllm_server.api.routes.respond import STREAM_DOCS, respond
 from dllm_server.api.schemas.requests import ChatCompletionRequest
@@ -28,7 +27,7 @@ def chat_router(service: Service) -> APIRouter:
         service.check_model(body.model)
         service.admission.check(body.n)
         token_ids = await service.encode_chat(body.messages, body)
-        prompt = Prompt(token_ids, markup=markup_of(body, token_ids, service.dialect))
+        prompt = chat_prompt(body, token_ids, service.dialect)
         return await respond(service, request, body, [prompt], ChatFormat)
 
     return router

@@ -13,7 +13,7 @@ from dllm_server.api.answers.answer import AnswerHeader, ChoiceResult
 from dllm_server.api.answers.choice import ChoiceCanvas
 from dllm_server.api.answers.format import AnswerFormat, Asked
 from dllm_server.api.answers.generation import Generation
-from dllm_server.api.answers.plan import Prompt, plan_choices
+from dllm_server.api.answers.plan import Prompt, grammar_of, plan_choices
 from dllm_server.api.routes.event_feed import EventFeed
 from dllm_server.api.routes.event_stream import EventStream
 from dllm_server.api.service import Service
@@ -40,7 +40,8 @@ async def respond(
 ) -> Response:
     """Answer the prompts. ``ApiError`` says why there is no answer: refused, failed or timed out."""
     answer_id = f"{format_type.id_prefix}{request_id_of(request.scope)}"
-    await service.check_grammar(asked.asked_grammar)
+    for held_to in {grammar_of(asked, prompt) for prompt in prompts}:
+        await service.check_grammar(held_to)
     plans = plan_choices(asked, prompts, service.limits, request_id=answer_id)
     answer = format_type(AnswerHeader(answer_id, service.model_name), asked)
     generation = service.start_generation(plans)

@@ -343,9 +343,7 @@ IN_RESPONSE_TOOLS: Mapping[str, Neutral] = MappingProxyType(
     }
 )
 
-IN_RESPONSE_TEXT: Mapping[str, Neutral] = MappingProxyType(
-    {"format": only({"type": "text"}), "verbosity": HINT}
-)
+IN_RESPONSE_TEXT: Mapping[str, Neutral] = MappingProxyType({"verbosity": HINT})
 
 IN_REASONING: Mapping[str, Neutral] = MappingProxyType(
     {"context": HINT, "generate_summary": HINT, "mode": HINT, "summary": HINT}

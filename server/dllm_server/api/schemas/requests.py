@@ -22,7 +22,7 @@ from dllm_server.api.schemas.names import ShapedAs
 from dllm_server.api.schemas.neutral_tables import IN_CHAT, IN_COMPLETIONS, IN_STREAM_OPTIONS, IN_TOKENIZE
 from dllm_server.api.schemas.prompt_input import PromptInput, check_prompt
 from dllm_server.api.schemas.structured import StructuredRequest
-from dllm_server.api.schemas.tools import Tool, ToolChoice
+from dllm_server.api.schemas.tools import NamedTool, Tool, ToolChoice, check_forced_call
 from dllm_server.settings import DiffusionSettings
 
 MOST_STOPS = 64
@@ -220,7 +220,8 @@ class ChatCompletionRequest(GenerationRequest, TemplatedRequest):
     )
     tool_choice: ToolChoice | None = Field(
         None,
-        description="none: the answer calls no tool, and the prompt names none. auto, the default: it may.",
+        description="none: the answer calls no tool, and the prompt names none. auto, the default: it may. "
+        "required: it calls one or more; a function's name: it calls this one, once.",
     )
     parallel_tool_calls: Flag = Field(True, description="Whether an answer may hold several calls.")
     include_reasoning: Flag = Field(True, description="Tell what the model thinks, where it does.")
@@ -241,13 +242,9 @@ class ChatCompletionRequest(GenerationRequest, TemplatedRequest):
         return self
 
     @model_validator(mode="after")
-    def _calls_are_not_enforced(self) -> Self:
-        if self.tool_choice not in (None, "none", "auto"):
-            raise PydanticCustomError(
-                "unsupported_parameter",
-                "not supported by this server: leave it out, or send 'none' or 'auto'",
-                {"param": "tool_choice"},
-            )
+    def _a_forced_call_has_its_tool(self) -> Self:
+        names = [tool.function.name for tool in self.tools]
+        check_forced_call(self.tool_choice, names, ignores_eos=self.ignore_eos)
         return self
 
     @model_validator(mode="after")
@@ -263,6 +260,17 @@ class ChatCompletionRequest(GenerationRequest, TemplatedRequest):
     @property
     def shown_tools(self) -> list[Tool]:
         return [] if self.tool_choice == "none" else self.tools
+
+    @property
+    def forced_tools(self) -> list[Tool]:
+        """The tools of which the answer must call one, if it must."""
+        match self.tool_choice:
+            case "required":
+                return self.tools
+            case NamedTool(function=function):
+                return [tool for tool in self.tools if tool.function.name == function.name][:1]
+            case _:
+                return []
 
     @property
     def template_arguments(self) -> Mapping[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from dllm_server.api.schemas.base import Count, Flag, JsonObject, ListOf, RequestModel, Text
@@ -20,6 +22,7 @@ from dllm_server.api.schemas.neutral_tables import (
 )
 from dllm_server.api.schemas.requests import ChatCompletionRequest, DecodingRequest
 from dllm_server.api.schemas.response_items import InputItem, messages_of
+from dllm_server.api.schemas.structured import AskedGrammar
 from dllm_server.api.schemas.tools import (
     IS_FUNCTION,
     FunctionDefinition,
@@ -28,7 +31,9 @@ from dllm_server.api.schemas.tools import (
     NamedTool,
     Tool,
     ToolMode,
+    check_forced_call,
 )
+from dllm_server.structure.grammar import ANY_OBJECT, Grammar, GrammarKind
 
 
 def _as_items(given: Any) -> Any:
@@ -72,8 +77,47 @@ class ReasoningOptions(RequestModel):
     )
 
 
+_OF_FORMATS = MappingProxyType(
+    {
+        "text": frozenset({"type"}),
+        "json_object": frozenset({"type"}),
+        "json_schema": frozenset({"type", "name", "description", "schema", "strict"}),
+    }
+)
+
+
+def _check_format(given: dict[str, Any]) -> dict[str, Any]:
+    kind = str(given.get("type"))
+    if kind not in _OF_FORMATS:
+        raise PydanticCustomError(
+            "unsupported_parameter", "not supported: send text, json_object or json_schema", {"param": "type"}
+        )
+    for name in given.keys() - _OF_FORMATS[kind]:
+        raise PydanticCustomError("extra_forbidden", "is not known here", {"param": name})
+    if kind == "json_schema" and not isinstance(given.get("schema"), dict):
+        raise PydanticCustomError("schema_missing", "is to be a JSON schema", {"param": "schema"})
+    return given
+
+
 class TextOptions(RequestModel):
     neutral = IN_RESPONSE_TEXT
+
+    format: Annotated[JsonObject, AfterValidator(_check_format)] = Field(
+        default={"type": "text"},
+        description="type text, json_object, or json_schema with a schema, which is always enforced.",
+    )
+
+    @property
+    def grammar(self) -> AskedGrammar | None:
+        """What the text is held to."""
+        match self.format["type"]:
+            case "json_object":
+                return AskedGrammar("text.format", ANY_OBJECT)
+            case "json_schema":
+                schema = json.dumps(self.format["schema"], ensure_ascii=False)
+                return AskedGrammar("text.format.schema", Grammar(GrammarKind.JSON_SCHEMA, schema))
+            case _:
+                return None
 
 
 class ResponseStreamOptions(RequestModel):
@@ -99,7 +143,11 @@ class ResponsesRequest(DecodingRequest):
             PlainValidator(_check_choice, json_schema_input_type=ToolMode | NamedChoice),
         ]
         | None
-    ) = Field(None, description="none: the answer calls no tool. auto, the default: it may.")
+    ) = Field(
+        None,
+        description="none: the answer calls no tool. auto, the default: it may. required: it calls one or "
+        "more; a function's name: it calls this one, once.",
+    )
     parallel_tool_calls: Flag = Field(True, description="Whether an answer may hold several calls.")
     reasoning: ReasoningOptions = Field(default=ReasoningOptions(), description="How the model thinks.")
     text: TextOptions = Field(default=TextOptions(), description="What the text is like.")
@@ -111,12 +159,18 @@ class ResponsesRequest(DecodingRequest):
     )
 
     @model_validator(mode="after")
-    def _calls_are_not_enforced(self) -> Self:
-        if self.tool_choice not in (None, "none", "auto"):
+    def _a_forced_call_has_its_tool(self) -> Self:
+        names = [tool.name for tool in self.tools]
+        check_forced_call(self._choice_for_chat(), names, ignores_eos=self.ignore_eos)
+        return self
+
+    @model_validator(mode="after")
+    def _a_structure_ends_the_text(self) -> Self:
+        if self.ignore_eos and self.text.grammar is not None:
             raise PydanticCustomError(
-                "unsupported_parameter",
-                "not supported by this server: leave it out, or send 'none' or 'auto'",
-                {"param": "tool_choice"},
+                "needs_eos",
+                "cannot go with text.format, which says where the text ends",
+                {"param": "ignore_eos"},
             )
         return self
 
@@ -149,6 +203,10 @@ class ResponseGeneration(ChatCompletionRequest):
     limit_param = "max_output_tokens"
 
     response: ResponsesRequest
+
+    @property
+    def asked_grammar(self) -> AskedGrammar | None:
+        return self.response.text.grammar
 
     def message_path(self, place: int, name: str) -> str:
         return "input"  # items and messages are not one to one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -82,6 +83,22 @@ def _check_choice(choice: Any) -> ToolMode | NamedTool:
 ToolChoice = Annotated[
     ToolMode | NamedTool, PlainValidator(_check_choice, json_schema_input_type=ToolMode | NamedTool)
 ]
+
+
+def check_forced_call(
+    choice: ToolMode | NamedTool | None, names: Sequence[str], *, ignores_eos: bool
+) -> None:
+    """``PydanticCustomError`` where a call is to be made and no tool is there for it, or no end."""
+    if choice in (None, "none", "auto"):
+        return
+    if not names:
+        raise PydanticCustomError("needs_tools", "only allowed with tools", {"param": "tool_choice"})
+    if ignores_eos:
+        raise PydanticCustomError(
+            "needs_eos", "cannot go with a tool_choice that says where the text ends", {"param": "ignore_eos"}
+        )
+    if isinstance(choice, NamedTool) and choice.function.name not in names:
+        raise PydanticCustomError("unknown_tool", "names none of tools", {"param": "tool_choice"})
 
 
 def read_arguments(arguments: Any) -> Any:
