@@ -18,7 +18,7 @@ from flowchart import flowchart  # noqa: E402
 NAVIGATION = {
     "Begin": ["quickstart", "concepts", "playground", "models", "limitations"],
     "Serve": ["api", "configuration", "checkpoints", "capacity", "migrating", "security"],
-    "On Kubernetes": ["operator", "crd", "tuning", "operations", "metrics", "runbook"],
+    "On Kubernetes": ["operator", "crd", "front-door", "tuning", "operations", "metrics", "runbook"],
     "Measure": ["performance", "comparison", "benchmarking"],
     "Inside": ["architecture", "development"],
 }

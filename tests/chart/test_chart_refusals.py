@@ -118,6 +118,8 @@ NEVER: list[tuple[str, list[Any]]] = [
     ("server", [{"tag": "a"}]),
     ("server.image", ["@@@", "a:b@", "A"]),
     ("server.imagePullPolicy", ["Sometimes"]),
+    ("frontDoor.image", ["", "@@@"]),
+    ("frontDoor.clusterDomain", ["", "a_b", "cluster..local"]),
     (
         "tuning.prometheusUrl",
         ["prometheus:9090", "http://", "ftp://a", "http://a b", "http:// ", "http://:9090"],

@@ -88,6 +88,11 @@ def test_the_disruption_budget_lets_one_pod_go_at_a_time() -> None:
 WEB = {"podSelector": {"matchLabels": {"app": "web"}}}
 PROMETHEUS = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 EVERY_POD: dict[str, Any] = {"namespaceSelector": {}}
+DOOR = {
+    "podSelector": {
+        "matchLabels": {"app.kubernetes.io/name": "dllm-front-door", "app.kubernetes.io/instance": "chat"}
+    }
+}
 OPERATOR = {
     "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "dllm-system"}},
     "podSelector": {"matchLabels": {"app.kubernetes.io/name": "dllm-operator"}},
@@ -110,7 +115,7 @@ def test_a_network_policy_without_peers_opens_two_ports_to_everybody() -> None:
 
 
 def test_those_named_may_call_and_read_and_so_may_the_operators_pods() -> None:
-    assert opened({"from": [WEB]}) == [[WEB, OPERATOR], [WEB, OPERATOR]]
+    assert opened({"from": [WEB]}) == [[WEB, DOOR, OPERATOR], [WEB, OPERATOR]]
 
 
 @pytest.mark.parametrize(
@@ -123,13 +128,13 @@ def test_those_named_may_call_and_read_and_so_may_the_operators_pods() -> None:
     ids=lambda asked: next(iter(asked)),
 )
 def test_what_the_spec_has_somebody_read_is_shut_out_by_no_peer(asked: dict[str, Any]) -> None:
-    assert opened({"from": [WEB]}, **asked) == [[WEB, OPERATOR], [WEB, EVERY_POD, OPERATOR]]
+    assert opened({"from": [WEB]}, **asked) == [[WEB, DOOR, OPERATOR], [WEB, EVERY_POD, OPERATOR]]
 
 
 def test_readers_of_the_metrics_can_be_named() -> None:
     named = {"from": [WEB], "metricsFrom": [PROMETHEUS]}
 
-    assert opened(named, monitoring={"podMonitor": True}) == [[WEB, OPERATOR], [PROMETHEUS, OPERATOR]]
+    assert opened(named, monitoring={"podMonitor": True}) == [[WEB, DOOR, OPERATOR], [PROMETHEUS, OPERATOR]]
     assert opened({"metricsFrom": [PROMETHEUS]}) == [None, [PROMETHEUS, OPERATOR]]
 
 

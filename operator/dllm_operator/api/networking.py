@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
@@ -86,6 +87,14 @@ class InferencePoolSpec(ApiModel):
     endpoint_picker: EndpointPicker = Field(description="Service that picks the pod for a request.")
 
 
+class FrontDoor(StrEnum):
+    """Whether a proxy with one queue stands before the pods."""
+
+    AUTO = "Auto"
+    OFF = "Off"
+    ON = "On"
+
+
 class NetworkingSpec(ApiModel):
     """Port, timeout and network objects of the API."""
 
@@ -98,6 +107,12 @@ class NetworkingSpec(ApiModel):
     )
     network_policy: NetworkPolicySpec = Field(
         default_factory=NetworkPolicySpec, description="The NetworkPolicy of the pods."
+    )
+    front_door: FrontDoor | None = Field(
+        None,
+        description="Whether requests go through a proxy that keeps one queue for the pods and gives each no "
+        "more than its engine runs at once. Auto: where there may be more than one pod, and neither "
+        "inferencePool nor autoscaling by requests that wait. Off if unset.",
     )
     inference_pool: InferencePoolSpec | None = Field(
         None, description="Make an InferencePool over the pods; needs its CRD."

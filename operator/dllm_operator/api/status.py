@@ -27,6 +27,7 @@ class ConditionType(StrEnum):
     POOLS_SCHEDULED = "PoolsScheduled"
     TUNING_CONVERGED = "TuningConverged"
     INTEGRATIONS_READY = "IntegrationsReady"
+    DOOR_READY = "DoorReady"
 
 
 class ConditionStatus(StrEnum):
@@ -56,8 +57,8 @@ class Condition(StatusModel):
     type: str = Field(
         min_length=1,
         max_length=316,
-        description="What it is about: Ready, Progressing, SpecValid, PoolsScheduled, TuningConverged or "
-        "IntegrationsReady.",
+        description="What it is about: Ready, Progressing, SpecValid, PoolsScheduled, TuningConverged, "
+        "IntegrationsReady or DoorReady.",
     )
     status: ConditionStatus = Field(description="Whether it holds.")
     reason: str = Field(min_length=1, max_length=1024, description="One word for programs.")

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
+from dllm_operator.api.autoscaling import MetricName
 from dllm_operator.api.deployment import DLLMDeploymentSpec
+from dllm_operator.api.networking import FrontDoor
 from dllm_operator.api.source import ModelSource
 from dllm_operator.api.tuning import TuningBounds
 
@@ -22,7 +24,11 @@ def check_spec(spec: DLLMDeploymentSpec) -> list[str]:
         f"spec.gpuPools[{pool.name}].engine": common | pool.engine.settings() for pool in spec.gpu_pools
     } or {"spec.engine": common}
     problems: dict[str, None] = dict.fromkeys(
-        _check_source(spec) + _check_replicas(spec) + _check_claims(spec) + _check_environment(spec)
+        _check_source(spec)
+        + _check_replicas(spec)
+        + _check_claims(spec)
+        + _check_environment(spec)
+        + _check_front_door(spec)
     )
     for path, settings in engines.items():
         problems |= dict.fromkeys(f"{path}{problem}" for problem in _check_engine(settings))
@@ -93,6 +99,28 @@ def _check_claims(spec: DLLMDeploymentSpec) -> list[str]:
 def _check_environment(spec: DLLMDeploymentSpec) -> list[str]:
     variables = spec.pod_template.env
     return [f"spec.podTemplate.env[{v.name}]: {v.problem}" for v in variables if v.problem is not None]
+
+
+def _check_front_door(spec: DLLMDeploymentSpec) -> list[str]:
+    """One way to deal out requests; the queue is not where a scaler looks for it."""
+    path, problems = "spec.networking.frontDoor", []
+    if spec.networking.front_door in (None, FrontDoor.OFF):
+        return []
+    if any(pool.name == "front-door" for pool in spec.gpu_pools):
+        problems.append(f"{path}: its Deployment is named like pool front-door's: give the pool another name")
+    if spec.networking.front_door is not FrontDoor.ON:
+        return problems
+    if spec.networking.inference_pool is not None:
+        problems.append(
+            f"{path}: On and inferencePool both deal out requests: set frontDoor to Off, or remove "
+            "inferencePool"
+        )
+    if spec.autoscaling is not None and spec.autoscaling.metric.name is MetricName.WAITING:
+        problems.append(
+            f"{path}: On keeps requests from waiting in the pods, which is what autoscaling.metric counts: "
+            "choose another metric, or set frontDoor to Off"
+        )
+    return problems
 
 
 def _check_replicas(spec: DLLMDeploymentSpec) -> list[str]:

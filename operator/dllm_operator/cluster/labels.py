@@ -7,6 +7,7 @@ import hashlib
 MANAGER = "dllm-operator"
 NAME = "app.kubernetes.io/name"
 INSTANCE = "app.kubernetes.io/instance"
+COMPONENT = "app.kubernetes.io/component"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 POOL = "serving.dllm.dev/pool"
 SPEC_HASH = "serving.dllm.dev/spec-hash"
@@ -20,6 +21,7 @@ OPERATOR_LABELS = {NAME: MANAGER}  # of the operator's own pods, whatever its re
 
 MANAGED_SELECTOR = f"{MANAGED_BY}={MANAGER}"
 MAX_NAME = 63
+DOOR = "front-door"  # which no pool may be called while there is one
 
 
 def child_labels(instance: str, pool: str | None = None) -> dict[str, str]:
@@ -43,6 +45,21 @@ def account_name(instance: str) -> str:
     """The ServiceAccount of the pods. Its suffix keeps it apart from accounts that bear the name of what
     they are for."""
     return child_name(instance, "dllm")
+
+
+def door_name(instance: str) -> str:
+    """The front door's Deployment and what goes with it."""
+    return child_name(instance, DOOR)
+
+
+def door_selector(instance: str) -> dict[str, str]:
+    """Labels of the front door's pods, which no selector of serving pods finds."""
+    return {NAME: "dllm-front-door", INSTANCE: instance}
+
+
+def engines_name(instance: str, pool: str) -> str:
+    """The headless Service by which the front door finds the pods of a pool."""
+    return child_name(instance, pool, "engines")
 
 
 def child_name(*parts: str) -> str:

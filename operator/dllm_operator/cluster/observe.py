@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from dllm_operator.cluster.labels import POOL
+from dllm_operator.cluster.labels import COMPONENT, DOOR, POOL
 from dllm_operator.cluster.pools import GpuType, Node
 from dllm_operator.tuning.profile import Profile
 from dllm_operator.tuning.record import PoolTuning
@@ -71,5 +71,9 @@ class Observed:
         return [pod for pod in self.pods if pod["metadata"].get("labels", {}).get(POOL) == pool]
 
     def deployments(self) -> dict[str, Manifest]:
-        """Live Deployments by name."""
-        return {key.name: body for key, body in self.children.items() if key.kind == "Deployment"}
+        """Live Deployments of pools by name."""
+        return {
+            key.name: body
+            for key, body in self.children.items()
+            if key.kind == "Deployment" and body["metadata"].get("labels", {}).get(COMPONENT) != DOOR
+        }

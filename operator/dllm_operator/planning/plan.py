@@ -13,6 +13,7 @@ from dllm_operator.cluster.labels import child_name
 from dllm_operator.cluster.observe import Integration, Observed
 from dllm_operator.cluster.pools import GPU, PRODUCT, GpuType, find_type, normalise_product, pool_name
 from dllm_operator.planning.claims import Mounted, Reach, claim_problem, narrowest
+from dllm_operator.planning.door import DoorPlan, door_plan, limit_of, requests_at_once
 from dllm_operator.planning.rollout import BESIDE, Strategy, choose
 from dllm_operator.planning.turns import Step
 from dllm_operator.tuning.pool_start import lasting_settings, pool_tuning, start_settings
@@ -59,6 +60,7 @@ class Plan:
     integrations: frozenset[Integration] = frozenset()
     missing_kinds: tuple[Integration, ...] = ()
     problem: str | None = None
+    door: DoorPlan | None = None
 
 
 def plan(name: str, spec: DLLMDeploymentSpec, observed: Observed) -> Plan:
@@ -76,7 +78,15 @@ def plan(name: str, spec: DLLMDeploymentSpec, observed: Observed) -> Plan:
         integrations=frozenset(wanted) & observed.integrations,
         missing_kinds=tuple(kind for kind in wanted if kind not in observed.integrations),
         problem=claim_problem(claim, most, fixed[0] if fixed else 0),
+        door=door_plan(name, spec, _door_limits(placed), most, observed),
     )
+
+
+def _door_limits(pools: Sequence[PoolPlan]) -> dict[str, int]:
+    return {
+        pool.name: limit_of(requests_at_once(pool.tuning if pool.is_tuned else None, pool.engine))
+        for pool in pools
+    }
 
 
 def divide(total: int, pools: int) -> list[int]:

@@ -88,7 +88,13 @@ class Operator:
         self._metrics.collect(FleetCollector(self._view))
         self._health = Health()
         self._audit = WatchAudit()
-        defaults = PodDefaults(settings.server_image, settings.image_pull_policy, settings.lease_namespace)
+        defaults = PodDefaults(
+            settings.server_image,
+            settings.image_pull_policy,
+            settings.lease_namespace,
+            settings.front_door_image,
+            settings.cluster_domain,
+        )
         book = TuningBook()
         self._profiles = ProfileStore(kube, settings.lease_namespace, settings.profiles_name)
         planner = Planner(self._view, book, self._profiles, settings.server_image)

@@ -31,6 +31,16 @@ class OperatorSettings(BaseSettings, LogSettings):
     namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Namespaces to watch, comma-separated; all if empty."
     )
+    front_door_image: str = Field(
+        "docker.io/library/haproxy:3.2-alpine",
+        min_length=1,
+        description="Image of the front doors: HAProxy 2.6 or newer, whose stop signal is SIGUSR1.",
+    )
+    cluster_domain: str = Field(
+        "cluster.local",
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        description="Domain of the cluster's DNS.",
+    )
     image_pull_policy: ImagePullPolicy = Field(
         ImagePullPolicy.IF_NOT_PRESENT, description="Of the serving pods."
     )

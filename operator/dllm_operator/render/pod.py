@@ -57,6 +57,8 @@ class PodDefaults:
     image: str
     image_pull_policy: ImagePullPolicy = ImagePullPolicy.IF_NOT_PRESENT
     operator_namespace: str = "dllm-system"
+    front_door_image: str = "docker.io/library/haproxy:3.2-alpine"
+    cluster_domain: str = "cluster.local"
 
 
 def pod_template(
@@ -79,7 +81,7 @@ def pod_template(
         },
         "containers": [_container(spec, pool, defaults)],
         "volumes": _volumes(resource, spec, pool),
-        "tolerations": [*pool.tolerations, *_lost_node_tolerations()],
+        "tolerations": [*pool.tolerations, *lost_node_tolerations()],
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
@@ -211,7 +213,7 @@ def _mounts(spec: DLLMDeploymentSpec) -> list[Manifest]:
     return mounts
 
 
-def _lost_node_tolerations() -> list[Manifest]:
+def lost_node_tolerations() -> list[Manifest]:
     return [
         {
             "key": f"node.kubernetes.io/{state}",

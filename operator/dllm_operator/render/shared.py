@@ -12,6 +12,7 @@ from dllm_operator.cluster.labels import (
     OPERATOR_LABELS,
     account_name,
     cache_claim_name,
+    door_selector,
     pod_selector,
 )
 from dllm_operator.cluster.observe import Manifest
@@ -22,11 +23,12 @@ from dllm_operator.render.metadata import manifest
 EVERY_POD: Manifest = {"namespaceSelector": {}}
 
 
-def service(resource: Resource, spec: DLLMDeploymentSpec) -> Manifest:
+def service(resource: Resource, spec: DLLMDeploymentSpec, *, is_door_open: bool = False) -> Manifest:
+    """What clients ask: the pods, or the front door before them."""
     port = {"name": "http", "port": spec.networking.port, "targetPort": API_PORT_NAME, "protocol": "TCP"}
     body = {
         "type": "ClusterIP",
-        "selector": pod_selector(resource.name),
+        "selector": door_selector(resource.name) if is_door_open else pod_selector(resource.name),
         "ports": [port | {"appProtocol": "http"}],
     }
     return manifest("v1", "Service", resource, resource.name, spec=body)
@@ -47,26 +49,41 @@ def disruption_budget(resource: Resource) -> Manifest:
     return manifest("policy/v1", "PodDisruptionBudget", resource, resource.name, spec=body)
 
 
-def network_policy(resource: Resource, spec: DLLMDeploymentSpec, operator_namespace: str) -> Manifest:
-    """The API's port is open to the peers named, the metrics' to their readers; to the operator both, since
-    pods of an older version tell their metrics on the API's."""
-    policy = spec.networking.network_policy
-    operator = {
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": operator_namespace}},
-        "podSelector": {"matchLabels": OPERATOR_LABELS},
-    }
+def network_policy(
+    resource: Resource, spec: DLLMDeploymentSpec, operator_namespace: str, *, is_door_open: bool = False
+) -> Manifest:
+    """The API's port is open to the peers named, or to the front door alone, the metrics' to their readers;
+    to the operator both, since pods of an older version tell their metrics on the API's. A door that is on
+    its way out still brings what waited in it."""
+    door = {"podSelector": {"matchLabels": door_selector(resource.name)}}
+    peers = callers(spec)
+    who = [door] if is_door_open else peers and [*peers, door]
+    operator = operator_peer(operator_namespace)
     body = {
         "podSelector": {"matchLabels": pod_selector(resource.name)},
         "policyTypes": ["Ingress"],
         "ingress": [
-            _opened(spec.networking.port, _manifests(policy.peers) or None, operator),
-            _opened(metrics_port(spec), _metrics_readers(spec), operator),
+            opened(spec.networking.port, who, operator),
+            opened(metrics_port(spec), metrics_readers(spec), operator),
         ],
     }
     return manifest("networking.k8s.io/v1", "NetworkPolicy", resource, resource.name, spec=body)
 
 
-def _metrics_readers(spec: DLLMDeploymentSpec) -> Sequence[Mapping[str, Any]] | None:
+def operator_peer(namespace: str) -> Manifest:
+    """The operator's pods, as a rule of a NetworkPolicy names them."""
+    return {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "podSelector": {"matchLabels": OPERATOR_LABELS},
+    }
+
+
+def callers(spec: DLLMDeploymentSpec) -> list[Manifest] | None:
+    """Who may use the API; None is everybody."""
+    return _manifests(spec.networking.network_policy.peers) or None
+
+
+def metrics_readers(spec: DLLMDeploymentSpec) -> Sequence[Mapping[str, Any]] | None:
     """Who may read them beside the operator; None is everybody. Somebody must where the spec asks for it."""
     policy = spec.networking.network_policy
     if policy.metrics_peers is not None:
@@ -85,7 +102,7 @@ def _manifests(peers: Iterable[NetworkPolicyPeer]) -> list[Manifest]:
     return [peer.manifest() for peer in peers]
 
 
-def _opened(port: int, peers: Sequence[Mapping[str, Any]] | None, operator: Manifest) -> Manifest:
+def opened(port: int, peers: Sequence[Mapping[str, Any]] | None, operator: Manifest) -> Manifest:
     """An ingress rule; without peers for everybody."""
     rule: Manifest = {"ports": [{"port": port, "protocol": "TCP"}]}
     return rule if peers is None else rule | {"from": [*peers, operator]}

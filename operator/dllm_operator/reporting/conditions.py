@@ -44,12 +44,14 @@ _EXPECTED = (
     ConditionReason.PODS_STARTING,
     ConditionReason.SCALED_TO_ZERO,
     ConditionReason.PAUSED,
+    ConditionReason.DOOR_STARTING,
 )  # and nothing is wrong
 _ANNOUNCED = (
     ConditionType.SPEC_VALID,
     ConditionType.POOLS_SCHEDULED,
     ConditionType.INTEGRATIONS_READY,
     ConditionType.READY,
+    ConditionType.DOOR_READY,
 )
 _ANNOUNCED_REASONS = (  # also of the other conditions
     ConditionReason.ROLLOUT_BLOCKED,

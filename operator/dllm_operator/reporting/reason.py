@@ -37,6 +37,9 @@ class ConditionReason(StrEnum):
     NOT_REQUESTED = "NotRequested"
     CREATED = "Created"
     CRD_MISSING = "CRDMissing"
+    DOOR_OPEN = "DoorOpen"
+    DOOR_STARTING = "DoorStarting"
+    DOOR_NOT_READY = "DoorNotReady"
 
 
 class FailureReason(StrEnum):

@@ -9,12 +9,13 @@ from typing import Any
 
 from dllm_operator.api.v1alpha1 import ConditionType, TuningMode
 from dllm_operator.cluster.labels import POOL, pod_selector
-from dllm_operator.cluster.observe import Manifest, Observed
+from dllm_operator.cluster.observe import ChildKey, Manifest, Observed
 from dllm_operator.cluster.placement import why_unplaced
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.plan import Plan, PoolPlan
 from dllm_operator.planning.rollout import Progress, awaiting_room, progress
 from dllm_operator.reporting.conditions import AnyReason, Condition
+from dllm_operator.reporting.door_condition import door_ready
 from dllm_operator.reporting.failures import (
     Failure,
     is_serving,
@@ -78,6 +79,7 @@ class Situation:
     error: Obstacle | None = None
     blocked: str | None = None
     promised: frozenset[str] = frozenset()
+    door: Condition | None = None  # None where there is no front door
 
     @property
     def wanted(self) -> int:
@@ -109,11 +111,15 @@ def situation(resource: Resource, plan: Plan | None, observed: Observed, error: 
     refused = [pods_refused(live) for live in deployments.values()]
     failure = worst(each for each in (of_pods, *refused) if each is not None)
     blocked = rollout_blocked(plan.pools, observed) if plan is not None else None
-    return Situation(resource, plan, pools, failure, observed.pods, error, blocked, promised)
+    door = None
+    if plan is not None and plan.door is not None:
+        door = door_ready(plan.door, observed.children.get(ChildKey("Deployment", plan.door.name)))
+    return Situation(resource, plan, pools, failure, observed.pods, error, blocked, promised, door)
 
 
 def conditions(now: Situation) -> list[Condition]:
     """In the order users read them."""
+    of_door = [now.door] if now.door is not None else []
     return [
         _ready(now),
         _progressing(now),
@@ -121,6 +127,7 @@ def conditions(now: Situation) -> list[Condition]:
         _pools_scheduled(now),
         _tuning_converged(now),
         _integrations_ready(now),
+        *of_door,
     ]
 
 
@@ -147,6 +154,8 @@ def status_fields(now: Situation) -> dict[str, Any]:
 
 def _ready(now: Situation) -> Condition:
     counts = f"{now.ready} of {now.wanted} pods are ready"
+    if now.door is not None and now.door.reason is ConditionReason.DOOR_NOT_READY:
+        return Condition(ConditionType.READY, False, now.door.reason, now.door.message)
     if now.wanted > 0 and all(pool.ready >= pool.wanted for pool in now.pools):
         return Condition(ConditionType.READY, True, ConditionReason.PODS_READY, counts)
     reason: AnyReason

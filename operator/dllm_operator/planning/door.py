@@ -1,0 +1,81 @@
+"""Does a resource have a front door, and how many requests may it send to a pod? Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, FrontDoor, MetricName
+from dllm_operator.cluster.labels import door_name, door_selector
+from dllm_operator.cluster.observe import ChildKey, Manifest, Observed
+from dllm_operator.tuning.pool_start import specified_setting
+from dllm_operator.tuning.record import PoolTuning
+
+DOOR_REPLICAS = 2
+SPARE = 1  # what a pod has in hand when a request ends
+
+
+@dataclass(frozen=True, slots=True)
+class DoorPlan:
+    """``limits`` are requests at once that one replica of the door sends to a pod, by pool; ``most_pods``
+    what a pool may have. ``is_open``: the Service leads to it."""
+
+    name: str
+    limits: Mapping[str, int]
+    most_pods: Mapping[str, int]
+    is_open: bool
+
+
+def door_plan(
+    name: str,
+    spec: DLLMDeploymentSpec,
+    limits: Mapping[str, int],
+    most: Mapping[str, int],
+    observed: Observed,
+) -> DoorPlan | None:
+    """Once open it stays so until it is no longer wanted: what waits in it would be lost by the way back."""
+    if not is_wanted(spec, most):
+        return None
+    door = observed.children.get(ChildKey("Deployment", door_name(name)))
+    service = observed.children.get(ChildKey("Service", name))
+    is_open = leads_to_door(service, name) or available_doors(door) > 0
+    return DoorPlan(door_name(name), limits, most, is_open)
+
+
+def is_wanted(spec: DLLMDeploymentSpec, most: Mapping[str, int]) -> bool:
+    """Auto leaves it to what already deals out requests, or counts those that wait in the engines."""
+    match spec.networking.front_door:
+        case FrontDoor.ON:
+            return True
+        case FrontDoor.OFF | None:
+            return False
+    if spec.networking.inference_pool is not None or scales_by_waiting(spec):
+        return False
+    return len(most) > 1 or sum(most.values()) > 1
+
+
+def scales_by_waiting(spec: DLLMDeploymentSpec) -> bool:
+    """By a number that a front door keeps at nothing."""
+    return spec.autoscaling is not None and spec.autoscaling.metric.name is MetricName.WAITING
+
+
+def requests_at_once(tuning: PoolTuning | None, engine: Mapping[str, object]) -> int:
+    """What an engine of the pool runs at once now."""
+    if tuning is not None and tuning.state.generation > 0:
+        return tuning.state.setting.max_num_seqs
+    return specified_setting(engine).max_num_seqs
+
+
+def limit_of(requests: int) -> int:
+    """One replica's share of a pod."""
+    return math.ceil(requests / DOOR_REPLICAS) + SPARE
+
+
+def leads_to_door(service: Manifest | None, name: str) -> bool:
+    return service is not None and service["spec"].get("selector") == door_selector(name)
+
+
+def available_doors(deployment: Manifest | None) -> int:
+    """Pods of the door that take requests."""
+    return int((deployment or {}).get("status", {}).get("availableReplicas", 0))

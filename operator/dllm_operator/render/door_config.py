@@ -1,0 +1,179 @@
+"""HAProxy's configuration for the front door of a resource. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+PRIORITY_HEADER = "X-Request-Priority"
+SERVED_BY_HEADER = "X-Served-By"
+BUSY_SECONDS = 5  # Retry-After beyond a full queue, and without an engine
+KEY_PENALTY_MILLISECONDS = 1000
+MARGIN_SECONDS = 30  # engines answer a late request themselves
+RESOLVED_SECONDS = 5  # an address stays that long after the cluster's DNS has ceased to name it
+
+
+@dataclass(frozen=True, slots=True)
+class DoorPool:
+    """Pods that get ``limit`` requests at once each: the one at ``address``, or as many as that name has
+    addresses, ``slots`` at most."""
+
+    name: str
+    address: str
+    port: int
+    limit: int
+    slots: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """``queue`` requests may wait; ``admin_port`` has /metrics and /healthz."""
+
+    port: int
+    admin_port: int
+    queue: int
+    timeout_seconds: int
+    pools: Sequence[DoorPool]
+    connections: int = 4096
+
+
+def door_config(door: Door) -> str:
+    """What ``haproxy -f`` reads. The text depends on nothing but its argument."""
+    return "\n".join(
+        [
+            *_global(door),
+            *_defaults(door),
+            *_resolvers(),
+            *_keys(),
+            *_frontend(door),
+            *_admin(door),
+            *_backend(door),
+            "",
+        ]
+    )
+
+
+def _global(door: Door) -> list[str]:
+    return [
+        "global",
+        "  log stdout format raw local0 notice",
+        f"  maxconn {door.connections}",
+        f"  hard-stop-after {door.timeout_seconds + MARGIN_SECONDS}s",
+        "",
+    ]
+
+
+def _defaults(door: Door) -> list[str]:
+    patience = door.timeout_seconds + MARGIN_SECONDS
+    return [
+        "defaults",
+        "  mode http",
+        "  log global",
+        "  timeout connect 2s",
+        f"  timeout client {patience}s",
+        f"  timeout server {patience}s",
+        f"  timeout queue {door.timeout_seconds}s",
+        "  timeout http-request 30s",
+        "  timeout http-keep-alive 75s",
+        # A connection for each request: one that cannot be established has reached no engine, and nothing
+        # else is tried again.
+        "  option http-server-close",
+        "  retries 3",
+        "  retry-on conn-failure",
+        "  option redispatch 1",
+        "  option abortonclose",
+        # A door that is told to go closes a connection with an answer, never under a request on its way.
+        "  option idle-close-on-response",
+        "  option forwardfor",
+        "  option dontlognull",
+        *(
+            f"  http-error status {status} content-type application/json string {_error(message, status)}"
+            f" hdr Retry-After {BUSY_SECONDS}"
+            for status, message in (
+                (502, "the engine broke off before it answered"),
+                (503, "no engine is ready"),
+                (504, "the engine did not answer in time"),
+            )
+        ),
+        "",
+    ]
+
+
+def _resolvers() -> list[str]:
+    return [
+        "resolvers cluster",
+        "  parse-resolv-conf",
+        "  accepted_payload_size 8192",
+        "  resolve_retries 3",
+        "  timeout resolve 1s",
+        "  timeout retry 1s",
+        # Without an answer the last one is as good as any: the checks tell who is there.
+        *(f"  hold {state} 1h" for state in ("nx", "refused", "timeout", "other")),
+        "  hold valid 1s",
+        f"  hold obsolete {RESOLVED_SECONDS}s",
+        "",
+    ]
+
+
+def _keys() -> list[str]:
+    """Requests that each key has open, by a digest of the key."""
+    return ["backend keys", "  stick-table type binary len 32 size 10k expire 10m store conn_cur", ""]
+
+
+def _frontend(door: Door) -> list[str]:
+    return [
+        "frontend door",
+        f"  bind :{door.port}",
+        "  unique-id-format %{+X}o%ci%cp%fi%fp%Ts%rt%pid",
+        "  http-request set-header X-Request-Id %[unique-id] unless { req.hdr(x-request-id) -m found }",
+        # One key's tenth request waits as if it had come ten seconds later, so that it starves no other key.
+        "  http-request track-sc0 req.hdr(authorization),sha2(256) table keys"
+        " if { req.hdr(authorization) -m found }",
+        f"  http-request set-priority-offset sc0_conn_cur(keys),mul({KEY_PENALTY_MILLISECONDS})"
+        " if { sc0_tracked(keys) }",
+        f"  http-request set-priority-class int(-1) if {{ req.hdr({PRIORITY_HEADER}) -i high }}",
+        f"  http-request set-priority-class int(1) if {{ req.hdr({PRIORITY_HEADER}) -i low }}",
+        f"  http-request return status 429 content-type application/json hdr Retry-After {BUSY_SECONDS}"
+        f" string {_error('the queue is full', 429)} if {{ queue(engines) ge {door.queue} }}",
+        "  default_backend engines",
+        "",
+    ]
+
+
+def _admin(door: Door) -> list[str]:
+    return [
+        "frontend admin",
+        f"  bind :{door.admin_port}",
+        "  http-request use-service prometheus-exporter if { path /metrics }",
+        "  http-request return status 200 if { path /healthz }",
+        "  http-request return status 404",
+        "",
+    ]
+
+
+def _backend(door: Door) -> list[str]:
+    return [
+        "backend engines",
+        "  balance leastconn",
+        "  option httpchk",
+        "  http-check send meth GET uri /ready ver HTTP/1.1 hdr Host door",
+        "  http-check expect status 200",
+        "  default-server check inter 1s fall 2 rise 1 slowstart 15s",
+        f"  http-response set-header {SERVED_BY_HEADER} %s/%si",
+        *(_servers(pool) for pool in door.pools),
+    ]
+
+
+def _servers(pool: DoorPool) -> str:
+    where = f"{pool.address}:{pool.port} maxconn {pool.limit}"
+    if pool.slots is None:
+        return f"  server {pool.name} {where}"
+    return f"  server-template {pool.name}- {pool.slots} {where} resolvers cluster init-addr none"
+
+
+def _error(message: str, status: int) -> str:
+    """An error in OpenAI's shape, quoted."""
+    kind = "rate_limit_error" if status == 429 else "server_error"
+    body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": None}})
+    return f"'{body}'"

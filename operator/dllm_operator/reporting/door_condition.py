@@ -1,0 +1,33 @@
+"""How the front door stands, as a condition. Pure."""
+
+from __future__ import annotations
+
+from dllm_operator.api.v1alpha1 import ConditionType
+from dllm_operator.cluster.observe import Manifest, condition_of
+from dllm_operator.planning.door import DOOR_REPLICAS, DoorPlan, available_doors
+from dllm_operator.reporting.conditions import Condition
+from dllm_operator.reporting.reason import ConditionReason
+
+
+def door_ready(door: DoorPlan, live: Manifest | None) -> Condition:
+    """Of a resource that has one; ``live`` is its Deployment."""
+    kind, available = ConditionType.DOOR_READY, available_doors(live)
+    counts = f"{available} of {DOOR_REPLICAS} pods are available"
+    if door.is_open and available > 0:
+        return Condition(kind, True, ConditionReason.DOOR_OPEN, counts)
+    message = f"{counts}{_why(live)}"
+    if door.is_open:
+        return Condition(kind, False, ConditionReason.DOOR_NOT_READY, f"{message}; nobody answers requests")
+    return Condition(
+        kind, False, ConditionReason.DOOR_STARTING, f"{message}; the Service leads to the engines meanwhile"
+    )
+
+
+def _why(live: Manifest | None) -> str:
+    """What the Deployment's controller says is wrong."""
+    status = (live or {}).get("status", {})
+    for kind, is_wrong in (("ReplicaFailure", "True"), ("Progressing", "False")):
+        condition = condition_of(status, kind)
+        if condition is not None and condition["status"] == is_wrong:
+            return f": {condition.get('message', condition.get('reason', ''))}"
+    return ""
