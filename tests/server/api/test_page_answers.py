@@ -210,6 +210,7 @@ def test_a_model_without_a_chat_template_is_asked_for_completions(browser: Brows
         body = json.loads(sent.value.post_data or "{}")
         assert body["prompt"] == "t1 t2"
         assert body["stream_options"]["include_canvas_confidence"] is True
+        assert body["separate_reasoning"] is False  # the text shows what the canvases show
         expect(page.locator(".answer-text")).to_contain_text("t0 t1")
 
 

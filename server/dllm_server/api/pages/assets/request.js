@@ -27,10 +27,13 @@ export function requestOf(asked, decoding) {
   return { path: decoding.has_chat_template ? "v1/chat/completions" : "v1/completions", body };
 }
 
-/** @param {Record<string, any>} body */
+/**
+ * What the model thinks stays in the text, as in the canvases.
+ * @param {Record<string, any>} body
+ */
 export function streamed(body) {
   const options = { include_usage: true, include_canvas: true, include_canvas_confidence: true };
-  return { ...body, stream: true, stream_options: options };
+  return { ...body, separate_reasoning: false, stream: true, stream_options: options };
 }
 
 /** @param {{path: string, body: Record<string, any>}} request @param {boolean} hasKey */
