@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dllm_server.api.schemas.errors import invalid_request, too_many_values
 
-MOST_CONTAINERS = 4_096  # objects and lists: a message is one, a tool about ten
+MOST_CONTAINERS = 2_048  # objects and lists: a message is one, a list of text parts several, a tool about ten
 MOST_STRINGS = 65_536  # names and texts
 MOST_VALUES = 262_144  # separated by commas: token ids, above all
 
