@@ -126,7 +126,9 @@ def test_a_choice_that_a_bug_ends_does_not_say_that_its_client_left() -> None:
         engine = ScriptedEngine(break_down)
         plan = ChoicePlan(0, make_request(prompt=[1, 2]), None, Prompt([1, 2]), StopStrings([]))
         metrics = RequestMetrics(CollectorRegistry(), "tiny")
-        generation = Generation(engine, lambda ids, **_: "", [plan], metrics, timeout_seconds=60)
+        generation = Generation(
+            engine, lambda ids, **_: "", [plan], metrics, arrived_seconds=0, timeout_seconds=60
+        )
         generation.start()
         with pytest.raises(ApiError):
             await anext(generation.events())

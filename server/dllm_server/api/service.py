@@ -118,7 +118,7 @@ class Service:
         except TokenizerError as error:
             raise invalid_request(str(error), param=param) from error
 
-    def start_generation(self, plans: Sequence[ChoicePlan]) -> Generation:
+    def start_generation(self, plans: Sequence[ChoicePlan], arrived_seconds: float) -> Generation:
         """Start the planned choices; close the generation with ``admission.finish``. ``ApiError`` when
         refused."""
         if any(not plan.stops.is_empty for plan in plans) and not self.tokenizer.has_text:
@@ -128,6 +128,7 @@ class Service:
             self.tokenizer.decode,
             plans,
             self.metrics.requests,
+            arrived_seconds=arrived_seconds,
             timeout_seconds=self.settings.request_timeout_seconds,
         )
         self.admission.start(generation)

@@ -27,9 +27,11 @@ _QUEUE_SECONDS = histogram(
 )
 _FIRST_BLOCK_SECONDS = histogram(
     "dllm_first_block_seconds",
-    "Time from arrival to the first committed block; of an answer that ends at once, to its end.",
+    "Time from a request's last byte to its first block; of an answer that ends at once, to its end.",
 )
-_E2E_SECONDS = histogram("dllm_e2e_seconds", "Time from arrival to the end of a choice that was answered.")
+_E2E_SECONDS = histogram(
+    "dllm_e2e_seconds", "Time from a request's last byte to the end of a choice that was answered."
+)
 _TIME_TO_FIRST_TOKEN = histogram(
     "vllm:time_to_first_token_seconds",
     "Time to the first committed block: a diffusion model commits tokens in blocks. "

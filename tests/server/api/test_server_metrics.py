@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 from dllm_operator.render.integrations import SERIES
+from dllm_server.models.tokenizer import load_tokenizer
 from dllm_server.telemetry.metrics import Metrics
 from prometheus_client.parser import text_string_to_metric_families
-from scripted_engine import make_snapshot
+from scripted_engine import FIXTURE, make_snapshot
 from scripted_server import ScriptedServer
 
 ENGINE_SAMPLES = {
@@ -122,3 +126,20 @@ def test_requests_are_counted_and_timed() -> None:
         'vllm:request_success_total{finished_reason="length",model_name="tiny"}': 2,
     }.items():
         assert found[sample] == value, sample
+
+
+def test_a_requests_times_begin_before_its_text_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = load_tokenizer(FIXTURE)
+    encode = tokenizer.encode
+
+    def encode_slowly(*given: Any, **options: Any) -> list[int]:
+        time.sleep(0.2)
+        return encode(*given, **options)
+
+    monkeypatch.setattr(tokenizer, "encode", encode_slowly)
+    with ScriptedServer(tokenizer=tokenizer) as server:
+        server.http.post("/v1/completions", json={"prompt": "t1 t2", "max_tokens": 5})
+        found = samples(server.http.get("/metrics").text)
+
+    assert found["dllm_first_block_seconds_sum"] > 0.2
+    assert found["dllm_e2e_seconds_sum"] > 0.2

@@ -22,7 +22,8 @@ log = structlog.get_logger(__name__)
 
 
 class Generation:
-    """Runs the choices and merges their events in the order in which they come.
+    """Runs the choices and merges their events in the order in which they come. ``arrived_seconds`` is when
+    the request was there, on the monotonic clock.
 
     ``close`` must be called however the request ends: it cancels what still runs, so that the engine frees
     its pages.
@@ -35,12 +36,13 @@ class Generation:
         plans: Sequence[ChoicePlan],
         metrics: RequestMetrics,
         *,
+        arrived_seconds: float,
         timeout_seconds: float,
     ) -> None:
         self.plans = plans
         self._engine, self._decode, self._metrics = engine, decode, metrics
         self._timeout_seconds = timeout_seconds
-        self._began = time.monotonic()
+        self._arrived_seconds = arrived_seconds
         self._deadline = asyncio.get_running_loop().time() + timeout_seconds
         self._queue: asyncio.Queue[ChoiceEvent | ApiError] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,7 +91,7 @@ class Generation:
             async with aclosing(run_choice(self._engine, self._decode, plan)) as events:
                 async for event in events:
                     self._queue.put_nowait(event)
-                    elapsed = time.monotonic() - self._began
+                    elapsed = time.monotonic() - self._arrived_seconds
                     is_generated = plan.generate is not None and not isinstance(event, PromptScored)
                     if is_generated and not has_block and isinstance(event, ChoiceDelta | ChoiceEnd):
                         has_block = True  # an empty answer's is the one that it ended in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +13,7 @@ from dllm_server.api.schemas.errors import ApiError, body_too_large, compressed_
 
 LARGE_BYTES = 256 * 1024  # parsing more takes milliseconds, in which the loop stands still
 BREATH_SECONDS = 0.02
+ARRIVED = "arrived_seconds"  # of a scope's state: when all of the request was there, on the monotonic clock
 
 
 class BodyLimit:
@@ -38,6 +40,7 @@ class BodyLimit:
             return
         if body is None:
             return
+        scope.setdefault("state", {})[ARRIVED] = time.monotonic()
         pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:

@@ -14,6 +14,7 @@ from dllm_server.api.answers.choice import ChoiceCanvas
 from dllm_server.api.answers.format import AnswerFormat, Asked
 from dllm_server.api.answers.generation import Generation
 from dllm_server.api.answers.plan import Prompt, grammar_of, plan_choices
+from dllm_server.api.guards.body_limit import ARRIVED
 from dllm_server.api.routes.event_feed import EventFeed
 from dllm_server.api.routes.event_stream import EventStream
 from dllm_server.api.service import Service
@@ -44,7 +45,7 @@ async def respond(
         await service.check_grammar(held_to)
     plans = plan_choices(asked, prompts, service.limits, request_id=answer_id)
     answer = format_type(AnswerHeader(answer_id, service.model_name), asked)
-    generation = service.start_generation(plans)
+    generation = service.start_generation(plans, request.scope["state"][ARRIVED])
     is_handed_over = False
     try:
         if asked.stream:
