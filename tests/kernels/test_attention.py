@@ -29,7 +29,7 @@ def dense_float64(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @each_implementation
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), head_counts, st.booleans(), st.integers(0, 99))
 def test_varlen_attention_equals_each_request_alone(
     implementation: Implementation, lengths: list[int], heads: tuple[int, int], is_one_group: bool, seed: int
@@ -72,7 +72,7 @@ def test_a_request_of_nan_leaves_the_others_of_its_group_alone(implementation: I
 
 
 @each_implementation
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 6), st.integers(1, 30)), min_size=1, max_size=5),
     head_counts,
@@ -108,7 +108,7 @@ def test_paged_attention_equals_each_request_over_its_own_slots(
 
 
 @each_implementation
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.sampled_from([1, 3, 4]),
     st.lists(st.tuples(st.integers(1, 6), st.integers(0, 5)), min_size=1, max_size=4),

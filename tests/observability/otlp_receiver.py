@@ -18,7 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.cluster.resources import eventually
 
-SENT_SECONDS = 30.0
+SENT_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)

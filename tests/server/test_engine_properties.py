@@ -93,7 +93,7 @@ class Checks:
         assert MASK not in committed.tolist()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     family=st.sampled_from(FAMILIES),
     seed=st.integers(0, 2**32),

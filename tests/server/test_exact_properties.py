@@ -124,7 +124,7 @@ class Watch:
             assert self.refuse or waited <= bound  # a step out of memory serves nobody
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     tokens=st.sampled_from([2 * BLOCK, 64]),
     seed=st.integers(0, 2**32),

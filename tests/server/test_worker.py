@@ -23,7 +23,7 @@ from dllm_server.engine.process.worker import ProcessEngineClient, start_engine
 from dllm_server.engine.requests.messages import BlockCommitted, Finished, FinishReason
 from engines import make_engine, make_request, make_settings, run_alone
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
 
 
 @asynccontextmanager

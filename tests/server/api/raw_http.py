@@ -6,7 +6,7 @@ import json
 import socket
 from typing import Any
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 120.0
 
 
 def connect(url: str) -> socket.socket:

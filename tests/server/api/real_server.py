@@ -21,8 +21,8 @@ import psutil
 
 from tests.server.api.scripted_engine import FIXTURE
 
-START_SECONDS = 120.0
-STOP_SECONDS = 60.0
+START_SECONDS = 300.0
+STOP_SECONDS = 300.0
 
 
 class RealServer:
@@ -51,7 +51,7 @@ class RealServer:
         url = self._urls.get(timeout=START_SECONDS)
         assert url is not None, "".join(self.log)
         self.url = url
-        self.http = httpx.Client(base_url=url, timeout=60)
+        self.http = httpx.Client(base_url=url, timeout=300)
         return self
 
     def __exit__(
@@ -63,7 +63,7 @@ class RealServer:
         self._process.wait()
 
     def client(self, key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=300)
 
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)

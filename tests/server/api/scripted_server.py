@@ -18,7 +18,7 @@ from dllm_server.models.tokenizer import Tokenizer, load_tokenizer
 from dllm_server.settings import ApiSettings, DiffusionSettings
 from scripted_engine import FIXTURE, Script, ScriptedEngine, count_up
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 120.0
 
 
 def eventually(is_true: Callable[[], bool], what: str) -> None:

@@ -18,7 +18,7 @@ PROMPT_TOKENS = 20
 def ask(server: RealServer, index: int) -> httpx.Response:
     """A request of some length, streamed for every other index."""
     body = {"prompt": [index + 1] * PROMPT_TOKENS, "max_tokens": 40, "ignore_eos": True}
-    return httpx.post(f"{server.url}/v1/completions", json=body | {"stream": index % 2 == 0}, timeout=120)
+    return httpx.post(f"{server.url}/v1/completions", json=body | {"stream": index % 2 == 0}, timeout=300)
 
 
 def is_complete(response: httpx.Response) -> bool:
@@ -33,7 +33,8 @@ def wait_until_accepted(server: RealServer) -> None:
 
 
 def test_sigterm_under_load_finishes_every_accepted_request() -> None:
-    with RealServer("--max-num-seqs", "8") as server, ThreadPoolExecutor(LOAD) as pool:
+    grace = ("--shutdown-grace-seconds", "240")  # on a machine with much else to do, too
+    with RealServer("--max-num-seqs", "8", *grace) as server, ThreadPoolExecutor(LOAD) as pool:
         answers = [pool.submit(ask, server, index) for index in range(LOAD)]
         wait_until_accepted(server)
         server.terminate()

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 120.0
 
 
 @dataclass
