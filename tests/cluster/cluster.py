@@ -99,13 +99,14 @@ class Cluster:
         finally:
             self.kubectl("delete", "namespace", name, "--wait=false")
 
-    def load(self, *images: str, nodes: str | None = None) -> None:
-        """Bring images that were built here to the nodes."""
+    def load_command(self) -> str:
+        """What brings an image that was built here to the nodes, before its name: a pod may come to any."""
         if self.is_kind:
-            run(["kind", "load", "docker-image", *images, "--name", KIND], self.env, timeout=900)
-        elif self.program is not None:
-            chosen = ["--nodes", nodes] if nodes else []
-            self.control("load", *chosen, *images, timeout=900)
+            return f"kind load docker-image --name {KIND}"
+        return f"{shlex.join(self.program)} load" if self.program is not None else "docker push"
+
+    def load(self, image: str) -> None:
+        run([*shlex.split(self.load_command()), image], self.env, timeout=900)
 
     def raw(self, path: str) -> str:
         return self.kubectl("get", "--raw", path)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from tests.cluster.cluster import TEMPORARY_LABEL, Cluster, CommandError, run
+from tests.cluster.cluster import ROOT, TEMPORARY_LABEL, Cluster, CommandError, run
 from tests.cluster.resources import Objects
 from tests.cluster.simulated_nodes import NODE_LABEL, SimulatedNodes
 from tests.conftest import extend_first, fixtures_of
+from tests.walkthrough import Walk, blocks
 
 REGISTRY, TAG = "example.local", "test"
 BUILD_SECONDS = 1800
@@ -21,6 +23,7 @@ DOOR_IMAGE = os.environ.get("DOOR_IMAGE", f"{REGISTRY}/front-door:{TAG}")
 CALM_SECONDS, CALM_LOAD = 900, 1.0  # of a minute, for each CPU
 RELEASE_NAMESPACE = "dllm-system"
 CRD = "dllmdeployments.serving.dllm.dev"
+QUICKSTART = blocks((ROOT / "docs/quickstart.md").read_text(), "Cluster")
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,38 @@ def cluster(cluster: Cluster) -> Cluster:
 
 @pytest.fixture(scope="session")
 def images(cluster: Cluster) -> Images:
-    """Built from this tree and loaded, unless OPERATOR_IMAGE and SERVER_IMAGE name what nodes can pull."""
-    if "OPERATOR_IMAGE" in os.environ and "SERVER_IMAGE" in os.environ:
+    """Built from this tree and loaded as the quickstart says, unless OPERATOR_IMAGE and SERVER_IMAGE name
+    what nodes can pull."""
+    if not has_own_images():
+        walk = Walk(ROOT, "", cluster.env, words_here(cluster), command_seconds=BUILD_SECONDS)
+        walk.run(QUICKSTART[:1])
+    return named_images()
+
+
+def has_own_images() -> bool:
+    return "OPERATOR_IMAGE" in os.environ and "SERVER_IMAGE" in os.environ
+
+
+def named_images() -> Images:
+    if has_own_images():
         return Images(os.environ["OPERATOR_IMAGE"], os.environ["SERVER_IMAGE"])
-    build = "docker build" if cluster.program is None else f"{' '.join(cluster.program)} build"
-    arguments = ["make", "images", f"REGISTRY={REGISTRY}", f"TAG={TAG}", f"BUILD={build}"]
-    run(arguments, dict(os.environ), timeout=BUILD_SECONDS)
-    images = Images(f"{REGISTRY}/dllm-operator:{TAG}", f"{REGISTRY}/dllm-server:{TAG}")
-    cluster.load(images.operator, images.server)  # a pod may come to any node
-    return images
+    return Images(f"{REGISTRY}/dllm-operator:{TAG}", f"{REGISTRY}/dllm-server:{TAG}")
+
+
+def words_here(cluster: Cluster, port: int = 8000) -> dict[str, str]:
+    """What stands on this machine for the quickstart's registry, builder and port."""
+    images = named_images()
+    build = "docker build" if cluster.program is None else f"{shlex.join(cluster.program)} build"
+    return {
+        "registry.example.com/team/dllm-operator:0.1.0": images.operator,
+        "registry.example.com/team/dllm-server:0.1.0": images.server,
+        "REGISTRY=registry.example.com/team TAG=0.1.0 DEVICE=cuda": (
+            f"REGISTRY={REGISTRY} TAG={TAG} BUILD={shlex.quote(build)}"
+        ),
+        "docker push": cluster.load_command(),
+        "service/embedded 8000": f"service/embedded {port}:8000",
+        "localhost:8000": f"localhost:{port}",
+    }
 
 
 @pytest.fixture(scope="session")

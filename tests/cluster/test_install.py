@@ -57,13 +57,6 @@ def test_deleting_a_resource_removes_every_child(cluster: Cluster, operator: Ima
     cluster.wait_for("no child is left", lambda: not children(cluster, namespace, "gone"), 60)
 
 
-def test_helm_test_passes(cluster: Cluster, operator: Images) -> None:
-    said = cluster.helm("test", "dllm", "-n", RELEASE_NAMESPACE, "--timeout=5m", timeout=330)
-
-    assert "Phase:          Succeeded" in said
-    cluster.kubectl("delete", "pod", "dllm-operator-test", "-n", RELEASE_NAMESPACE, "--ignore-not-found")
-
-
 def test_an_upgrade_changes_the_crd_and_keeps_the_resources(
     cluster: Cluster, operator: Images, namespace: str, tmp_path: Path
 ) -> None:
