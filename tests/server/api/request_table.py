@@ -432,6 +432,9 @@ LONG: dict[str, Any] = {"max_tokens": 48}
 UNFOLLOWED = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {"type": "string"}}}}
 HALF = {"type": "json_schema", "json_schema": {"name": "x"}}
 ODD = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "mood": 1}}
+ENDLESS = {"allOf": [{"type": "string", "pattern": f".*{chr(97 + place)}.*"} for place in range(24)]}
+HUGE = {"enum": [f"{number:032}" for number in range(30_000)]}
+DEEP = '{"items":' * 9_000 + "{}" + "}" * 9_000
 AB = {"structured_outputs": {"choice": ["yes", "no"]}}
 
 STRUCTURED = [
@@ -474,6 +477,9 @@ STRUCTURED = [
     refused(COMPLETIONS, "structured_outputs.structural_tag", structured_outputs={"structural_tag": "{}"}),
     refused(COMPLETIONS, "guided_json", guided_json=["a"]),
     refused(COMPLETIONS, "guided_choice", guided_regex="a", guided_choice=["b"]),
+    refused(COMPLETIONS, "guided_json", "grammar", guided_json=ENDLESS),
+    refused(COMPLETIONS, "guided_json", "grammar", guided_json=HUGE),
+    refused(COMPLETIONS, "guided_json", "grammar", guided_json=DEEP),
     refused(COMPLETIONS, "ignore_eos", regex="a", ignore_eos=True),
 ]
 
