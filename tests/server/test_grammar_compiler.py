@@ -89,6 +89,14 @@ def test_a_tokenizer_that_does_not_say_its_bytes_is_refused() -> None:
         load_vocabulary(VocabularyFiles(str(fixture), 1024, [1001], 1000))
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", '{"added_tokens": [{"id": 0}]}'])
+def test_a_broken_tokenizer_file_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(text)
+
+    with pytest.raises(GrammarError, match="cannot be held to a grammar"):
+        load_vocabulary(VocabularyFiles(str(tmp_path), 512, [0], 1))
+
+
 @asynccontextmanager
 async def make_checker(files: VocabularyFiles = EMBEDDED) -> AsyncIterator[GrammarChecker]:
     checker = GrammarChecker(files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from llguidance import LLTokenizer
@@ -25,7 +26,7 @@ def load_vocabulary(files: VocabularyFiles) -> LLTokenizer:
     stands for."""
     try:
         return LLTokenizer(_tokenizer_json(files), n_vocab=files.vocab_size, eos_token=_eos(files))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, msgspec.MsgspecError) as error:
         words = " ".join(str(error).split())
         raise GrammarError(f"this model's tokenizer cannot be held to a grammar: {words}") from error
 
@@ -38,9 +39,10 @@ def _eos(files: VocabularyFiles) -> list[int]:
 
 def _tokenizer_json(files: VocabularyFiles) -> str:
     """In which neither what ends a text nor the mask is text, whatever the model's files say."""
-    read = msgspec.json.decode(_as_it_is(Path(files.directory)))
+    read = msgspec.json.decode(_as_it_is(Path(files.directory)), type=dict[str, Any])
     for token in read.get("added_tokens", []):
-        token["special"] |= token["id"] in {*files.eos_token_ids, files.mask_token_id}
+        is_no_text = token["id"] in {*files.eos_token_ids, files.mask_token_id}
+        token["special"] = token.get("special", False) or is_no_text
     return msgspec.json.encode(read).decode()
 
 
