@@ -75,7 +75,7 @@ async def _measure(requests: int, rounds: int, only: Sequence[str] | None) -> di
         await until_served(f"http://127.0.0.1:{HOLDING[-1].port}/ready")
         with tempfile.TemporaryDirectory() as folder:
             for name, job in (
-                ("unequal", lambda: _compare(UNEQUAL, requests, rounds, Path(folder), shares=True)),
+                ("unequal", lambda: _compare(UNEQUAL, requests, rounds, Path(folder))),
                 ("equal", lambda: _compare(EQUAL, requests, rounds, Path(folder))),
                 ("held", lambda: _hold(Path(folder))),
                 ("reload", lambda: _reload(Path(folder))),
@@ -89,7 +89,7 @@ async def _measure(requests: int, rounds: int, only: Sequence[str] | None) -> di
 
 
 async def _compare(
-    engines: Sequence[EngineSize], requests: int, rounds: int, folder: Path, *, shares: bool = False
+    engines: Sequence[EngineSize], requests: int, rounds: int, folder: Path
 ) -> dict[str, dict[str, dict[str, float]]]:
     works = draw_works(requests, MEAN_SECONDS, seed=1)
     capacity = sum(engine.seats / engine.pace for engine in engines) / MEAN_SECONDS
@@ -105,10 +105,9 @@ async def _compare(
     results: dict[tuple[str, str], list[Figures]] = defaultdict(list)
     running = [Running(proxy) for proxy in _proxies(engines, 9200, folder)]
     doubles = []
-    if shares:
-        for index, share in enumerate((0.5, 1.0)):
-            doors = [haproxy(engines, 9300 + 20 * index + 10 * n, folder, share) for n in range(2)]
-            doubles.append((f"2 x haproxy, {share:g} of the seats each", [Running(d) for d in doors if d]))
+    for index, share in enumerate((0.5, 1.0)):
+        doors = [haproxy(engines, 9300 + 20 * index + 10 * n, folder, share) for n in range(2)]
+        doubles.append((f"2 x haproxy, {share:g} of the seats each", [Running(d) for d in doors if d]))
     async with AsyncExitStack() as started:
         for each in (*running, *(door for _, doors in doubles for door in doors)):
             await started.enter_async_context(each)
