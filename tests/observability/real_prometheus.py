@@ -52,7 +52,7 @@ class RealPrometheus:
         self._process = subprocess.Popen(
             [*command, f"--web.listen-address={address}"], stdout=self._log, stderr=self._log
         )
-        self.http = httpx.Client(base_url=f"http://{address}", timeout=30)
+        self.http = httpx.Client(base_url=f"http://{address}", timeout=300)
 
     def __enter__(self) -> Self:
         eventually(self._is_ready, START_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+from dllm_operator.api.status import ConditionType
 from dllm_operator.cluster.cluster_view import ClusterView
 from dllm_operator.process.reconciler import Reconciler
 from hypothesis import HealthCheck, given, settings
@@ -63,5 +64,7 @@ def test_every_spec_on_every_node_ends_in_a_status_for_its_generation(
 
     status = kube.objects["DLLMDeployment", "chat"]["status"]
     assert status["observedGeneration"] == 3
-    assert len(status["conditions"]) == 6
+    told = [condition["type"] for condition in status["conditions"]]
+    assert sorted({*told, ConditionType.DOOR_READY}) == sorted(ConditionType)
+    assert len(told) == len(set(told))
     json.dumps(list(kube.objects.values()), allow_nan=False).encode()

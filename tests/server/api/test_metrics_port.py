@@ -77,7 +77,7 @@ def test_whatever_a_prometheus_asks_for_it_gets_the_names_that_autoscalers_ask_f
 
 
 def connect_to(url: str) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), timeout=20)
+    return socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), timeout=300)
 
 
 def test_a_scraper_that_does_not_send_its_request_in_time_is_given_up() -> None:

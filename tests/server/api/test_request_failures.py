@@ -34,7 +34,7 @@ def open_request(server: ScriptedServer, **changes: Any) -> Iterator[socket.sock
     content = json.dumps(body).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
     host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with socket.create_connection((host, int(port)), timeout=300) as connection:
         connection.sendall(head.encode() + content)
         eventually(lambda: len(server.engine.open) == body.get("n", 1), "the engine requests are open")
         yield connection

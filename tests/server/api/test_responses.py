@@ -40,7 +40,7 @@ def server(tokenizer: Tokenizer) -> Iterator[ScriptedServer]:
 
 @pytest.fixture
 def client(server: ScriptedServer) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60)
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=300)
 
 
 def prompt_of(server: ScriptedServer, tokenizer: Tokenizer) -> str:

@@ -29,7 +29,7 @@ def post_in_background(
     server: ScriptedServer, pool: ThreadPoolExecutor, **body: Any
 ) -> Future[httpx.Response]:
     url = f"{server.url}/v1/completions"
-    return pool.submit(lambda: httpx.post(url, json=BODY | body, timeout=20))
+    return pool.submit(lambda: httpx.post(url, json=BODY | body, timeout=300))
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -14,7 +14,7 @@ from scripted_engine import FIXTURE
 def start_and_fail(*flags: str) -> str:
     """The last log line's reason, after the server has given up."""
     command = [sys.executable, "-m", "dllm_server.cli", "serve", str(FIXTURE), "--host", "127.0.0.1", *flags]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert "starting engine" not in ended.stderr

@@ -122,7 +122,7 @@ def test_a_device_that_runs_out_of_memory_where_nothing_contains_it(tmp_path: Pa
     log = tmp_path / "log"
     process = launch(log, "-c", WITH_ANOTHER_ENGINE, str(FAULTY_ENGINE), "submit")
 
-    answer = httpx.post(f"{url_of(process)}/v1/completions", json={"prompt": [1, 2]}, timeout=60)
+    answer = httpx.post(f"{url_of(process)}/v1/completions", json={"prompt": [1, 2]}, timeout=300)
     end = end_of(process, log)
 
     assert answer.status_code == 503

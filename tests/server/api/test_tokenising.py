@@ -84,7 +84,7 @@ def echo(text: str) -> tuple[str, dict[str, Any]]:
 
 def post(pool: ThreadPoolExecutor, server: ScriptedServer, asked: tuple[str, Any]) -> Future[httpx.Response]:
     path, body = asked
-    return pool.submit(lambda: httpx.post(server.url + path, json=body, timeout=20))
+    return pool.submit(lambda: httpx.post(server.url + path, json=body, timeout=300))
 
 
 @pytest.mark.parametrize("entry", [chat, completion, tokenize, detokenize, echo])

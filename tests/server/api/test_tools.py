@@ -52,7 +52,7 @@ def server(tokenizer: Tokenizer) -> Iterator[ScriptedServer]:
 
 
 def client_of(server: ScriptedServer) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=60)
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=300)
 
 
 def ask(server: ScriptedServer, **body: Any) -> Any:
