@@ -48,7 +48,7 @@ class Load:
             dict(Counter(f"{'kept' if r.is_kept else 'fresh'} {r.error or 'ok'}" for r in self.requests))
         )
 
-    def wait(self, cluster: Cluster, more: int, timeout_seconds: float = 60.0) -> None:
+    def wait(self, cluster: Cluster, more: int, timeout_seconds: float = 300.0) -> None:
         """Until so many more requests have ended."""
         enough = len(self.requests) + more
         cluster.wait_for(f"{enough} requests", lambda: len(self.requests) >= enough, timeout_seconds)
