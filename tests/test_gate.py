@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,13 +47,15 @@ def test_each_test_is_in_one_part() -> None:
 def test_a_part_that_fails_fails_the_whole(tmp_path: Path) -> None:
     file = tmp_path / "test_one.py"
     file.write_text("def test_one():\n    assert False\n")
+    plugins = [f"-p{name}" for name in ("xdist.plugin", "pytest_timeout", "tests.conftest")]
 
     result = subprocess.run(
-        [sys.executable, "-m", "tests.gate", "-p", "tests.conftest", "-c", "pyproject.toml", str(file)],
+        [sys.executable, "-m", "tests.gate", *plugins, "-c", "pyproject.toml", str(file)],
         capture_output=True,
         text=True,
         timeout=480,
         cwd=ROOT,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )
 
     assert result.returncode == 1, result.stdout

@@ -47,11 +47,11 @@ def run_pytest(directory: Path, *arguments: str, **environment: str) -> subproce
         capture_output=True,
         text=True,
         timeout=120,
-        env=inherited | {"PYTHONPATH": paths} | environment,
+        env=inherited | {"PYTHONPATH": paths, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | environment,
     )
 
 
-@pytest.mark.parametrize("arguments", [(), ("-n", "2")], ids=["one process", "xdist"])
+@pytest.mark.parametrize("arguments", [(), ("-p", "xdist.plugin", "-n", "2")], ids=["one process", "xdist"])
 def test_skips_are_one_line_a_reason_with_its_count(arguments: tuple[str, ...], tmp_path: Path) -> None:
     result = run_pytest(tmp_path, *arguments)
 
@@ -61,7 +61,7 @@ def test_skips_are_one_line_a_reason_with_its_count(arguments: tuple[str, ...], 
     assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.parametrize("arguments", [(), ("-n", "2")], ids=["one process", "xdist"])
+@pytest.mark.parametrize("arguments", [(), ("-p", "xdist.plugin", "-n", "2")], ids=["one process", "xdist"])
 def test_a_cluster_that_is_offered_and_not_used_fails_the_run(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:

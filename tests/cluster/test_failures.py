@@ -175,6 +175,7 @@ def wait_shown(serving: Serving, reasons: tuple[str, ...]) -> None:
     eventually(check, CONTAINER_SECONDS)
 
 
+@pytest.mark.sampled(0.5)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_failure_is_reported_with_its_reason_and_goes_with_its_cause(
     failing: dict[str, Serving], case: Case

@@ -35,7 +35,7 @@ from tests.operator.spec_strategy import Spec, specs
 
 pytestmark = pytest.mark.cluster
 
-OBJECTS = int(os.environ.get("FUZZ_OBJECTS", "60"))
+OBJECTS = int(os.environ.get("FUZZ_OBJECTS", "40"))
 SEED = int(os.environ.get("FUZZ_SEED", random.randrange(2**32)))
 MOST_SECONDS = float(os.environ.get("FUZZ_SECONDS", "30"))  # from an edit of a sentinel to its status
 SETTLE_SECONDS = 60.0 + OBJECTS / 2

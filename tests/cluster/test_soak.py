@@ -34,7 +34,7 @@ from tests.cluster.soak_run import (
     persist,
 )
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "180"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "90"))
 SEED = int(os.environ.get("SOAK_SEED", random.randrange(2**32)))
 LONGEST_OUTAGE_SECONDS = max(25.0, SECONDS / 6)
 QUIET_SECONDS = 20 if SECONDS < 600 else 60

@@ -64,6 +64,7 @@ def is_logged(word: str) -> Callable[[Cluster, str, str], bool]:
     return lambda cluster, namespace, name: word in cluster.kubectl("logs", name, "-n", namespace)
 
 
+@pytest.mark.sampled(0.5)
 @pytest.mark.parametrize(
     ("stage", "container"),
     [

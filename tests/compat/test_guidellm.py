@@ -103,7 +103,6 @@ def sweep(
     return run_guidellm(clients, served, folder, profile="kind=sweep,sweep_size=3", endpoint=request.param)
 
 
-@pytest.mark.sampled(0.5)
 def test_a_sweep_ends_without_a_failed_request(sweep: Run) -> None:
     kinds = [benchmark["config"]["strategy"]["type_"] for benchmark in sweep.benchmarks]
 

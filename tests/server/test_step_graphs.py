@@ -47,6 +47,7 @@ def make_graphs(engine: Engine) -> StepGraphs:
     return graphs
 
 
+@pytest.mark.sampled(0.5)
 def test_a_graph_holds_a_refresh_without_the_prompt(engine: Engine) -> None:
     graphs, runner, table = make_graphs(engine), engine.runner, engine.table
     request = make_request(
@@ -71,6 +72,7 @@ def test_a_graph_holds_a_refresh_without_the_prompt(engine: Engine) -> None:
         assert graphs.forward(build_batch(np.array([slot]), nobody, table)) is None  # packs in two parts
 
 
+@pytest.mark.sampled(0.5)
 def test_a_graph_gives_what_the_batch_alone_gives(engine: Engine) -> None:
     graphs, runner = make_graphs(engine), engine.runner
     for number, tokens in enumerate(TOKENS):

@@ -177,6 +177,7 @@ def test_two_settings_are_compared_on_one_prompt(
         shoot(page, "playground-compare", tmp_path)
 
 
+@pytest.mark.sampled(0.5)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_in_either_colours(browser: Browser, server: RealServer, scheme: str) -> None:
     with opened(browser, server.url, color_scheme=scheme) as page:
