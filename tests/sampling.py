@@ -1,5 +1,6 @@
 """Hooks of pytest: a test marked ``sampled(share)`` repeats one thing over many cases, of which a run takes
-that share, others after each commit. ``SAMPLE_SEED`` repeats a run's choice, ``--every-case`` takes all.
+that share, others after each commit; with ``of="..."``, the tests that say the same are cases of one thing.
+``SAMPLE_SEED`` repeats a run's choice, ``--every-case`` takes all.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def sample(items: list[pytest.Item], seed: str) -> list[pytest.Item]:
     """Those that run, in their order: of a marked test's cases its share, one at least."""
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("sampled") is not None:
-            cases[item.nodeid.partition("[")[0]].append(item)
+        if (marker := item.get_closest_marker("sampled")) is not None:
+            cases[marker.kwargs.get("of") or item.nodeid.partition("[")[0]].append(item)
     left_out = set()
     for name, group in cases.items():
         (share,) = group[0].get_closest_marker("sampled").args  # type: ignore[union-attr]

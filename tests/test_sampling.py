@@ -13,10 +13,11 @@ from tests.sampling import sample
 class Item:
     nodeid: str
     share: float | None
+    of: str | None = None
 
     def get_closest_marker(self, name: str) -> pytest.Mark | None:
         assert name == "sampled"
-        return None if self.share is None else pytest.mark.sampled(self.share).mark
+        return None if self.share is None else pytest.mark.sampled(self.share, of=self.of).mark
 
 
 def chosen(items: list[Item], seed: str) -> list[Item]:
@@ -41,3 +42,9 @@ def test_a_share_of_each_marked_test_runs_and_all_of_the_others_in_their_order()
 def test_a_seed_repeats_its_choice_and_all_seeds_together_take_every_case() -> None:
     assert chosen(MANY, "1") == chosen(list(MANY), "1")
     assert {item for seed in range(100) for item in chosen(MANY, str(seed))} == set(MANY)
+
+
+def test_tests_that_say_the_same_are_cases_of_one_thing() -> None:
+    two = [Item("a.py::test_one", 0.5, "streams"), Item("b.py::test_another", 0.5, "streams")]
+    assert {len(chosen(two, str(seed))) for seed in range(20)} == {1}
+    assert {item for seed in range(20) for item in chosen(two, str(seed))} == set(two)

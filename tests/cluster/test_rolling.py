@@ -140,6 +140,7 @@ def restarts(cluster: Cluster, endpoint: Endpoint, pod: str) -> int:
     return sum(status["restartCount"] for status in found["status"]["containerStatuses"])
 
 
+@pytest.mark.sampled(0.5, of="long streams")
 def test_a_pod_that_a_scale_down_takes_finishes_its_streams(cluster: Cluster, endpoint: Endpoint) -> None:
     before = endpoint.settle()
     namespace = endpoint.namespace
