@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.cluster.cluster import ROOT, TEMPORARY_LABEL, Cluster, CommandError
+from tests.cluster.cluster import ROOT, TEMPORARY_LABEL, Cluster, CommandError, run
 from tests.cluster.resources import Objects
 from tests.cluster.simulated_nodes import NODE_LABEL, SimulatedNodes
 from tests.conftest import extend_first, fixtures_of
@@ -19,6 +19,7 @@ from tests.walkthrough import Walk, blocks
 
 REGISTRY, TAG = "example.local", "test"
 BUILD_SECONDS = 1800
+DOOR_IMAGE = os.environ.get("DOOR_IMAGE", f"{REGISTRY}/front-door:{TAG}")
 CALM_SECONDS, CALM_LOAD = 900, 1.0  # of a minute, for each CPU
 RELEASE_NAMESPACE = "dllm-system"
 CRD = "dllmdeployments.serving.dllm.dev"
@@ -85,6 +86,18 @@ def words_here(cluster: Cluster, port: int = 8000) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def door_image(cluster: Cluster) -> str:
+    """Loaded, under the name that the operator gives to front doors, unless DOOR_IMAGE names what nodes can
+    pull."""
+    if "DOOR_IMAGE" not in os.environ:
+        build = ["docker", "build"] if cluster.program is None else [*cluster.program, "build"]
+        dockerfile = "tests/cluster/front_door.Dockerfile"
+        run([*build, "-t", DOOR_IMAGE, "-f", dockerfile, "."], dict(os.environ), timeout=BUILD_SECONDS)
+        cluster.load(DOOR_IMAGE)
+    return DOOR_IMAGE
+
+
+@pytest.fixture(scope="session")
 def operator(cluster: Cluster, images: Images) -> Iterator[Images]:
     """Installed by the line of the README; gone, with its CRD, at the end."""
     remove_operator(cluster)
@@ -95,8 +108,9 @@ def operator(cluster: Cluster, images: Images) -> Iterator[Images]:
 
 def install_operator(cluster: Cluster, images: Images, *flags: str) -> None:
     chosen = ("--set", f"operator.image={images.operator}", "--set", f"server.image={images.server}")
+    door = ("--set", f"frontDoor.image={DOOR_IMAGE}")
     where = ("-n", RELEASE_NAMESPACE, "--create-namespace")
-    cluster.helm("install", "dllm", "charts/dllm-operator", *where, *chosen, *flags)
+    cluster.helm("install", "dllm", "charts/dllm-operator", *where, *chosen, *door, *flags)
     cluster.kubectl(
         "rollout", "status", "deployment/dllm-operator", "-n", RELEASE_NAMESPACE, "--timeout=120s"
     )

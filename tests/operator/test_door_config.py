@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from dllm_operator.render.door_config import Door, DoorPool, door_config
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
@@ -64,7 +64,7 @@ def test_haproxy_accepts_a_door_without_a_pool(tmp_path: Path) -> None:
     check(door_config(make_door(pools=())), tmp_path)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None)
 @given(DOORS)
 def test_haproxy_accepts_whatever_a_resource_may_ask_for(
     tmp_path_factory: pytest.TempPathFactory, door: Door
@@ -88,7 +88,6 @@ def test_what_may_have_reached_an_engine_is_not_sent_again() -> None:
     assert "option http-server-close\n" in text
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 @given(DOORS)
 def test_engines_and_not_the_door_end_a_late_request(door: Door) -> None:
     text = door_config(door)

@@ -18,7 +18,7 @@ from aiohttp import web
 from dllm_operator.render.door_config import Door, DoorPool, door_config
 
 QUEUE = 4
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 60.0
 HAPROXY = shutil.which("haproxy")
 
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
@@ -140,7 +140,7 @@ async def door(folder: Path, limits: list[int], *, dead: int = 0) -> AsyncIterat
         pools += [DoorPool(f"d{index}", "127.0.0.1", free_ports(), 64) for index in range(dead)]
         port = free_ports()
         config = folder / "haproxy.cfg"
-        config.write_text(door_config(Door(port, port + 1, QUEUE, 300, pools, connections=200)))
+        config.write_text(door_config(Door(port, port + 1, QUEUE, 60, pools, connections=200)))
         assert HAPROXY is not None
         process = await asyncio.create_subprocess_exec(HAPROXY, "-db", "-f", str(config))
         stack.push_async_callback(end, process)

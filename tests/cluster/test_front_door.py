@@ -1,0 +1,145 @@
+"""A front door on a real cluster: it opens, deals out requests, rolls and goes, and loses none."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import Images, describe
+from tests.cluster.load import Load, constant_load, long_streams
+from tests.cluster.serving import InClusterClient, condition, make_resource, wait_ready, wait_reason
+
+pytestmark = pytest.mark.cluster
+
+NAME = "door"
+DOOR = f"{NAME}-front-door"
+DOOR_PODS = f"app.kubernetes.io/name=dllm-front-door,app.kubernetes.io/instance={NAME}"
+POOLS = [{"name": "a", "replicas": 1}, {"name": "b", "replicas": 1}]
+STREAMS = 4
+AROUND = 20  # requests before and after what happens
+ASK = f"""
+import json, urllib.request
+body = json.dumps({{"messages": [{{"role": "user", "content": "2 + 3 ="}}], "max_tokens": 8}}).encode()
+for _ in range(8):
+    request = urllib.request.Request(
+        "http://{NAME}:8000/v1/chat/completions", body, {{"Content-Type": "application/json"}}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        print(json.dumps({{name.lower(): value for name, value in answer.headers.items()}}))
+"""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Two pools behind one front door, and a client pod beside them."""
+
+    cluster: Cluster
+    namespace: str
+    client: InClusterClient
+
+    def load(self) -> AbstractContextManager[Load]:
+        return constant_load(self.cluster, self.namespace, NAME, fresh=2, kept=2)
+
+    def switch(self, front_door: str) -> None:
+        self.cluster.patch("dllm", NAME, self.namespace, {"spec": {"networking": {"frontDoor": front_door}}})
+
+    def wait_open(self) -> None:
+        wait_reason(self.cluster, self.namespace, NAME, "DoorReady", "DoorOpen", 180)
+        self.cluster.kubectl(
+            "rollout", "status", f"deployment/{DOOR}", "-n", self.namespace, "--timeout=180s"
+        )
+
+    def wait_away(self) -> None:
+        def is_away() -> bool:
+            return not self.cluster.list("pods", self.namespace, DOOR_PODS)
+
+        self.cluster.wait_for("no pod of the door is left", is_away, 240)
+
+
+@pytest.fixture(scope="module")
+def endpoint(cluster: Cluster, operator: Images, door_image: str) -> Iterator[Endpoint]:
+    with cluster.temporary_namespace("door") as namespace:
+        cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+        networking = {"frontDoor": "On", "requestTimeoutSeconds": 120}
+        cluster.apply(make_resource(NAME, gpuPools=POOLS, networking=networking), namespace)
+        client = InClusterClient(cluster, namespace, operator.server)
+        wait_ready(cluster, namespace, NAME)
+        yield Endpoint(cluster, namespace, client)
+
+
+@pytest.fixture(autouse=True)
+def explained(cluster: Cluster, endpoint: Endpoint, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A failing test prints what happened in the namespace that all share."""
+    yield
+    report = getattr(request.node, "report", None)
+    if report is not None and report.failed:
+        print(describe(cluster, endpoint.namespace))
+
+
+def test_requests_go_through_the_door_to_both_pools(cluster: Cluster, endpoint: Endpoint) -> None:
+    endpoint.wait_open()
+
+    answers = [json.loads(line) for line in endpoint.client.python(ASK).splitlines()]
+
+    served = Counter(answer["x-served-by"].partition("-")[0] for answer in answers)
+    assert set(served) == {"a", "b"}, served
+    assert all(answer["x-request-id"] for answer in answers)
+    service = cluster.get("service", NAME, endpoint.namespace)
+    assert service is not None
+    assert service["spec"]["selector"]["app.kubernetes.io/name"] == "dllm-front-door"
+    policy = cluster.get("networkpolicy", NAME, endpoint.namespace)
+    assert policy is not None
+    assert len(policy["spec"]["ingress"][0]["from"]) == 2  # the door and the operator
+
+
+def test_a_door_that_rolls_and_a_pod_that_goes_fail_no_request(cluster: Cluster, endpoint: Endpoint) -> None:
+    endpoint.wait_open()
+    namespace = endpoint.namespace
+    before = {pod["metadata"]["name"] for pod in cluster.list("pods", namespace, DOOR_PODS)}
+    with long_streams(cluster, namespace, NAME, STREAMS) as streams, endpoint.load() as load:
+        cluster.wait_for("every stream has begun", lambda: streams.begun == STREAMS, 300)
+        load.wait(cluster, AROUND)
+        cluster.kubectl("delete", "pods", "-n", namespace, "-l", DOOR_PODS, "--wait=false")
+        cluster.wait_for(
+            "other pods of the door serve",
+            lambda: (
+                not before & {pod["metadata"]["name"] for pod in cluster.list("pods", namespace, DOOR_PODS)}
+                or bool(streams.ended)
+            ),
+            300,
+        )
+        endpoint.wait_open()
+        load.wait(cluster, AROUND)
+        engine, *_ = cluster.list(
+            "pods", namespace, f"app.kubernetes.io/instance={NAME},serving.dllm.dev/pool=a"
+        )
+        cluster.kubectl("delete", "pod", engine["metadata"]["name"], "-n", namespace)
+        wait_ready(cluster, namespace, NAME)
+        load.wait(cluster, AROUND)
+
+    print(load.summary(), streams.ended)
+    assert load.failed() == [], load.summary()
+    assert [stream for stream in streams.ended if not stream["is_done"] or stream["error"]] == []
+    assert len(streams.ended) == STREAMS
+
+
+def test_switching_the_door_off_and_on_fails_no_request(cluster: Cluster, endpoint: Endpoint) -> None:
+    endpoint.wait_open()
+    with endpoint.load() as load:
+        load.wait(cluster, AROUND)
+        endpoint.switch("Off")
+        endpoint.wait_away()
+        load.wait(cluster, AROUND)
+        assert condition(cluster, endpoint.namespace, NAME, "DoorReady") == {}
+        endpoint.switch("On")
+        endpoint.wait_open()
+        load.wait(cluster, AROUND)
+
+    print(load.summary())
+    assert load.failed() == [], load.summary()
