@@ -49,7 +49,9 @@ def main() -> None:
                     if is_first:
                         say(event="begun")
                     is_first = False
-                    tokens = (json.loads(text).get("usage") or {}).get("completion_tokens", tokens)
+                    chunk = json.loads(text)
+                    tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+                    error = chunk.get("error", {}).get("message", error)
         except (OSError, http.client.HTTPException) as broken:
             error = type(broken).__name__
         say(event="ended", is_done=is_done, tokens=tokens, error=error)

@@ -66,7 +66,7 @@ class Endpoint:
 def endpoint(cluster: Cluster, operator: Images, door_image: str) -> Iterator[Endpoint]:
     with cluster.temporary_namespace("door") as namespace:
         cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-        networking = {"frontDoor": "On", "requestTimeoutSeconds": 120}
+        networking = {"frontDoor": "On", "requestTimeoutSeconds": 600}
         cluster.apply(make_resource(NAME, gpuPools=POOLS, networking=networking), namespace)
         client = InClusterClient(cluster, namespace, operator.server)
         wait_ready(cluster, namespace, NAME)

@@ -63,6 +63,7 @@ def _engines(resource: Resource, spec: DLLMDeploymentSpec, pool: str) -> Manifes
     body = {
         "type": "ClusterIP",
         "clusterIP": "None",
+        "publishNotReadyAddresses": True,  # the door's own checks tell who is ready, sooner than names do
         "selector": pod_selector(resource.name, pool),
         "ports": [
             {"name": "http", "port": spec.networking.port, "targetPort": API_PORT_NAME, "protocol": "TCP"}
