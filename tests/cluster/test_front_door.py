@@ -98,6 +98,7 @@ def test_requests_go_through_the_door_to_both_pools(cluster: Cluster, endpoint: 
     assert len(policy["spec"]["ingress"][0]["from"]) == 2  # the door and the operator
 
 
+@pytest.mark.sampled(0.5, of="long streams")
 def test_a_door_that_rolls_and_a_pod_that_goes_fail_no_request(cluster: Cluster, endpoint: Endpoint) -> None:
     endpoint.wait_open()
     namespace = endpoint.namespace

@@ -173,6 +173,7 @@ def test_each_pool_has_a_name_by_which_the_door_finds_its_pods() -> None:
     for pool, limit in (("fast", 33), ("slow", 5)):
         service = child("Service", f"chat-{pool}-engines", **TWO_POOLS)
         assert service["spec"]["clusterIP"] == "None"
+        assert service["spec"]["publishNotReadyAddresses"]  # names come late, checks tell who is ready
         assert service["spec"]["selector"] == ENGINES | {"serving.dllm.dev/pool": pool}
         assert f" chat-{pool}-engines.{NAMESPACE}.svc.cluster.local:8000 maxconn {limit} " in config
 
