@@ -19,7 +19,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 from scripted_engine import Wait, failed
 from scripted_server import ScriptedServer, eventually
-from tool_templates import CALL, LOOK, make_tokenizer, saying, serving
+from tool_templates import CALL, LOOK, client_of, make_tokenizer, prompt_of, saying, serving
 
 TOOL: Any = {"type": "function", "strict": True} | LOOK["function"]
 MADE_CALL: Any = {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": '{"at": "Lyon"}'}
@@ -40,11 +40,7 @@ def server(tokenizer: Tokenizer) -> Iterator[ScriptedServer]:
 
 @pytest.fixture
 def client(server: ScriptedServer) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=300)
-
-
-def prompt_of(server: ScriptedServer, tokenizer: Tokenizer) -> str:
-    return tokenizer.decode(server.engine.requests[-1].prompt, skip_special_tokens=False)
+    return client_of(server)
 
 
 def refusal(server: ScriptedServer, **body: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 from dllm_server.engine.requests.messages import FinishReason
 from dllm_server.models.tokenizer import Tokenizer
@@ -21,7 +20,9 @@ from tool_templates import (
     LOOK,
     UNKNOWN_CALLS,
     WITHOUT_TOOLS,
+    client_of,
     make_tokenizer,
+    prompt_of,
     saying,
     serving,
 )
@@ -51,10 +52,6 @@ def server(tokenizer: Tokenizer) -> Iterator[ScriptedServer]:
         yield started
 
 
-def client_of(server: ScriptedServer) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=300)
-
-
 def ask(server: ScriptedServer, **body: Any) -> Any:
     given = {"model": "tiny", "messages": QUESTION, "tools": [LOOK]} | body
     return client_of(server).chat.completions.create(**given)
@@ -66,11 +63,6 @@ def refusal(server: ScriptedServer, **body: Any) -> dict[str, Any]:
     error: dict[str, Any] = response.json()["error"]
     assert (response.status_code, error["param"] in error["message"]) == (400, True)
     return error
-
-
-def prompt_of(server: ScriptedServer, tokenizer: Tokenizer) -> str:
-    """The last request's prompt as text, special tokens shown."""
-    return tokenizer.decode(server.engine.requests[-1].prompt, skip_special_tokens=False)
 
 
 def test_a_call_comes_back_as_one(server: ScriptedServer, tokenizer: Tokenizer) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openai
 from dllm_server.engine.requests.messages import FinishReason, Generate
 from dllm_server.models.source import EMBEDDED_DIRECTORY
 from dllm_server.models.tokenizer import Tokenizer, load_tokenizer
@@ -85,3 +86,12 @@ def serving(tokenizer: Tokenizer, script: Script, **settings: Any) -> ScriptedSe
     return ScriptedServer(
         script, tokenizer=tokenizer, model={"max_model_len": 4096, "max_request_tokens": 4096}, **settings
     )
+
+
+def prompt_of(server: ScriptedServer, tokenizer: Tokenizer) -> str:
+    """The last request's prompt as text, special tokens shown."""
+    return tokenizer.decode(server.engine.requests[-1].prompt, skip_special_tokens=False)
+
+
+def client_of(server: ScriptedServer) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=300)
