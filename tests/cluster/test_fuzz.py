@@ -41,6 +41,14 @@ MOST_SECONDS = float(os.environ.get("FUZZ_SECONDS", "30"))  # from an edit of a 
 SETTLE_SECONDS = 60.0 + OBJECTS / 2
 CLIENTS = 2
 MOST_LINES = 40  # of the operator's log in a failure
+ALWAYS_TOLD = {
+    "Ready",
+    "Progressing",
+    "SpecValid",
+    "PoolsScheduled",
+    "TuningConverged",
+    "IntegrationsReady",
+}
 MOST_OPEN = 24  # resources made and not told of yet
 
 
@@ -143,7 +151,8 @@ def _problem(body: dict[str, Any]) -> str | None:
         return faults[0]
     if status.get("observedGeneration") != generation:
         return f"generation {generation}, observed {status.get('observedGeneration')}"
-    if len(conditions) != 6 or any(each["observedGeneration"] != generation for each in conditions):
+    missing = ALWAYS_TOLD - {each["type"] for each in conditions}
+    if missing or any(each["observedGeneration"] != generation for each in conditions):
         return f"conditions {conditions}"
     return None
 
