@@ -68,20 +68,21 @@ class Service:
         """Token ids of a conversation; ``ApiError`` 400 when the model's template cannot render it, or when
         it is more text than can fit."""
         self._check_template(messages, asked)
-        plain = [message.for_template() for message in messages]
-        tools = [tool.for_template() for tool in asked.shown_tools]
-        work = partial(
-            self.tokenizer.encode_chat,
-            plain,
-            add_generation_prompt=asked.adds_generation_prompt,
-            continue_final_message=asked.continue_final_message,
-            tools=tools,
-            arguments=asked.template_arguments,
-            most_tokens=self.limits.max_tokens,
-        )
+        tools = asked.shown_tools
+
+        def render() -> list[int]:
+            return self.tokenizer.encode_chat(
+                [message.for_template() for message in messages],
+                add_generation_prompt=asked.adds_generation_prompt,
+                continue_final_message=asked.continue_final_message,
+                tools=[tool.for_template() for tool in tools],
+                arguments=asked.template_arguments,
+                most_tokens=self.limits.max_tokens,
+            )
+
         # A message costs the template about as much time as a hundred characters cost the tokenizer.
-        size = sum(len(str(part)) + 100 for part in [*plain, *tools])
-        return await self._tokenise(size, work, asked.prompt_param)
+        size = sum(message.size + 100 for message in messages) + sum(tool.size + 100 for tool in tools)
+        return await self._tokenise(size, render, asked.prompt_param)
 
     def _check_template(self, messages: Sequence[ChatMessage], asked: TemplatedRequest) -> None:
         """``ApiError`` 400 for tools, calls and results where the model's template would not show them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -43,6 +43,21 @@ def _product(merge: str | list[str]) -> str:
     return merge.replace(" ", "") if isinstance(merge, str) else "".join(merge)
 
 
+def texts_in(value: Any) -> list[str]:
+    """All texts in ``value`` of JSON, keys too, in no order."""
+    texts, pending = [], [value]
+    while pending:
+        match pending.pop():
+            case str() as text:
+                texts.append(text)
+            case Mapping() as members:
+                texts += members
+                pending += members.values()
+            case Sequence() as items:
+                pending += items
+    return texts
+
+
 class Marks:
     """Flags the characters of a user's text that a special token's name might begin with, or that it might
     share with text around it, through whatever a chat template does to the text."""
@@ -54,9 +69,9 @@ class Marks:
         self._longest = max(map(len, self._names), default=1) - 1
 
     @staticmethod
-    def sign_for(texts: Iterable[str]) -> str | None:
-        """A character that none of the texts holds; None where they hold all that could be."""
-        held = "".join(texts)
+    def sign_for(value: Any) -> str | None:
+        """A character that no text in ``value`` of JSON holds; None where they hold all that could be."""
+        held = "".join(texts_in(value))
         return next((sign for sign in _NONCHARACTERS if sign not in held), None)
 
     def insert(self, text: str, sign: str) -> str:

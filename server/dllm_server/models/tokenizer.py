@@ -148,11 +148,7 @@ class FileTokenizer:
     ) -> list[int]:
         if not self.has_chat_template:
             raise TokenizerError("this model has no chat template: use /v1/completions")
-        try:
-            texts = [*messages, *tools, dict(arguments)]
-            sign = Marks.sign_for(json.dumps(text, ensure_ascii=False) for text in texts)
-        except RecursionError as error:
-            raise TokenizerError("the messages hold values inside of too many others") from error
+        sign = Marks.sign_for([*messages, *tools, arguments])
         if sign is None:
             raise TokenizerError("the messages hold every one of Unicode's noncharacters U+FDD0 to U+FDEF")
         try:

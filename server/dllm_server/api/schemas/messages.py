@@ -105,3 +105,9 @@ class ChatMessage(RequestModel):
     @property
     def text(self) -> str:
         return "\n".join(part.text for part in self.content)
+
+    @property
+    def size(self) -> int:
+        """Characters that a template is given, about."""
+        thoughts = self.reasoning or self.reasoning_content or ""
+        return len(self.text) + len(thoughts) + sum(call.size for call in self.tool_calls)

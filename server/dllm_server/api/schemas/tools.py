@@ -47,6 +47,11 @@ class Tool(RequestModel):
         """The tool as chat templates read it."""
         return self.model_dump(exclude_none=True, exclude={"function": {"strict"}})
 
+    @property
+    def size(self) -> int:
+        """Characters that a template is given, about."""
+        return len(str(self.function))
+
 
 class NamedFunction(RequestModel):
     name: Text
@@ -130,3 +135,8 @@ class ToolCall(RequestModel):
 
     def for_template(self) -> dict[str, Any]:
         return self.model_dump(exclude_none=True)
+
+    @property
+    def size(self) -> int:
+        """Characters that a template is given, about."""
+        return len(str(self.function))
