@@ -50,7 +50,7 @@ def test_a_part_that_fails_fails_the_whole(tmp_path: Path) -> None:
     plugins = [f"-p{name}" for name in ("xdist.plugin", "pytest_timeout", "tests.conftest")]
 
     result = subprocess.run(
-        [sys.executable, "-m", "tests.gate", *plugins, "-c", "pyproject.toml", str(file)],
+        [sys.executable, "-m", "tests.gate", *plugins, "-n0", "-c", "pyproject.toml", str(file)],
         capture_output=True,
         text=True,
         timeout=480,

@@ -22,7 +22,7 @@ from tests.cluster.simulated_nodes import SimulatedNodes
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 RESOURCES = int(os.environ.get("SCALE_RESOURCES", "20"))
-QUIET_SECONDS = 60
+QUIET_SECONDS = 20
 MOST_MEMORY_BYTES = 300 * 1024**2
 
 

@@ -29,7 +29,7 @@ def dense_float64(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @each_implementation
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), head_counts, st.booleans(), st.integers(0, 99))
 def test_varlen_attention_equals_each_request_alone(
     implementation: Implementation, lengths: list[int], heads: tuple[int, int], is_one_group: bool, seed: int

@@ -55,7 +55,7 @@ def slow_selection(q: Tensor, k: Tensor, member: Member, *, is_shared: bool) -> 
 
 
 @each_implementation
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(members(), min_size=1, max_size=4),
     st.sampled_from([(4, 4), (4, 2), (4, 1)]),

@@ -18,6 +18,8 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.server.api.real_server import RealServer
 
+pytestmark = pytest.mark.sampled(0.5, of="what the pages do in a browser")
+
 SORT = "Sort seven words"
 SETTLE_MILLISECONDS = 700  # of animations
 
@@ -177,7 +179,6 @@ def test_two_settings_are_compared_on_one_prompt(
         shoot(page, "playground-compare", tmp_path)
 
 
-@pytest.mark.sampled(0.5)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_in_either_colours(browser: Browser, server: RealServer, scheme: str) -> None:
     with opened(browser, server.url, color_scheme=scheme) as page:
