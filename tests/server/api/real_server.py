@@ -58,7 +58,7 @@ class RealServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.http.close()
-        for process in [*self._children(), self._process]:
+        for process in [*self.children(), self._process]:
             process.kill()
         self._process.wait()
 
@@ -69,7 +69,7 @@ class RealServer:
         self._process.send_signal(signal.SIGTERM)
 
     def kill_engine(self) -> None:
-        (engine,) = self._children()
+        (engine,) = self.children()
         engine.kill()
 
     def wait(self) -> int:
@@ -86,7 +86,7 @@ class RealServer:
         content: dict[str, Any] = response.json()
         return content
 
-    def _children(self) -> list[psutil.Process]:
+    def children(self) -> list[psutil.Process]:
         return psutil.Process(self._process.pid).children() if self._process.poll() is None else []
 
     def _read_log(self) -> None:
