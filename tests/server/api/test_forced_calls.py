@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dllm_server.models.source import EMBEDDED_DIRECTORY
 from openai import OpenAI
 from pydantic import BaseModel, ConfigDict
 from real_server import RealServer
-from tool_templates import make_tokenizer
+from tool_templates import make_model
 
 MODEL = "tiny"
 LOOK: dict[str, Any] = {
@@ -40,10 +39,7 @@ class Point(BaseModel):
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     directory: Path = tmp_path_factory.mktemp("model")
-    make_tokenizer(directory)
-    for file in EMBEDDED_DIRECTORY.iterdir():
-        if not (directory / file.name).exists():
-            (directory / file.name).symlink_to(file)
+    make_model(directory)
     with RealServer("--served-model-name", MODEL, "--block-length", "8", model=str(directory)) as server:
         yield server.client()
 

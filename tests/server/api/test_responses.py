@@ -19,7 +19,8 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 from scripted_engine import Wait, failed
 from scripted_server import ScriptedServer, eventually
-from tool_templates import CALL, LOOK, client_of, make_tokenizer, prompt_of, saying, serving
+from tool_server import client_of, prompt_of, saying, serving
+from tool_templates import CALL, LOOK, make_tokenizer
 
 TOOL: Any = {"type": "function", "strict": True} | LOOK["function"]
 MADE_CALL: Any = {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": '{"at": "Lyon"}'}

@@ -13,6 +13,7 @@ from dllm_server.models.tokenizer import Tokenizer
 from dllm_server.settings import DiffusionSettings, ToolCallParser
 from scripted_engine import Wait
 from scripted_server import ScriptedServer, eventually
+from tool_server import client_of, prompt_of, saying, serving
 from tool_templates import (
     CALL,
     HERMES,
@@ -20,11 +21,7 @@ from tool_templates import (
     LOOK,
     UNKNOWN_CALLS,
     WITHOUT_TOOLS,
-    client_of,
     make_tokenizer,
-    prompt_of,
-    saying,
-    serving,
 )
 
 QUESTION: list[Any] = [{"role": "user", "content": "What is in Lyon?"}]

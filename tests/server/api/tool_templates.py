@@ -1,18 +1,13 @@
-"""Tokenizers whose chat templates know tools, and an engine that says what a test has it say."""
+"""Tokenizers and checkpoints whose chat templates know tools."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import openai
-from dllm_server.engine.requests.messages import FinishReason, Generate
 from dllm_server.models.source import EMBEDDED_DIRECTORY
 from dllm_server.models.tokenizer import Tokenizer, load_tokenizer
-from scripted_engine import Script, Step, block, finished
-from scripted_server import ScriptedServer
 
 MARKERS = ["<tool_call>", "</tool_call>", "<think>", "</think>", "<|python_tag|>", "<|tool|>"]
 
@@ -63,35 +58,9 @@ def make_tokenizer(directory: Path, template: str = HERMES, *, are_special: bool
     return load_tokenizer(directory)
 
 
-def saying(tokenizer: Tokenizer, *texts: str, reason: FinishReason = FinishReason.STOP) -> Script:
-    """Each request is answered with one of the texts, in turn, in blocks of its length."""
-    left = list(texts)
-
-    def script(request: Generate) -> list[Step]:
-        ids = tokenizer.encode(left.pop(0) if len(left) > 1 else left[0])
-        size = request.diffusion.block_length
-        blocks = [ids[start : start + size] for start in range(0, len(ids), size)]
-        return [
-            *(block(request, tokens, forwards=number) for number, tokens in enumerate(blocks, 1)),
-            finished(request, reason=reason),
-        ]
-
-    return script
-
-
-ServerOf = Callable[..., ScriptedServer]
-
-
-def serving(tokenizer: Tokenizer, script: Script, **settings: Any) -> ScriptedServer:
-    return ScriptedServer(
-        script, tokenizer=tokenizer, model={"max_model_len": 4096, "max_request_tokens": 4096}, **settings
-    )
-
-
-def prompt_of(server: ScriptedServer, tokenizer: Tokenizer) -> str:
-    """The last request's prompt as text, special tokens shown."""
-    return tokenizer.decode(server.engine.requests[-1].prompt, skip_special_tokens=False)
-
-
-def client_of(server: ScriptedServer) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=300)
+def make_model(directory: Path, template: str = HERMES) -> None:
+    """A checkpoint of the embedded weights, which know nothing of the tools that its template shows."""
+    make_tokenizer(directory, template)
+    for file in EMBEDDED_DIRECTORY.iterdir():
+        if not (directory / file.name).exists():
+            (directory / file.name).symlink_to(file)
