@@ -75,7 +75,9 @@ class OperatorSettings(BaseSettings, LogSettings):
         description="Pools that roll out at once though nobody edited their resource: for another default "
         "image, another version, a restart by the tuner.",
     )
-    workers: int = Field(8, ge=1, le=64, description="Resources reconciled at once.")
+    workers: int = Field(
+        8, ge=1, le=64, description="Resources reconciled at once, half of them of one namespace at most."
+    )
 
     @property
     def manager(self) -> str:

@@ -5,8 +5,10 @@ fails.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -15,6 +17,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
+Entry = tuple[int, int, int, Key]  # rank, turn, number, key
 
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 60.0
@@ -23,21 +26,26 @@ LAST_RETRY_SECONDS = 60.0
 class WorkQueue(Generic[Key]):
     """`handle` runs for one key in one worker at a time. It may say after how many seconds it wants the key
     again; an exception retries the key with exponential backoff. Tenants take turns: one with many keys keeps
-    none of another waiting.
+    none of another waiting, and has half of the workers at most.
     """
 
     def __init__(
         self,
         handle: Callable[[Key], Awaitable[float | None]],
         observe: QueueObserver | None = None,
-        tenant_of: Callable[[Key], Hashable] = lambda _: None,
+        tenant_of: Callable[[Key], Hashable] = lambda key: key,
     ) -> None:
         self._handle = handle
         self._observe = observe or QueueObserver()
         self._tenant_of = tenant_of
         self._turn = 0  # of the key taken last
         self._next_turns: dict[Hashable, int] = {}  # by tenant
-        self._ready: asyncio.PriorityQueue[tuple[int, int, int, Key]] = asyncio.PriorityQueue()
+        self._ready: asyncio.PriorityQueue[Entry[Key]] = asyncio.PriorityQueue()
+        self._most_of_tenant = 1
+        self._workers_of: Counter[Hashable] = Counter()  # by tenant
+        self._aside: dict[
+            Hashable, list[Entry[Key]]
+        ] = {}  # heaps by tenant, until one of its workers is free
         self._number = itertools.count()
         self._queued: dict[Key, int] = {}
         self._running: set[Key] = set()
@@ -68,6 +76,7 @@ class WorkQueue(Generic[Key]):
 
     async def run(self, workers: int) -> None:
         """Until cancelled."""
+        self._most_of_tenant = (workers + 1) // 2
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(workers):
@@ -98,14 +107,20 @@ class WorkQueue(Generic[Key]):
 
     async def _work(self) -> None:
         while True:
-            rank, turn, _, key = await self._ready.get()
-            if self._queued.get(key) != rank:
+            entry = await self._ready.get()
+            if self._is_stale(entry):
+                continue
+            _, turn, _, key = entry
+            tenant = self._tenant_of(key)
+            if self._workers_of[tenant] >= self._most_of_tenant:
+                heapq.heappush(self._aside.setdefault(tenant, []), entry)
                 continue
             self._turn = max(self._turn, turn)
-            if self._ready.empty():
+            if self._ready.empty() and not self._aside:
                 self._next_turns.clear()
             del self._queued[key]
             self._running.add(key)
+            self._workers_of[tenant] += 1
             started = time.monotonic()
             try:
                 again_seconds = await self._handle(key)
@@ -122,10 +137,30 @@ class WorkQueue(Generic[Key]):
                     self.add(key, again_seconds)
             finally:
                 self._running.discard(key)
+                self._free_worker_of(tenant)
                 if key in self._again:
                     self._again.discard(key)
                     self._enqueue(key, rank=0)
                 self._observe.depth(self.depth)
+
+    def _free_worker_of(self, tenant: Hashable) -> None:
+        """For the next of its keys that was put aside."""
+        self._workers_of[tenant] -= 1
+        if self._workers_of[tenant] == 0:
+            del self._workers_of[tenant]
+        aside = self._aside.get(tenant, [])
+        while aside:
+            entry = heapq.heappop(aside)
+            if not self._is_stale(entry):
+                self._ready.put_nowait(entry)
+                break
+        if not aside:
+            self._aside.pop(tenant, None)
+
+    def _is_stale(self, entry: Entry[Key]) -> bool:
+        """Whether its key runs already, or came again with a better rank."""
+        rank, _, _, key = entry
+        return self._queued.get(key) != rank
 
 
 class QueueObserver:
