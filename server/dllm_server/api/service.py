@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from dllm_server.api.answers.chat_prompt import chat_prompt
 from dllm_server.api.answers.generation import Generation
 from dllm_server.api.answers.markup import Dialect
-from dllm_server.api.answers.plan import ChoicePlan, Limits
+from dllm_server.api.answers.plan import ChoicePlan, Limits, Prompt
 from dllm_server.api.guards.admission import Admission
 from dllm_server.api.guards.lifecycle import Lifecycle
 from dllm_server.api.guards.text_workers import TextWorkers
@@ -21,6 +22,7 @@ from dllm_server.api.schemas.errors import (
     unsupported,
 )
 from dllm_server.api.schemas.messages import ChatMessage
+from dllm_server.api.schemas.requests import ChatCompletionRequest
 from dllm_server.api.schemas.structured import AskedGrammar
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import TextTooLongError, Tokenizer, TokenizerError
@@ -95,6 +97,12 @@ class Service:
             if message.tool_field is not None:
                 param = asked.message_path(place, message.tool_field)
                 raise unsupported(f"{param}: {why}", param=param)
+
+    async def chat_prompt(self, asked: ChatCompletionRequest) -> Prompt:
+        """A conversation's prompt; ``ApiError`` 400 where there is none, or where its answer could not be
+        read or held to what it asks for."""
+        token_ids = await self.encode_chat(asked.messages, asked)
+        return await chat_prompt(asked, token_ids, self.dialect, self.grammars.check)
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids, special ones included."""

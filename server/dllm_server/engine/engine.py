@@ -19,6 +19,7 @@ from dllm_server.engine.launched import (
     Launched,
     block_outcomes,
     canvases_of,
+    follow_markers,
     is_finite_score,
     note_alternatives,
     scored,
@@ -159,8 +160,7 @@ class Engine:
 
     def cancel(self, request_id: str) -> list[FromEngine]:
         """End a request at once; unknown ids (already ended) are ignored."""
-        request = self._by_id.get(request_id)
-        if request is None:
+        if (request := self._by_id.get(request_id)) is None:
             return []
         self.stats.cancelled += 1
         if request.phase is Phase.WAITING:
@@ -300,8 +300,8 @@ class Engine:
         slots, tokens = batch.slots[rows], result.tokens[rows]
         edits = table.commit(slots, batch.open_starts[rows], tokens, result.logprobs[rows])
         self.stats.committed_tokens += int((tokens >= 0).sum() - edits.sum())
-        if result.alternatives is not None:
-            note_alternatives(launched, result.tokens, result.alternatives)
+        note_alternatives(launched, result.tokens, result.alternatives)
+        follow_markers(launched, table, live, renew=self.runner.renew)
         canvases = canvases_of(launched, table, live, result.logprobs)
         outgoing: list[FromEngine] = []
         for told in block_outcomes(launched, table, rows, tokens, edits):
@@ -334,7 +334,7 @@ class Engine:
             if is_final:
                 outgoing.append(block_committed(table, request, start, end))
             if not (launched.is_predictable or request.edits):
-                self.course.go_on(request, told.masks)
+                self.course.go_on(request, told.masks, edits=told.edited)
         return outgoing
 
     def _finish(self, request: Request, start: int, end: int, reason: FinishReason) -> list[FromEngine]:

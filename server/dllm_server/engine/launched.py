@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dllm_server.engine.accounts.windows import StepRecord
 from dllm_server.engine.device.pending_step import NamedTokens, PendingStep
+from dllm_server.engine.requests.marked import follow_marker
 from dllm_server.engine.requests.messages import Score, Scored
 from dllm_server.engine.requests.publish import Shown, shown_blocks
 from dllm_server.engine.requests.request import Phase, Request
@@ -99,6 +100,20 @@ def block_outcomes(
         yield BlockOutcome(index, request, start, length, left, told, ended, edited, breaks)
 
 
+def follow_markers(
+    launched: Launched, table: SlotTable, live: Iterable[int], *, renew: Callable[[int], None]
+) -> None:
+    """Hold those of the ``live`` requests to their grammars that have committed a marker, or no more;
+    ``renew`` is told the slots from which tokens were taken back."""
+    starts, lengths = launched.batch.block_starts, launched.batch.block_lengths
+    for index in live:
+        request = launched.requests[index]
+        if request.message.grammar_after is not None:
+            start = int(starts[index])
+            if follow_marker(table, request, start, start + int(lengths[index])):
+                renew(request.slot)
+
+
 def canvases_of(
     launched: Launched, table: SlotTable, live: Iterable[int], logprobs: NDArray[np.float32]
 ) -> dict[int, Shown]:
@@ -114,9 +129,11 @@ def canvases_of(
     return dict(zip(asking, blocks, strict=True))
 
 
-def note_alternatives(launched: Launched, committed: NDArray[np.int32], rows: NamedTokens) -> None:
+def note_alternatives(launched: Launched, committed: NDArray[np.int32], rows: NamedTokens | None) -> None:
     """Keep the alternatives of the tokens that the step has ``committed`` for the requests that asked."""
     batch = launched.batch
+    if rows is None:
+        return
     for cell, tokens, logprobs in zip(rows.place.tolist(), rows.tokens, rows.logprobs, strict=True):
         index, column = divmod(cell, batch.block)
         request = launched.requests[index]

@@ -17,8 +17,13 @@ from dllm_server.structure.vocabulary import VocabularyFiles
 PROGRAM = ("-m", "dllm_server.structure")
 MOST_CPU_SECONDS = 1.0  # of a compilation
 MOST_SECONDS = 60.0  # on a machine with no time left for it
+_TOO_SLOW = f"it takes more than {MOST_CPU_SECONDS:g} s, or too much memory, to compile: make it simpler"
 _MOST_KNOWN_BYTES = 4 * 1024**2
 _LONGEST_LINE = 8 * LONGEST_TEXT
+
+
+class SlowGrammarError(GrammarError):
+    """Compiling it had to be ended."""
 
 
 class GrammarChecker:
@@ -34,7 +39,8 @@ class GrammarChecker:
         self._asking: dict[Grammar, asyncio.Task[str]] = {}
 
     async def check(self, grammar: Grammar) -> None:
-        """``GrammarError`` says why the grammar cannot be followed."""
+        """``GrammarError`` says why the grammar cannot be followed: ``SlowGrammarError`` where compiling it
+        takes too long."""
         if (words := self._known.get(grammar)) is None:
             if grammar not in self._asking:  # goes on when who asked has left: the worker answers anyway
                 task = asyncio.create_task(self._ask_in_turn(grammar))
@@ -42,7 +48,7 @@ class GrammarChecker:
                 task.add_done_callback(lambda _: self._asking.pop(grammar))
             words = await asyncio.shield(self._asking[grammar])
         if words:
-            raise GrammarError(words)
+            raise SlowGrammarError(words) if words == _TOO_SLOW else GrammarError(words)
 
     async def close(self) -> None:
         """End the worker. Who still waits for it is told that it has ended."""
@@ -74,7 +80,7 @@ class GrammarChecker:
         if line:
             return msgspec.json.decode(line, type=str)
         await self.close()
-        return f"it takes more than {MOST_CPU_SECONDS:g} s, or too much memory, to compile: make it simpler"
+        return _TOO_SLOW
 
     async def _started(self) -> asyncio.subprocess.Process:
         """The worker, once it has read the tokenizer."""

@@ -17,8 +17,13 @@ class GrammarMatch:
 
     def __init__(self, compiled: LLMatcher) -> None:
         """``compiled`` stays as it is, before the first token."""
+        self._compiled = compiled
         self._matcher, self.length = compiled.deep_copy(), 0
         self.problem: str | None = None  # why it can be followed no further
+
+    def anew(self) -> GrammarMatch:
+        """Before the first token of another text."""
+        return GrammarMatch(self._compiled)
 
     @property
     def is_over(self) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dllm_server.api.answers.call_grammar import answer_grammar
+from dllm_server.api.answers.call_grammar import answer_grammar, marked_grammar
 from dllm_server.api.schemas.tools import Tool
 from dllm_server.api.text.parts import Called, Thought
 from dllm_server.api.text.speech import Markup, Speech, Thinking
@@ -108,6 +108,32 @@ def test_an_answer_of_one_call_has_one(model: tuple[Tokenizer, LLTokenizer], par
     assert not follows(model, markup, one + ("\n" if parser is HERMES else "; ") + one)
     assert not follows(model, markup, "I wait.")
     assert not follows(model, markup, "")
+
+
+@pytest.mark.parametrize("is_one_call", [False, True])
+@pytest.mark.parametrize("parser", ToolCallParser)
+def test_behind_a_marker_only_calls_pass(
+    model: tuple[Tokenizer, LLTokenizer], parser: ToolCallParser, is_one_call: bool
+) -> None:
+    tokenizer, vocabulary = model
+    markup = Markup(calls=parser, tools=NAMES, is_one_call=is_one_call)
+    grammar = marked_grammar(markup, TOOLS, tokenizer.added_ids(MARKERS))
+
+    def passes(text: str) -> bool:
+        matcher = compile_grammar(grammar, vocabulary)
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        return matcher.try_consume_tokens(ids) == len(ids) and bool(matcher.is_accepting())
+
+    def behind(*calls: tuple[str, str]) -> str:
+        return "; ".join(call(parser, *each) for each in calls).removeprefix("<tool_call>")
+
+    assert passes(behind(("look", '{"at": "Lyon"}')))
+    assert passes(behind(("plant", '{"size": 5, "in": {"size": 3}}')))
+    assert not passes(behind(("look", '{"at": 5}')))
+    assert not passes(behind(("walk", "{}")))
+    assert not passes("a text")
+    several = behind(("wait", "{}"), ("wait", "{}"))
+    assert passes(several) is (parser is LLAMA3 and not is_one_call)
 
 
 def test_a_text_of_a_schema_may_stand_for_calls(model: tuple[Tokenizer, LLTokenizer]) -> None:

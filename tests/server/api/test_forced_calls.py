@@ -1,4 +1,4 @@
-"""Calls and structures that are enforced, by a real engine whose model knows nothing of tools."""
+"""Calls and structures that are held to schemas, by a real engine whose model knows nothing of tools."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dllm_server.models.tokenizer import load_tokenizer
 from openai import OpenAI
 from pydantic import BaseModel, ConfigDict
 from real_server import RealServer
+from safetensors.torch import load_file, save_file
 from tool_templates import make_model
 
 MODEL = "tiny"
+EOS = 0  # of the embedded model
 LOOK: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -40,8 +43,20 @@ class Point(BaseModel):
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     directory: Path = tmp_path_factory.mktemp("model")
     make_model(directory)
+    open_calls_at_the_end(directory)
     with RealServer("--served-model-name", MODEL, "--block-length", "8", model=str(directory)) as server:
         yield server.client()
+
+
+def open_calls_at_the_end(directory: Path) -> None:
+    """Where the checkpoint would end an answer it opens a call instead."""
+    (marker,) = load_tokenizer(directory).added_ids(["<tool_call>"]).values()
+    for path in directory.glob("*.safetensors"):
+        tensors = load_file(path)
+        if (embedding := tensors.get("model.transformer.wte.weight")) is not None:
+            embedding[marker] = 1.5 * embedding[EOS]
+            path.unlink()
+            save_file(tensors, path)
 
 
 def ask(client: OpenAI, **more: Any) -> Any:
@@ -80,6 +95,30 @@ def test_a_named_call_is_made_once_and_streamed(client: OpenAI) -> None:
     (call,) = choice.message.tool_calls
     assert (call.function.name, choice.finish_reason) == ("look", "tool_calls")
     check(call)
+
+
+@pytest.mark.parametrize("is_parallel", [True, False])
+def test_a_call_that_need_not_be_made_follows_its_schema(client: OpenAI, is_parallel: bool) -> None:
+    (choice,) = ask(client, tool_choice="auto", parallel_tool_calls=is_parallel).choices
+
+    calls = choice.message.tool_calls
+    assert len(calls) > 1 if is_parallel else len(calls) == 1
+    for call in calls:
+        check(call)
+
+
+def test_a_call_that_need_not_be_made_is_streamed_as_it_is_told_whole(client: OpenAI) -> None:
+    whole = ask(client, parallel_tool_calls=False).choices[0].message
+    with client.chat.completions.stream(
+        model=MODEL, messages=MESSAGES, tools=[LOOK, WAIT], parallel_tool_calls=False, max_tokens=120
+    ) as stream:
+        streamed: Any = stream.get_final_completion().choices[0].message
+
+    def told(message: Any) -> Any:
+        calls = [(call.function.name, call.function.arguments) for call in message.tool_calls]
+        return message.content or "", calls
+
+    assert told(streamed) == told(whole)
 
 
 def test_a_required_call_may_be_cut(client: OpenAI) -> None:
@@ -124,11 +163,24 @@ def test_responses_force_calls_and_parse_structures(client: OpenAI) -> None:
     assert isinstance(parsed.output_parsed, Point)
 
 
+def test_the_tools_whose_schemas_are_not_followed_are_named(client: OpenAI) -> None:
+    other = {"type": "function", "function": {"name": "x", "parameters": {"not": {}}}}
+    body: Any = {"model": MODEL, "messages": MESSAGES, "max_tokens": 4}
+    created = client.chat.completions.with_raw_response.create
+
+    headers = [created(**body, tools=tools).headers for tools in ([LOOK, other], [LOOK])]
+    streamed = created(**body, tools=[LOOK, other], stream=True).headers
+
+    assert [one.get("X-DLLM-Unenforced") for one in (*headers, streamed)] == ["tools.1", None, "tools.1"]
+
+
 @pytest.mark.parametrize(
     ("more", "param"),
     [
         ({"tool_choice": "required", "tools": []}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "walk"}}}, "tool_choice"),
+        ({"tools": [{"type": "function", "function": {
+            "name": "x", "strict": True, "parameters": {"not": {}}}}]}, "tools.0"),
         ({"tool_choice": "required", "extra_body": {"ignore_eos": True}}, "ignore_eos"),
         ({"tool_choice": "required", "tools": [
             {"type": "function", "function": {"name": "x", "parameters": {"not": {}}}}]}, "tools"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,15 @@ LOOK: dict[str, Any] = {
 CALL = '<tool_call>\n{"name": "look", "arguments": {"at": "Lyon"}}\n</tool_call>'
 
 
-def make_tokenizer(directory: Path, template: str = HERMES, *, are_special: bool = True) -> Tokenizer:
-    """The embedded model's, with ``template`` and the markers as tokens of their own."""
+def make_tokenizer(
+    directory: Path, template: str = HERMES, *, are_special: bool = True, markers: Sequence[str] = MARKERS
+) -> Tokenizer:
+    """The embedded model's, with ``template`` and the ``markers`` as tokens of their own."""
     tokenizer = json.loads((EMBEDDED_DIRECTORY / "tokenizer.json").read_text())
     known = {token["content"] for token in tokenizer["added_tokens"]}
     first = 1 + max(*tokenizer["model"]["vocab"].values(), *(t["id"] for t in tokenizer["added_tokens"]))
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    new = [name for name in MARKERS if name not in known]
+    new = [name for name in markers if name not in known]
     tokenizer["added_tokens"] += [
         {"id": first + place, "content": name, "special": are_special, **plain}
         for place, name in enumerate(new)

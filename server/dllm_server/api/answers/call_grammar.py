@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dllm_server.api.schemas.tools import Tool
@@ -41,13 +42,35 @@ def answer_grammar(
     return Grammar(GrammarKind.LARK, "\n".join([f"start: {start}", *rules]))
 
 
-def _calls(markup: Markup, tools: Sequence[Tool], added: Collection[str]) -> list[str]:
+def marked_grammar(markup: Markup, tools: Sequence[Tool], added: Collection[str]) -> Grammar:
+    """What follows the marker that opens a call of ``tools``, up to the call's end; where calls follow each
+    other without markers, as many as the answer may hold."""
+    marked = replace(markup, is_one_call=markup.is_one_call or markup.calls is ToolCallParser.HERMES)
+    rules = _calls(marked, tools, added, is_open=True)
+    return Grammar(GrammarKind.LARK, "\n".join(["start: calls", *rules]))
+
+
+def schema_grammar(tool: Tool) -> Grammar:
+    """The arguments of ``tool``."""
+    return Grammar(GrammarKind.JSON_SCHEMA, json.dumps(_schema(tool)))
+
+
+def _schema(tool: Tool) -> dict[str, Any]:
+    return tool.function.parameters or {"type": "object"}
+
+
+def _calls(
+    markup: Markup, tools: Sequence[Tool], added: Collection[str], *, is_open: bool = False
+) -> list[str]:
+    """``is_open``: the first call's marker is there."""
+
     def marker(name: str) -> str:
         return name if name in added else json.dumps(name)
 
     match markup.calls:
         case ToolCallParser.HERMES:
             opening, closing = map(marker, MarkedCalls.markers)
+            opening = "" if is_open else opening
             key, before, between, after = "arguments", f'{opening} "\\n"', '"\\n"', f'"\\n" {closing}'
         case ToolCallParser.LLAMA3_JSON:
             key, before, between, after = "parameters", "", '"; "', ""
@@ -59,7 +82,7 @@ def _calls(markup: Markup, tools: Sequence[Tool], added: Collection[str]) -> lis
     for place, tool in enumerate(tools):
         head = f'{{"name": {json.dumps(tool.function.name)}, "{key}": '
         rules.append(f'call_{place}: {json.dumps(head)} arguments_{place} "}}"')
-        rules.append(f"arguments_{place}: {_json(tool.function.parameters or {'type': 'object'}, _LAYOUT)}")
+        rules.append(f"arguments_{place}: {_json(_schema(tool), _LAYOUT)}")
     return rules
 
 

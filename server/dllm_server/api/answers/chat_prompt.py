@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from dllm_server.api.answers.auto_calls import Check, auto_calls
 from dllm_server.api.answers.call_grammar import answer_grammar
 from dllm_server.api.answers.markup import Dialect, markup_of
 from dllm_server.api.answers.plan import Prompt
@@ -14,10 +15,17 @@ from dllm_server.settings import ToolCallParser
 from dllm_server.structure.grammar import GrammarKind
 
 
-def chat_prompt(asked: ChatCompletionRequest, token_ids: list[int], dialect: Dialect) -> Prompt:
-    """``ApiError`` 400 where nothing reads the calls that are asked for."""
+async def chat_prompt(
+    asked: ChatCompletionRequest, token_ids: list[int], dialect: Dialect, check: Check
+) -> Prompt:
+    """``ApiError`` 400 where nothing reads the calls that are asked for, or nothing can hold them to a strict
+    schema."""
     markup = markup_of(asked, token_ids, dialect)
-    return Prompt(token_ids, markup=markup, grammar=_grammar(asked, markup, dialect))
+    grammar = _grammar(asked, markup, dialect)
+    if grammar is not None or markup.calls is None:
+        return Prompt(token_ids, markup=markup, grammar=grammar)
+    auto = await auto_calls(markup, asked.shown_tools, dialect, check)
+    return Prompt(token_ids, markup=markup, grammar=auto.grammar, unenforced=auto.unenforced)
 
 
 def _grammar(asked: ChatCompletionRequest, markup: Markup, dialect: Dialect) -> AskedGrammar | None:

@@ -28,12 +28,13 @@ _SEED_MASK = (1 << _SEED_BITS) - 1
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Tokens, the text that echo gives back, what an answer to it may hold besides content, and what it is
-    held to."""
+    held to. ``unenforced`` names the tools whose calls are not held to their schemas."""
 
     token_ids: list[int]
     text: str = ""
     markup: Markup = PLAIN
     grammar: AskedGrammar | None = None
+    unenforced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,7 @@ def plan_choices(
                 cache_salt=request.cache_salt or "",
                 wants_confidence=request.includes_canvas_confidence,
                 grammar=None if held_to is None else held_to.grammar,
+                grammar_after=None if held_to is None else held_to.after,
             )
             plans.append(
                 ChoicePlan(

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dllm_server.api.answers.chat_format import ChatFormat
-from dllm_server.api.answers.chat_prompt import chat_prompt
 from dllm_server.api.routes.named_body import named_body_route
 from dllm_server.api.routes.respond import STREAM_DOCS, respond
 from dllm_server.api.schemas.requests import ChatCompletionRequest
@@ -26,8 +25,7 @@ def chat_router(service: Service) -> APIRouter:
     async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> Response:
         service.check_model(body.model)
         service.admission.check(body.n)
-        token_ids = await service.encode_chat(body.messages, body)
-        prompt = chat_prompt(body, token_ids, service.dialect)
+        prompt = await service.chat_prompt(body)
         return await respond(service, request, body, [prompt], ChatFormat)
 
     return router

@@ -20,6 +20,8 @@ from dllm_server.api.routes.event_stream import EventStream
 from dllm_server.api.service import Service
 from dllm_server.telemetry.request_id import request_id_of
 
+UNENFORCED_HEADER = "X-DLLM-Unenforced"
+_MOST_TOLD = 64
 FIRST_WORD_SECONDS = 0.1  # of the engine: whether it refuses a request, before a stream's status line is sent
 
 STREAM_DOCS: dict[int | str, dict[str, Any]] = {
@@ -44,6 +46,8 @@ async def respond(
     for held_to in {grammar_of(asked, prompt) for prompt in prompts}:
         await service.check_grammar(held_to)
     plans = plan_choices(asked, prompts, service.limits, request_id=answer_id)
+    unenforced = [name for prompt in prompts for name in prompt.unenforced]
+    told = {UNENFORCED_HEADER: ", ".join(unenforced[:_MOST_TOLD])} if unenforced else {}
     answer = format_type(AnswerHeader(answer_id, service.model_name), asked)
     generation = service.start_generation(plans, request.scope["state"][ARRIVED])
     is_handed_over = False
@@ -51,7 +55,7 @@ async def respond(
         if asked.stream:
             feed = await _opened_feed(generation)
             is_handed_over = True
-            return EventStream(
+            stream = EventStream(
                 request,
                 service.admission,
                 generation,
@@ -59,8 +63,10 @@ async def respond(
                 answer,
                 keep_alive_seconds=service.settings.stream_keep_alive_seconds,
             )
+            stream.headers.update(told)
+            return stream
         results = await _gather(generation)
-        return Response(answer.whole(results).model_dump_json(), media_type="application/json")
+        return Response(answer.whole(results).model_dump_json(), media_type="application/json", headers=told)
     finally:
         if not is_handed_over:
             await service.admission.finish(generation)

@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from dllm_server.api.answers.chat_prompt import chat_prompt
 from dllm_server.api.answers.response_format import ResponseFormat
 from dllm_server.api.routes.named_body import named_body_route
 from dllm_server.api.routes.respond import respond
@@ -35,8 +34,7 @@ def responses_router(service: Service) -> APIRouter:
         service.check_model(body.model)
         service.admission.check(1)
         asked = body.for_chat()
-        token_ids = await service.encode_chat(asked.messages, asked)
-        prompt = chat_prompt(asked, token_ids, service.dialect)
+        prompt = await service.chat_prompt(asked)
         return await respond(service, request, asked, [prompt], ResponseFormat)
 
     return router

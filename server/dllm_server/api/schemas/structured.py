@@ -27,10 +27,12 @@ _HINTS = frozenset({"disable_any_whitespace", "disable_fallback", "whitespace_pa
 
 @dataclass(frozen=True, slots=True)
 class AskedGrammar:
-    """A grammar, and the parameter that asked for it."""
+    """A grammar, the parameter that asked for it, and the token behind which it holds, None for all of the
+    text."""
 
     param: str
     grammar: Grammar
+    after: int | None = None
 
 
 def _text_of(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
@@ -46,6 +46,11 @@ class Tool(RequestModel):
     def for_template(self) -> dict[str, Any]:
         """The tool as chat templates read it."""
         return self.model_dump(exclude_none=True, exclude={"function": {"strict"}})
+
+    @property
+    def loosened(self) -> Self:
+        """The tool with any object of arguments."""
+        return self.model_copy(update={"function": self.function.model_copy(update={"parameters": None})})
 
     @property
     def size(self) -> int:

@@ -19,7 +19,7 @@ class CallParser(Protocol):
     """Parts calls from content, whatever the pieces of the text are. White space beside a call is neither;
     what looks like a call and is none is content, to the letter. A call is told once it is whole."""
 
-    markers: ClassVar[tuple[str, ...]]
+    markers: ClassVar[tuple[str, ...]]  # that which opens a call first
 
     def __init__(self, tools: Collection[str]) -> None:
         """``tools`` are the names that may be called."""

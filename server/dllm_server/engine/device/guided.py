@@ -91,7 +91,7 @@ class GuidedHead:
         unended = max(int(table.stops_from[slot]) - position, 0)
         stops = tuple(table.stop_token_ids[slot, : table.stop_count[slot]].tolist()) if unended else ()
         run = Run(table.matches[slot], bound, room, unended, stops)
-        run.begin(position - int(table.prompt_len[slot]))
+        run.begin(position - int(table.guided_from[slot]))
         return _Filling(run, slot, start, position)
 
     def _fill(self, fillings: Sequence[_Filling], hidden: Tensor, most: int) -> None:

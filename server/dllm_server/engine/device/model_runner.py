@@ -42,6 +42,7 @@ class ModelRunner:
         self.on_device = DeviceTable(table, model.device, model.config.mask_token_id)
         self._is_grouped = model.operations.backend is Backend.TORCH
         self._graphs: StepGraphs | None = None
+        self._renewed: list[int] = []
 
     def capture(self, reuse_requests: int, window: int, refresh_tokens: int) -> None:
         """Replay CUDA graphs from now on: see ``StepGraphs.capture``. Not for one index set of all heads."""
@@ -52,6 +53,10 @@ class ModelRunner:
     def start(self, slot: int) -> None:
         """Take over a new request from the host's table."""
         self.on_device.start(slot)
+
+    def renew(self, slot: int) -> None:
+        """Before the next step take over the canvas again, of which the host has taken tokens back."""
+        self._renewed.append(slot)
 
     def grow(self, slots: IntArray, entries: IntArray) -> None:
         """Take over pages that have come to running requests."""
@@ -74,6 +79,9 @@ class ModelRunner:
         is_cuda, grid = self.model.device.type == "cuda", (batch.requests, batch.block)
         host = torch.empty((2, *grid), dtype=torch.int32, pin_memory=is_cuda)
         done = torch.cuda.Event() if is_cuda else None  # type: ignore[no-untyped-call]
+        while self._renewed:
+            self.on_device.start(self._renewed[-1])
+            self._renewed.pop()
         head = place_head(batch, self._table, self.model.device)
         hidden = self._forward(batch, head.row)
         split = hidden.shape[0] - len(batch.guided.row)

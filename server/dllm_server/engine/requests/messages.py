@@ -89,7 +89,8 @@ class Generate(msgspec.Struct, frozen=True, tag=True):
     chosen, or takes probability, at the first ``min_tokens`` positions. ``top_logprobs`` (at most
     ``MOST_ALTERNATIVES``) asks for the most likely tokens of every position. Only requests of the same
     ``cache_salt`` share prefixes. ``wants_confidence``: canvas updates tell it of each position. The text
-    follows the ``grammar``, and ends where that allows nothing more."""
+    follows the ``grammar``, and ends where that allows nothing more; with ``grammar_after`` it is free, but
+    for what follows each of these tokens until a text of the grammar is whole."""
 
     request_id: str
     prompt: list[int]
@@ -103,6 +104,7 @@ class Generate(msgspec.Struct, frozen=True, tag=True):
     cache_salt: str = ""
     wants_confidence: bool = False
     grammar: Grammar | None = None
+    grammar_after: int | None = None
 
 
 class Score(msgspec.Struct, frozen=True, tag=True):

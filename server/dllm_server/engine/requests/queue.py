@@ -59,7 +59,7 @@ class Queue:
                 continue
             del self._compiling[request.request_id]
             try:
-                request.match = GrammarMatch(compiled.result())
+                request.follow(GrammarMatch(compiled.result()))
             except GrammarError as error:
                 failed.append((request, str(error)))
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
@@ -95,7 +96,10 @@ class Request:
     prefix: list[Chunk] = field(default_factory=list)
     post_edit_steps: int = 0
     saved: Saved | None = None
-    match: GrammarMatch | None = None  # of its grammar with what is committed
+    match: GrammarMatch | None = None  # of its grammar with what is committed from ``held_from`` on
+    held_from: int | None = None  # position where a text of the grammar begins; None while none has
+    free_from: int = 0  # behind the last of these that is whole
+    is_settled: bool = False  # nothing that is committed of the block may change
     fixed: int = 0
     blocks: int = 0
     is_opening: bool = True  # no result of the block to be told next is there
@@ -127,7 +131,19 @@ class Request:
     def edits(self) -> bool:
         """Whether tokens of the current block may be replaced until it is done: not where what follows has
         been held to a grammar."""
-        return self.message.diffusion.edit_threshold is not None and self.message.grammar is None
+        return self.message.diffusion.edit_threshold is not None and not self.is_settled
+
+    @property
+    def edit_threshold(self) -> float:
+        """The confidence above which another token replaces one of the current block."""
+        threshold = self.message.diffusion.edit_threshold
+        return threshold if threshold is not None and self.edits else math.inf
+
+    def follow(self, match: GrammarMatch) -> None:
+        """Its grammar has been compiled."""
+        self.match = match
+        if self.message.grammar_after is None:
+            self.held_from = len(self.message.prompt)
 
     @property
     def share(self) -> int:
@@ -145,8 +161,9 @@ class Request:
         message = Generate(score.request_id, score.tokens, 0, Sampling(), diffusion)
         return cls(message, arrived_seconds, 0, score, last_step=last_step)
 
-    def start_block(self, masks: int, phase: Phase) -> None:
-        """The next block, of so many masks, begins with a step of that phase."""
+    def start_block(self, start: int, masks: int, phase: Phase) -> None:
+        """The next block, at ``start`` and of so many masks, begins with a step of that phase."""
+        self.is_settled = self.held_from is not None or self.free_from > start
         self.masks_left, self.steps_in_block = masks, 0
         self.blocks += 1
         self.enter(phase)

@@ -63,8 +63,10 @@ class SlotTable:
         self.stop_count = np.zeros(slots, np.int64)
         self.stops_from = np.zeros(slots, np.int64)  # position from which a stop token may be chosen
         self.scores = np.zeros(slots, bool)  # its masks are there to be scored, not filled
-        self.is_guided = np.zeros(slots, bool)  # by a grammar
+        self.is_guided = np.zeros(slots, bool)  # by a grammar, whose text begins at ``guided_from``
+        self.guided_from = np.zeros(slots, np.int64)
         self.matches: dict[int, GrammarMatch] = {}  # by slot, of these
+        self.closed_from = np.full(slots, max_model_len, np.int64)  # no token is chosen from here on
         self.strategy = np.zeros(slots, np.int64)  # index into STRATEGIES
         self.value = np.zeros(slots, np.float32)
         # A step commits the so many most confident tokens, and all whose confidence reaches the threshold; it
@@ -115,9 +117,9 @@ class SlotTable:
         self.is_masked[slot, :prompt] = False
         self.is_masked[slot, prompt:end] = True
         self.scores[slot] = request.score is not None
-        self.is_guided[slot] = request.match is not None
-        if request.match is not None:
-            self.matches[slot] = request.match
+        self.let_go(slot)
+        if request.match is not None and request.held_from is not None:
+            self.hold(slot, request.held_from, request.match)
         if request.score is not None:
             self.token_ids[slot, request.score.masked_from : end] = self.mask_token_id
             self.token_ids[slot, request.score.scored] = np.array(message.prompt)[request.score.scored]
@@ -145,6 +147,27 @@ class SlotTable:
         """Nobody's any more."""
         self.matches.pop(slot, None)
 
+    def hold(self, slot: int, start: int, match: GrammarMatch) -> None:
+        """What follows from ``start`` on is held to the grammar of ``match``."""
+        self.is_guided[slot], self.guided_from[slot], self.matches[slot] = True, start, match
+        self.closed_from[slot] = self.max_model_len
+
+    def let_go(self, slot: int) -> None:
+        """What follows is held to no grammar."""
+        self.is_guided[slot], self.closed_from[slot] = False, self.max_model_len
+        self.matches.pop(slot, None)
+
+    def first_committed(self, slot: int, start: int, end: int, token: int) -> int | None:
+        """The first position from ``start`` to ``end`` where ``token`` is committed."""
+        is_there = (self.token_ids[slot, start:end] == token) & ~self.is_masked[slot, start:end]
+        return start + int(is_there.argmax()) if is_there.any() else None
+
+    def take_back(self, slot: int, start: int, end: int) -> bool:
+        """Mask what is committed from ``start`` to ``end``; whether anything was."""
+        is_any = not self.is_masked[slot, start:end].all()
+        self.token_ids[slot, start:end], self.is_masked[slot, start:end] = self.mask_token_id, True
+        return is_any
+
     def put_pages(self, slot: int, first: int, pages: Sequence[int]) -> None:
         """``pages`` follow the ``first`` ones that the request has."""
         size = self._page_size
@@ -165,8 +188,6 @@ class SlotTable:
             np.nextafter(np.float32(diffusion.value), np.float32(np.inf)) if self.grid else diffusion.value
         )
         self.threshold[slot] = reached if has_threshold else np.inf
-        edits = diffusion.edit_threshold
-        self.edit_threshold[slot] = np.inf if edits is None or not request.edits else edits
 
     def _fill_stops(self, slot: int, message: Generate) -> None:
         stops = message.stop_token_ids

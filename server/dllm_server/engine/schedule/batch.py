@@ -143,7 +143,7 @@ def _head(
     slots: IntArray, row_of_position_zero: IntArray, table: SlotTable, takes_part: NDArray[np.bool_]
 ) -> HeadRows:
     """``row_of_position_zero``: flat row that would predict position 0 of each request."""
-    length = table.open_end[slots] - table.open_start[slots]
+    length = np.minimum(table.open_end, table.closed_from)[slots] - table.open_start[slots]
     column = np.arange(_grid_width(slots, table))
     position = np.minimum(table.open_start[slots][:, None] + column, table.max_model_len - 1)
     is_open = table.is_masked[slots[:, None], position]

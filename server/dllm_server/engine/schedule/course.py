@@ -178,4 +178,4 @@ class RefreshReuse(Course):
 
     def _start_block(self, request: Request, start: int) -> None:
         self.table.start_block(request.slot, start)
-        request.start_block(int(self.table.block_end[request.slot]) - start, Phase.REFRESH)
+        request.start_block(start, int(self.table.block_end[request.slot]) - start, Phase.REFRESH)

@@ -91,7 +91,7 @@ class PrefillDenoise(Course):
         table, slot = self.table, request.slot
         until = request.computed + tokens
         table.query(slot, (request.computed, until), self._open(request, until))
-        table.quota[slot] = request.share
+        table.quota[slot], table.edit_threshold[slot] = request.share, request.edit_threshold
         held = self.store.held_pages(slot)
         missing = self._pages(until) - held
         if missing > 0:
@@ -151,7 +151,7 @@ class PrefillDenoise(Course):
         table.block_start[slot], table.block_end[slot] = start, end
         masks = int(table.is_masked[slot, start:end].sum())
         request.post_edit_steps = 0
-        request.start_block(masks, self._phase(request))
+        request.start_block(start, masks, self._phase(request))
 
     def _phase(self, request: Request) -> Phase:
         """Denoising takes the one block before along that has just been finished."""
