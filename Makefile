@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 COMPAT_VENV := .venv-compat
+INSTRUCTOR_VENV := $(COMPAT_VENV)-instructor
+NODE_CLIENTS := tests/compat/node
 ARGS ?=
 REGISTRY ?= localhost
 TAG ?= dev
@@ -37,14 +39,24 @@ $(VENV)/.test: $(VENV)/.server
 $(COMPAT_VENV)/.installed: pyproject.toml tests/compat/constraints.txt
 	$(PYTHON) -m venv $(COMPAT_VENV)
 	$(COMPAT_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(COMPAT_VENV)/bin/python -m pip install --quiet --constraint tests/compat/constraints.txt --editable '.[compat]'
+	$(COMPAT_VENV)/bin/python -m pip install --quiet --no-compile --constraint tests/compat/constraints.txt --editable '.[compat]'
 	@touch $@
+
+# instructor allows no openai as new as the other clients'. pip comes from beside it: less to install.
+$(INSTRUCTOR_VENV)/.installed: tests/compat/instructor.txt $(COMPAT_VENV)/.installed
+	$(PYTHON) -m venv --without-pip $(INSTRUCTOR_VENV)
+	$(COMPAT_VENV)/bin/python -m pip --python $(INSTRUCTOR_VENV) install --quiet --no-compile --no-deps --requirement $<
+	@touch $@
+
+$(NODE_CLIENTS)/node_modules/.installed: $(NODE_CLIENTS)/package.json $(NODE_CLIENTS)/package-lock.json
+	@if command -v npm > /dev/null; then npm ci --prefix $(NODE_CLIENTS) --ignore-scripts --no-audit --no-fund && touch $@; \
+		else echo 'no npm: the clients of Node.js are left out'; fi
 
 install: $(VENV)/.server
 
 install-test: $(VENV)/.test
 
-install-compat: $(COMPAT_VENV)/.installed
+install-compat: $(COMPAT_VENV)/.installed $(INSTRUCTOR_VENV)/.installed $(NODE_CLIENTS)/node_modules/.installed
 
 serve: $(VENV)/.server
 	$(BIN)/dllm serve $(ARGS)
@@ -79,4 +91,4 @@ images:
 		--build-arg DEVICE=$(DEVICE) --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) .
 
 clean:
-	rm -rf $(VENV) $(COMPAT_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) $(COMPAT_VENV) $(INSTRUCTOR_VENV) $(NODE_CLIENTS)/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

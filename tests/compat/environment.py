@@ -1,10 +1,11 @@
-"""The environment that holds the third-party clients: a virtual environment of its own, since they and the
-server pin different versions of the same libraries."""
+"""Where the third-party clients are: in virtual environments of their own, since they, the server and
+instructor pin different versions of the same libraries, and in a folder of npm's."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tomllib
@@ -16,17 +17,34 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 DRIVERS = Path(__file__).parent / "drivers"
 ENVIRONMENT = Path(os.environ.get("COMPAT_ENVIRONMENT", ROOT / ".venv-compat"))
+INSTRUCTOR = ENVIRONMENT.with_name(f"{ENVIRONMENT.name}-instructor")
+NODE = Path(__file__).parent / "node"
 MODEL_DIRECTORY = ROOT / "server" / "dllm_server" / "models" / "embedded"
 RUN_SECONDS = 480.0  # a run takes a tenth of it on an idle machine
 
 MISSING = f"no clients in {ENVIRONMENT.name}: make install-compat"
+NO_NODE = "no clients of Node.js: install it and npm, then make install-compat"
 
 # Variables under which a client would find our packages, or look for something on the network.
 _HIDDEN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "OPENAI_BASE_URL", "OPENAI_API_BASE")
 
 
 def is_installed() -> bool:
-    return (ENVIRONMENT / "bin" / "python").exists()
+    return all((environment / "bin" / "python").exists() for environment in (ENVIRONMENT, INSTRUCTOR))
+
+
+def has_node() -> bool:
+    return shutil.which("node") is not None
+
+
+def has_node_clients() -> bool:
+    return has_node() and (NODE / "node_modules").exists()
+
+
+def instructor_pinned() -> dict[str, str]:
+    """All that is in the environment of instructor, with versions."""
+    lines = (Path(__file__).parent / "instructor.txt").read_text().split()
+    return dict(line.split("==") for line in lines)
 
 
 def pinned() -> dict[str, str]:
@@ -45,10 +63,17 @@ class Clients:
 
     home: Path
 
-    def run(self, program: str, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
-        """What a program of the environment prints; an assertion with all it said if it fails."""
+    def run(
+        self,
+        program: str | Path,
+        *arguments: str,
+        variables: Mapping[str, str] | None = None,
+        environment: Path = ENVIRONMENT,
+    ) -> str:
+        """What a program of the environment, or one by its path, prints; an assertion with all it said if it
+        fails."""
         started = subprocess.Popen(
-            [str(ENVIRONMENT / "bin" / program), *arguments],
+            [str(environment / "bin" / program), *arguments],
             env=self._variables() | dict(variables or {}),
             cwd=self.home,
             stdin=subprocess.DEVNULL,
@@ -67,10 +92,16 @@ class Clients:
         assert started.returncode == 0, f"{program} ended with {started.returncode}:\n{printed}\n{log}"
         return printed
 
-    def drive(self, driver: str, url: str, *arguments: str) -> Told:
+    def drive(self, driver: str, url: str, *arguments: str, environment: Path = ENVIRONMENT) -> Told:
         """The outcomes that ``drivers/DRIVER.py`` tells of the server at ``url``."""
-        printed = self.run("python", str(DRIVERS / f"{driver}.py"), url, *arguments)
-        return Told(json.loads(printed.splitlines()[-1]))
+        script = str(DRIVERS / f"{driver}.py")
+        return _told(self.run("python", script, url, *arguments, environment=environment))
+
+    def drive_node(self, driver: str, url: str, *arguments: str) -> Told:
+        """Those of ``node/DRIVER.js``."""
+        program = shutil.which("node")
+        assert program is not None
+        return _told(self.run(Path(program), str(NODE / f"{driver}.js"), url, *arguments))
 
     def _variables(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in _HIDDEN}
@@ -86,11 +117,18 @@ class Clients:
         }
 
 
+def _told(printed: str) -> Told:
+    return Told(json.loads(printed.splitlines()[-1]))
+
+
 class Told:
     """Case -> its outcome, as ``drivers/outcomes.py`` prints them."""
 
     def __init__(self, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
         self._outcomes = outcomes
+
+    def answers(self) -> dict[str, Any]:
+        return {case: self.answer(case) for case in self._outcomes}
 
     def answer(self, case: str) -> Any:
         outcome = self._outcomes[case]
