@@ -34,7 +34,7 @@ def vocabulary() -> LLTokenizer:
 
 
 def compiled(grammar: Grammar) -> GrammarMatch:
-    return GrammarMatch(compile_grammar(grammar, vocabulary()))
+    return GrammarMatch(compile_grammar(grammar, vocabulary()), MASK)
 
 
 def bits(run: Run) -> list[int]:
@@ -75,7 +75,7 @@ def test_every_commit_of_any_output_is_the_beginning_of_a_valid_text(
 ) -> None:
     grammar = Grammar(GrammarKind.JSON_SCHEMA, json.dumps(schema))
     compilation = compile_grammar(grammar, vocabulary())
-    match = GrammarMatch(compilation)
+    match = GrammarMatch(compilation, MASK)
     bound = Bound(Strategy.THRESHOLD, 0.5, 1, 0.5, counts_own=False)
     text: list[int] = []
     for _ in range(400):
@@ -169,13 +169,27 @@ def test_the_mask_is_never_allowed_even_where_its_name_is_text() -> None:
     assert run.match.is_over
 
 
+@pytest.mark.parametrize(
+    "text", [f"start: <[{MASK}]>", f'start: "a" <[{MASK}]> "b"', f'start: "a" <[{MASK}]>?']
+)
+def test_a_grammar_that_asks_for_the_mask_gets_none(text: str) -> None:
+    match = compiled(Grammar(GrammarKind.LARK, text))
+    run = Run(match, ALWAYS, room=9, unended=9, stops=(EOS,))
+    run.begin(0)
+    while allowed := bits(run):
+        run.offer(min(allowed), 0.0, 1.0, 0.0)
+
+    assert MASK not in run.tokens
+    assert match.is_over or match.problem == "it asks for the mask token, which is no text"
+
+
 def test_a_grammar_that_becomes_too_complex_ends_the_run_with_its_words() -> None:
     class Failing(GrammarMatch):
         def allowed(self) -> Any:
             raise GrammarError("too complex")
 
     grammar = Grammar(GrammarKind.REGEX, "[ab]+")
-    run = Run(Failing(compile_grammar(grammar, vocabulary())), ALWAYS, room=9)
+    run = Run(Failing(compile_grammar(grammar, vocabulary()), MASK), ALWAYS, room=9)
     run.begin(0)
 
     assert run.ask() is None

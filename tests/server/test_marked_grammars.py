@@ -56,7 +56,7 @@ def texts_behind(outcome: Outcome, marker: int, engine: Engine) -> int:
             if match.is_over:
                 match, whole = None, whole + 1
         elif token == marker:
-            match = GrammarMatch(compiled)
+            match = GrammarMatch(compiled, engine.grammars.mask_token_id)
     return whole
 
 
@@ -143,7 +143,7 @@ def test_canvases_show_nothing_behind_a_marker_that_is_not_of_the_grammar() -> N
             behind = canvas.token_ids[place + 1 :]
             shown = [token for token in behind if token >= 0]
             assert shown == behind[: len(shown)]
-            match = GrammarMatch(compiled)
+            match = GrammarMatch(compiled, engine.grammars.mask_token_id)
             for token in shown:
                 if match.is_over:
                     break

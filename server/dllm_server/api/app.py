@@ -32,7 +32,6 @@ from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import Tokenizer
 from dllm_server.settings import ApiSettings, DiffusionSettings
 from dllm_server.structure.checker import GrammarChecker
-from dllm_server.structure.vocabulary import VocabularyFiles
 from dllm_server.telemetry.metrics import Metrics
 from dllm_server.telemetry.request_log import RequestLog
 from dllm_server.telemetry.request_trace import TraceRequests
@@ -65,7 +64,6 @@ def create_service(
         return engine.snapshot.max_num_seqs if engine.snapshot is not None else 0
 
     lifecycle, model = Lifecycle(), engine.model
-    files = VocabularyFiles(model.directory, model.vocab_size, model.eos_token_ids, model.mask_token_id)
     return Service(
         settings=settings,
         engine=engine,
@@ -75,7 +73,7 @@ def create_service(
         admission=Admission(lifecycle, settings.max_queued_requests, slots),
         metrics=Metrics(lambda: engine.snapshot, model.name),
         dialect=Dialect.of(tokenizer, settings.tool_call_parser),
-        grammars=GrammarChecker(files),
+        grammars=GrammarChecker(model.vocabulary_files),
         tracer=tracer,
     )
 

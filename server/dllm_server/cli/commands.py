@@ -47,6 +47,8 @@ def one_line_errors(*extras: str) -> Callable[[Callable[..., Any]], Callable[...
     return decorate
 
 
+_FILE = click.Path(path_type=Path)
+
 model_argument = click.argument("model", required=False)
 config_option = click.option(
     "--config",
@@ -118,6 +120,20 @@ def serve(model: str | None, config_file: Path | None, **flags: Any) -> None:
 @click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(0), help="0 is greedy.")
 @click.option("--seed", default=0, show_default=True, type=int, help="Seed of the samples.")
 @click.option("--raw", is_flag=True, help="Send the prompt as it is, without the chat template.")
+@click.option(
+    "--json-schema",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Hold the answer to the JSON schema in this file.",
+)
+@click.option("--regex", help="Hold the answer to this regular expression.")
+@click.option("--choice", "choices", multiple=True, help="Hold the answer to this text, or another --choice.")
+@click.option(
+    "--grammar",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Hold the answer to the grammar (GBNF or Lark) in this file.",
+)
 @settings_options(EngineSettings, leave_out=["model"])
 @one_line_errors("server")
 def generate(
@@ -128,14 +144,26 @@ def generate(
     temperature: float,
     seed: int,
     raw: bool,
+    json_schema: Path | None,
+    regex: str | None,
+    choices: tuple[str, ...],
+    grammar: Path | None,
     **flags: Any,
 ) -> None:
     """Answer one prompt; a terminal shows the canvas being denoised."""
     settings = load_settings(model, config_file, flags).engine()
     show_warnings_only()
-    from dllm_server.cli.generate import run_generate
+    from dllm_server.cli.generate import asked_grammar, run_generate
 
-    run_generate(settings, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, is_raw=raw)
+    run_generate(
+        settings,
+        prompt,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        is_raw=raw,
+        grammar=asked_grammar(json_schema, regex, choices, grammar),
+    )
 
 
 @cli.command()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -12,18 +16,27 @@ from rich.text import Text
 from dllm_server.engine.process.offline import RequestFailedError, complete
 from dllm_server.engine.process.startup import start
 from dllm_server.engine.requests.decoding import diffusion_defaults
-from dllm_server.engine.requests.messages import CanvasUpdate, Diffusion, Generate, Sampling
+from dllm_server.engine.requests.messages import CanvasUpdate, Diffusion, Generate, ModelInfo, Sampling
 from dllm_server.models.progress import loading_bar
 from dllm_server.models.registry import open_checkpoint
 from dllm_server.models.source import resolve_model
 from dllm_server.models.tokenizer import Tokenizer, tokenizer_of
 from dllm_server.settings import EngineSettings
+from dllm_server.structure.checker import GrammarChecker
+from dllm_server.structure.grammar import Grammar, GrammarKind
 
 MASK_SIGN = "░"
 
 
 def run_generate(
-    settings: EngineSettings, prompt: str, *, max_tokens: int, temperature: float, seed: int, is_raw: bool
+    settings: EngineSettings,
+    prompt: str,
+    *,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    is_raw: bool,
+    grammar: Grammar | None = None,
 ) -> None:
     """Print the answer on stdout; the canvas and the counts go to stderr, the canvas only on a terminal."""
     checkpoint = open_checkpoint(resolve_model(settings.model, settings.revision))
@@ -31,6 +44,8 @@ def run_generate(
     chat = [{"role": "user", "content": prompt}]
     with loading_bar() as progress:
         started = start(settings, progress=progress)
+    if grammar is not None:
+        asyncio.run(_check(grammar, started.model))
     request = Generate(
         request_id="generate",
         prompt=tokenizer.encode(prompt) if is_raw else tokenizer.encode_chat(chat),
@@ -39,6 +54,7 @@ def run_generate(
         diffusion=Diffusion.of(diffusion_defaults(settings, started.model.blocks)),
         stop_token_ids=list(checkpoint.config.eos_token_ids),
         wants_canvas=True,
+        grammar=grammar,
     )
     console = Console(stderr=True)
     canvas = CanvasView(tokenizer)
@@ -61,6 +77,31 @@ def run_generate(
         f"{tokens} tokens in {passes} forward passes ({tokens / passes:.1f} a pass), {seconds:.2f} s",
         style="dim",
     )
+
+
+def asked_grammar(
+    json_schema: Path | None, regex: str | None, choices: Sequence[str], grammar: Path | None
+) -> Grammar | None:
+    """What the options hold the answer to; ``ValueError`` where that is more than one thing."""
+    asked = {
+        "--json-schema": json_schema and Grammar(GrammarKind.JSON_SCHEMA, json_schema.read_text()),
+        "--regex": regex and Grammar(GrammarKind.REGEX, regex),
+        "--choice": choices and Grammar(GrammarKind.CHOICE, json.dumps(choices)),
+        "--grammar": grammar and Grammar(GrammarKind.EBNF, grammar.read_text()),
+    }
+    given = {name: one for name, one in asked.items() if isinstance(one, Grammar)}
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} cannot go together: give one of them")
+    return next(iter(given.values()), None)
+
+
+async def _check(grammar: Grammar, model: ModelInfo) -> None:
+    """``ValueError`` where the grammar cannot be followed, as the server finds out."""
+    checker = GrammarChecker(model.vocabulary_files)
+    try:
+        await checker.check(grammar)
+    finally:
+        await checker.close()
 
 
 class CanvasView:

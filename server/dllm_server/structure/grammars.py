@@ -33,6 +33,11 @@ class Grammars:
             self._kept.popitem(last=False)
         return self._kept[grammar]
 
+    @property
+    def mask_token_id(self) -> int:
+        """Which no text holds."""
+        return -1 if self._files is None else self._files.mask_token_id
+
     def load(self) -> None:
         """Read the tokenizer, which takes seconds with the interpreter's lock held, before anyone waits."""
         self._thread.submit(lambda: self._vocabulary).exception()

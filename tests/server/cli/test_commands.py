@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def run_dllm(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         (["plan", str(FIXTURE), "--gpu-memory", "900MiB"], "reserve"),
         (["plan", str(FIXTURE), "--max-model-len", "1024"], "max_model_len 1024 exceeds the model's 512"),
         (["evaluate", str(FIXTURE), "--family", "poetry"], "unknown family poetry"),
+        (["generate", "--prompt", "hi", "--grammar", "missing.lark"], "missing.lark"),
+        (["generate", "--prompt", "hi", "--regex", "a", "--choice", "b"], "--regex and --choice cannot go"),
     ],
 )
 def test_a_mistake_ends_in_one_line_that_names_it(arguments: list[str], expected: str) -> None:
@@ -63,6 +66,7 @@ def test_a_mistake_ends_in_one_line_that_names_it(arguments: list[str], expected
     [
         (["serve", "no/such/model"], "no/such/model"),
         (["generate", str(FIXTURE), "--prompt", "hi", "--max-tokens", "600"], "601 tokens"),
+        (["generate", "--prompt", "hi", "--regex", "(a"], "unclosed group"),
     ],
 )
 def test_a_mistake_that_the_engine_finds_ends_a_process_in_one_line(
@@ -108,6 +112,18 @@ def test_generate_prints_the_answer_on_stdout_and_the_counts_on_stderr() -> None
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.split()) == 8
     assert "forward passes" in result.stderr
+
+
+def test_generate_holds_the_answer_to_what_its_options_say(tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type": "array", "items": {"enum": [1, 2]}, "minItems": 1, "maxItems": 1}')
+    held = ["--json-schema", str(schema)], ["--regex", "[ab]{3}"], ["--choice", "yes", "--choice", "no"]
+
+    of_schema, of_regex, of_choices = (run_dllm("generate", "--prompt", "hi", *options) for options in held)
+
+    assert json.loads(of_schema.stdout) in ([1], [2])
+    assert re.fullmatch("[ab]{3}\n", of_regex.stdout)
+    assert of_choices.stdout in ("yes\n", "no\n")
 
 
 def test_a_plan_that_fails_prints_no_half_of_its_json(tmp_path: Path) -> None:

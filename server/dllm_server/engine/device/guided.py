@@ -59,7 +59,6 @@ class GuidedHead:
 
     def __init__(self, model: Transformer, table: SlotTable) -> None:
         self._model, self._table = model, table
-        self._banned = torch.tensor([model.config.mask_token_id], device=model.device)
 
     def fill(self, hidden: Tensor, batch: StepBatch, max_num_logits: int) -> GuidedTokens | None:
         """``hidden``: ``[guided, d_model]``, in the order of ``batch.guided``. None where there is no row.
@@ -105,7 +104,6 @@ class GuidedHead:
             logits = float32_logits(
                 torch.cat([hidden[first:last] for first, last in spans]), self._model.lm_head
             )
-            logits[:, self._banned] = -torch.inf
             # Logits of a row lie so far behind the row itself.
             shift = np.cumsum([0] + [last - first for first, last in spans])[:-1] - [
                 first for first, _ in spans

@@ -15,6 +15,7 @@ import msgspec
 from dllm_server.cause import Cause
 from dllm_server.settings import Confidence, DiffusionSettings, Strategy
 from dllm_server.structure.grammar import Grammar
+from dllm_server.structure.vocabulary import VocabularyFiles
 from dllm_server.termination import TerminationReason
 
 MOST_STOP_TOKENS = 64
@@ -246,6 +247,11 @@ class ModelInfo(msgspec.Struct, frozen=True):
     device: str
     dtype: str
     blocks: BlockCausalInfo | None = None
+
+    @property
+    def vocabulary_files(self) -> VocabularyFiles:
+        """What grammars need to know of it."""
+        return VocabularyFiles(self.directory, self.vocab_size, self.eos_token_ids, self.mask_token_id)
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

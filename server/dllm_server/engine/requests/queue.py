@@ -59,7 +59,7 @@ class Queue:
                 continue
             del self._compiling[request.request_id]
             try:
-                request.follow(GrammarMatch(compiled.result()))
+                request.follow(GrammarMatch(compiled.result(), self._grammars.mask_token_id))
             except GrammarError as error:
                 failed.append((request, str(error)))
             else:
