@@ -20,6 +20,7 @@ from dllm_server.api.guards.lifecycle import Lifecycle
 from dllm_server.api.routes.chat import chat_router
 from dllm_server.api.routes.completions import completions_router
 from dllm_server.api.routes.health import health_router, package_version, version_router
+from dllm_server.api.routes.messages import messages_router
 from dllm_server.api.routes.metrics import metrics_router
 from dllm_server.api.routes.models import models_router
 from dllm_server.api.routes.pages import add_pages, is_page
@@ -94,6 +95,7 @@ def create_app(service: Service, keys: KeyFile | None = None) -> FastAPI:
         chat_router,
         completions_router,
         responses_router,
+        messages_router,
         models_router,
         tokens_router,
         snapshot_router,

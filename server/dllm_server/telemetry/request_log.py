@@ -14,7 +14,7 @@ from dllm_server.telemetry.request_metrics import RequestMetrics, outcome_of
 
 log = structlog.get_logger(__name__)
 
-COUNTED_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
+COUNTED_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
 QUIET_PATHS = frozenset({"/health", "/ready", "/metrics", "/snapshot"})
 
 _PARAMETER = re.compile(

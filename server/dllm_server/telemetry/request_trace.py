@@ -18,7 +18,12 @@ from dllm_server.telemetry.request_log import COUNTED_PATHS, QUIET_PATHS
 from dllm_server.tracing import Attributes, Span, Tracer
 
 PROVIDER = "dllm"
-OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion", "/v1/responses": "chat"}
+OPERATIONS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "text_completion",
+    "/v1/messages": "chat",
+    "/v1/responses": "chat",
+}
 
 _current: ContextVar[RequestTrace | None] = ContextVar("request_trace", default=None)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anthropic import Anthropic
 from dllm_server.models.tokenizer import load_tokenizer
 from openai import OpenAI
 from pydantic import BaseModel, ConfigDict
@@ -172,6 +173,21 @@ def test_the_tools_whose_schemas_are_not_followed_are_named(client: OpenAI) -> N
     streamed = created(**body, tools=[LOOK, other], stream=True).headers
 
     assert [one.get("X-DLLM-Unenforced") for one in (*headers, streamed)] == ["tools.1", None, "tools.1"]
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "look"}])
+def test_messages_force_calls(client: OpenAI, choice: Any) -> None:
+    anthropic = Anthropic(base_url=str(client.base_url).removesuffix("/v1/"), api_key="none")
+    schema = LOOK["function"]["parameters"]
+
+    message: Any = anthropic.messages.create(
+        model=MODEL, messages=MESSAGES, max_tokens=120, tools=[{"name": "look", "input_schema": schema}],
+        tool_choice=choice | {"disable_parallel_tool_use": True},
+    )  # fmt: skip
+
+    (call,) = message.content
+    assert (message.stop_reason, call.name) == ("tool_use", "look")
+    assert call.input["at"] in ("Lyon", "Oslo")
 
 
 @pytest.mark.parametrize(

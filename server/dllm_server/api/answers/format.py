@@ -29,7 +29,7 @@ class AnswerFormat(ABC, Generic[Asked]):
     def whole(self, results: Sequence[ChoiceResult]) -> BaseModel:
         """The body of an answer that is not streamed."""
 
-    def opening(self) -> list[bytes]:
+    def opening(self, results: Sequence[ChoiceResult]) -> list[bytes]:
         """What a stream begins with."""
         return []
 

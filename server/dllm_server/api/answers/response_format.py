@@ -53,7 +53,7 @@ class ResponseFormat(AnswerFormat[ResponseGeneration]):
         self._writer.end(self._ended(result))
         return self._writer.response
 
-    def opening(self) -> list[bytes]:
+    def opening(self, results: Sequence[ChoiceResult]) -> list[bytes]:
         return _frames(self._writer.begin())
 
     def frames(self, results: Sequence[ChoiceResult], event: ChoiceDelta | ChoiceEnd) -> list[bytes]:

@@ -100,12 +100,17 @@ class BearerAuth:
         self._app, self._keys, self._is_open = app, keys, is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_open(scope["path"]):
-            scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not self._keys.accepts(key.strip()):
-                await wrong_key().response()(scope, receive, send)
-                return
+        needs_key = scope["type"] == "http" and not self._is_open(scope["path"])
+        if needs_key and not self._keys.accepts(_key(Headers(scope=scope))):
+            await wrong_key().response()(scope, receive, send)
+            return
         await self._app(scope, receive, send)
+
+
+def _key(headers: Headers) -> str:
+    """The bearer's, or, as Anthropic's clients send it, that of ``x-api-key``."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()
 
 
 def _digest(key: str) -> bytes:

@@ -74,7 +74,7 @@ class EventStream(StreamingResponse):
 
     async def _frames(self) -> AsyncGenerator[bytes]:
         results = [ChoiceResult(plan) for plan in self._generation.plans]
-        for data in self._answer.opening():
+        for data in self._answer.opening(results):
             yield data
         while not all(result.has_ended for result in results):
             event = await self._feed.take(self._keep_alive_seconds)

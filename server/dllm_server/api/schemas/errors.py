@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,6 +18,18 @@ from starlette.types import Receive, Scope, Send
 
 from dllm_server.engine.requests.messages import Failed, FailureReason
 from dllm_server.telemetry.request_log import refusal
+
+MESSAGES_PATH = "/v1/messages"  # whose errors are in the shape of Anthropic's API
+_MESSAGE_ERRORS: Mapping[int, str] = MappingProxyType(
+    {
+        401: "authentication_error",
+        404: "not_found_error",
+        413: "request_too_large",
+        429: "rate_limit_error",
+        503: "overloaded_error",
+        504: "timeout_error",
+    }
+)
 
 
 class ErrorBody(BaseModel):
@@ -59,6 +72,11 @@ class ApiError(Exception):
         """JSON in ASCII: a message may quote text that UTF-8 cannot encode (a lone surrogate)."""
         return json.dumps(self.body.model_dump()).encode("ascii")
 
+    def message_body(self) -> dict[str, Any]:
+        """The body in the shape of Anthropic's API."""
+        kind = _MESSAGE_ERRORS.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
+        return {"type": "error", "error": {"type": kind, "message": self.body.error.message}}
+
     def response(self) -> Response:
         return ErrorAnswer(self)
 
@@ -77,6 +95,9 @@ class ErrorAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})["refusal"] = self._error.told()
+        if scope["path"].startswith(MESSAGES_PATH):
+            self.body = json.dumps(self._error.message_body()).encode("ascii")
+            self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
 

@@ -350,3 +350,38 @@ IN_REASONING: Mapping[str, Neutral] = MappingProxyType(
 )
 
 IN_RESPONSE_STREAM_OPTIONS: Mapping[str, Neutral] = MappingProxyType({"include_obfuscation": OFF})
+
+IN_MESSAGES_API: Mapping[str, Neutral] = MappingProxyType(
+    {
+        "cache_control": HINT,
+        "container": ABSENT,
+        "context_management": ABSENT,
+        "inference_geo": HINT,
+        "mcp_servers": EMPTY_LIST,
+        "metadata": HINT,
+        "output_config": EMPTY_OBJECT,
+        "service_tier": HINT,
+        "thinking": only({"type": "disabled"}),
+    }
+)
+
+IN_MESSAGE_BLOCKS: Mapping[str, Neutral] = MappingProxyType(
+    {
+        "cache_control": HINT,
+        "caller": HINT,
+        "citations": HINT,
+        "data": HINT,
+        "is_error": HINT,
+        "signature": HINT,
+    }
+)
+
+IN_MESSAGE_TOOLS: Mapping[str, Neutral] = MappingProxyType(
+    {
+        "allowed_callers": only(["direct"]),
+        "cache_control": HINT,
+        "defer_loading": OFF,
+        "eager_input_streaming": HINT,
+        "input_examples": HINT,
+    }
+)
