@@ -99,7 +99,9 @@ def test_what_takes_too_long_is_not_tried_tool_by_tool(model: Model) -> None:
 
 
 def test_a_model_that_follows_no_grammar_answers_as_it_is(model: Model) -> None:
-    assert calls_of(model, [LOOKING], refuses="all") == AutoCalls(None, ("tools.0",))
+    tools = [LOOKING, tool("wait", {"type": "object"}, strict=True)]
+
+    assert calls_of(model, tools, refuses="all") == AutoCalls(None, ("tools.0", "tools.1"))
 
 
 def test_a_marker_that_is_no_token_holds_nothing(tmp_path: Path) -> None:

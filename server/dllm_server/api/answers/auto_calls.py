@@ -43,8 +43,9 @@ async def auto_calls(markup: Markup, tools: Sequence[Tool], dialect: Dialect, ch
     whole = asked(tools)
     if (problem := await _problem(whole.grammar, check)) is None:
         return AutoCalls(whole, ())
-    problems = dict.fromkeys(range(len(tools)), problem)
-    attempts = [problems]
+    if await _problem(asked([tool.loosened for tool in tools]).grammar, check) is not None:
+        return AutoCalls(None, everything)  # this model follows no grammar
+    attempts = [dict.fromkeys(range(len(tools)), problem)]
     if not isinstance(problem, SlowGrammarError):  # which would be as slow once more
         alone = [await _problem(schema_grammar(tool), check) for tool in tools]
         attempts.insert(0, {place: each for place, each in enumerate(alone) if each is not None})
@@ -56,7 +57,7 @@ async def auto_calls(markup: Markup, tools: Sequence[Tool], dialect: Dialect, ch
         some = asked([tool.loosened if place in loose else tool for place, tool in enumerate(tools)])
         if await _problem(some.grammar, check) is None:
             return AutoCalls(some, tuple(everything[place] for place in loose))
-    return AutoCalls(None, everything)  # this model follows no grammar
+    return AutoCalls(None, everything)
 
 
 async def _problem(grammar: Grammar, check: Check) -> GrammarError | None:
