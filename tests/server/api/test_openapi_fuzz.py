@@ -19,7 +19,7 @@ def test_no_request_ends_in_a_server_error(mode: GenerationMode) -> None:
     with ScriptedServer() as server:
         schema: Any = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
         operations = [result.ok() for result in schema.get_all_operations()]
-        assert len(operations) == 12
+        assert len(operations) == 14
 
         for operation in operations:
             if mode is GenerationMode.POSITIVE or operation.body:
