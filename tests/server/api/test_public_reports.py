@@ -95,9 +95,8 @@ def test_usage_is_the_length_of_what_is_given_whatever_ends_it(server: RealServe
     assert middle not in ended["choices"][0]["token_ids"]
 
 
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/embeddings", "/generate"])
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/complete", "/generate"])
 def test_an_api_that_is_not_served_is_a_404_in_openais_shape(server: RealServer, path: str) -> None:
-    """Number 27."""
     response = server.http.post(path, json={"model": "x", "messages": [], "max_tokens": 1})
 
     assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")

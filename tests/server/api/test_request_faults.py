@@ -1,4 +1,4 @@
-"""A request with many faults costs no more than one with a single fault."""
+"""A request with many faults costs no more than one with a single fault, and no value is an error of ours."""
 
 from __future__ import annotations
 
@@ -7,15 +7,34 @@ from typing import Any
 
 import pytest
 from dllm_server.api.schemas.base import RequestModel
+from dllm_server.api.schemas.message_request import CountRequest, MessagesRequest
 from dllm_server.api.schemas.requests import (
     ChatCompletionRequest,
     CompletionRequest,
     DetokenizeRequest,
     TokenizeRequest,
 )
+from dllm_server.api.schemas.response_request import ResponsesRequest
 from pydantic import ValidationError
 
 MODELS = [ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest]
+MODELS += [ResponsesRequest, MessagesRequest, CountRequest]
+AWKWARD = [
+    None,
+    True,
+    -1,
+    0.5,
+    "",
+    "x",
+    "\ud800",
+    [],
+    [[]],
+    [None],
+    {},
+    {"type": []},
+    {"type": {}},
+    {"x": [1]},
+]
 
 
 def lists_of(schema: Any) -> Iterator[Any]:
@@ -52,3 +71,19 @@ def test_a_fault_in_every_item_is_told_once(model: type[RequestModel], body: dic
         model.model_validate(body)
 
     assert refused.value.error_count() == 1
+
+
+def kinds_of(model: type[RequestModel]) -> Iterator[type[RequestModel]]:
+    for kind in model.__subclasses__():
+        yield kind
+        yield from kinds_of(kind)
+
+
+@pytest.mark.parametrize("model", sorted(set(kinds_of(RequestModel)), key=lambda kind: kind.__name__))
+def test_a_value_of_any_type_in_any_field_is_a_fault_of_the_request(model: type[RequestModel]) -> None:
+    for name, field in model.model_fields.items():
+        for value in (*AWKWARD, *([value] for value in AWKWARD)):
+            try:
+                model.model_validate({field.alias or name: value})
+            except ValidationError:
+                continue

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic_core import PydanticCustomError
 
 from dllm_server.api.schemas.neutral import Neutral
 from dllm_server.api.schemas.prompt_input import check_text
@@ -34,6 +35,21 @@ def check_json(value: dict[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError("NaN and Infinity are not JSON") from error
     return value
+
+
+def one_of(kinds: Collection[str], what: str) -> BeforeValidator:
+    """A value by which ``what`` is known; anything else, of any type, is not supported."""
+
+    def check(kind: object) -> object:
+        if not isinstance(kind, str) or kind not in kinds:
+            raise PydanticCustomError(
+                "unsupported_parameter",
+                "{what} {kind} is not supported: only {kinds}",
+                {"what": what, "kind": repr(kind), "kinds": ", ".join(sorted(kinds))},
+            )
+        return kind
+
+    return BeforeValidator(check)
 
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(check_json)]

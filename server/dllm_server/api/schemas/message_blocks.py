@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dllm_server.api.schemas.base import JsonObject, ListOf, RequestModel, Text
+from dllm_server.api.schemas.base import JsonObject, ListOf, RequestModel, Text, one_of
 from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.api.schemas.neutral_tables import IN_MESSAGE_BLOCKS
 from dllm_server.api.schemas.tools import CalledFunction, ToolCall
@@ -33,33 +33,15 @@ _SPOKEN_BY = MappingProxyType(
 )
 
 
-def _check_kind(kind: object) -> object:
-    if kind not in _NEEDED:
-        raise PydanticCustomError(
-            "unsupported_parameter",
-            "content block {kind} is not supported: only {kinds}",
-            {"kind": repr(kind), "kinds": ", ".join(_NEEDED)},
-        )
-    return kind
-
-
 def _as_blocks(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _check_text(kind: object) -> object:
-    if kind != "text":
-        raise PydanticCustomError(
-            "unsupported_parameter", "content block {kind} is not supported: only text", {"kind": repr(kind)}
-        )
-    return kind
 
 
 class TextBlock(RequestModel):
     neutral = IN_MESSAGE_BLOCKS
     only_if = MappingProxyType({"type": frozenset({"text"})})
 
-    type: Annotated[Literal["text"], BeforeValidator(_check_text)]
+    type: Annotated[Literal["text"], one_of({"text"}, "content block")]
     text: Text
 
 
@@ -74,7 +56,7 @@ class Block(RequestModel):
     neutral = IN_MESSAGE_BLOCKS
     only_if = MappingProxyType({"type": frozenset(_NEEDED)})
 
-    type: Annotated[str, BeforeValidator(_check_kind)] = Field(
+    type: Annotated[str, one_of(_NEEDED, "content block")] = Field(
         description="text, tool_use, tool_result, thinking or redacted_thinking."
     )
     text: Text | None = Field(None, description="Of a text.")

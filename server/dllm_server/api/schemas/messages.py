@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dllm_server.api.schemas.base import ListOf, RequestModel, Text
+from dllm_server.api.schemas.base import ListOf, RequestModel, Text, one_of
 from dllm_server.api.schemas.neutral_tables import IN_MESSAGES, IN_TEXT_PARTS
 from dllm_server.api.schemas.tools import ToolCall
 
@@ -19,19 +19,8 @@ class TextPart(RequestModel):
     neutral = IN_TEXT_PARTS
     only_if = MappingProxyType({"type": frozenset({"text"})})
 
-    type: Literal["text"]
+    type: Annotated[Literal["text"], one_of({"text"}, "content part")]
     text: Text
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _is_text(cls, kind: object) -> object:
-        if kind != "text":
-            raise PydanticCustomError(
-                "unsupported_parameter",
-                "content part {kind} is not supported: only text",
-                {"kind": repr(kind)},
-            )
-        return kind
 
 
 def _as_parts(content: Any) -> Any:

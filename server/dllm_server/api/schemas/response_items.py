@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dllm_server.api.schemas.base import JsonObject, ListOf, RequestModel, Text
+from dllm_server.api.schemas.base import JsonObject, ListOf, RequestModel, Text, one_of
 from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.api.schemas.neutral_tables import IN_RESPONSE_ITEMS, IN_TEXT_PARTS
 from dllm_server.api.schemas.tools import CalledFunction, ToolCall, read_arguments
@@ -18,24 +18,11 @@ _TEXTS = frozenset({"input_text", "output_text", "text", "reasoning_text", "summ
 _ITEMS = frozenset({"message", "function_call", "function_call_output", "reasoning"})
 
 
-def _is_one_of(kinds: frozenset[str], what: str) -> BeforeValidator:
-    def check(kind: object) -> object:
-        if kind not in kinds:
-            raise PydanticCustomError(
-                "unsupported_parameter",
-                "{what} {kind} is not supported: only {kinds}",
-                {"what": what, "kind": repr(kind), "kinds": ", ".join(sorted(kinds))},
-            )
-        return kind
-
-    return BeforeValidator(check)
-
-
 class InputText(RequestModel):
     neutral = IN_TEXT_PARTS
     only_if = MappingProxyType({"type": _TEXTS})
 
-    type: Annotated[str, _is_one_of(_TEXTS, "content part")] = Field(
+    type: Annotated[str, one_of(_TEXTS, "content part")] = Field(
         description="input_text, output_text, text, reasoning_text or summary_text."
     )
     text: Text
@@ -65,7 +52,7 @@ class InputItem(RequestModel):
 
     neutral = IN_RESPONSE_ITEMS
 
-    type: Annotated[str, _is_one_of(_ITEMS, "item")] = Field(
+    type: Annotated[str, one_of(_ITEMS, "item")] = Field(
         "message", description="message, function_call, function_call_output or reasoning."
     )
     role: Literal["system", "developer", "user", "assistant"] | None = Field(

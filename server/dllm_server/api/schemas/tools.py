@@ -10,21 +10,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from dllm_server.api.schemas.base import Flag, JsonObject, RequestModel, Text
+from dllm_server.api.schemas.base import Flag, JsonObject, RequestModel, Text, one_of
 from dllm_server.api.schemas.neutral_tables import IN_TOOL_CALLS, IN_TOOLS
 
 IS_FUNCTION = MappingProxyType({"type": frozenset({"function"})})
 
 
-def _is_function(kind: object) -> object:
-    if kind != "function":
-        raise PydanticCustomError(
-            "unsupported_parameter", "tool {kind} is not supported: only function", {"kind": repr(kind)}
-        )
-    return kind
-
-
-FunctionKind = Annotated[Literal["function"], BeforeValidator(_is_function)]
+FunctionKind = Annotated[Literal["function"], one_of({"function"}, "tool")]
 
 
 class FunctionDefinition(RequestModel):
