@@ -79,15 +79,15 @@ def constant_load(
     load = Load()
     reader = threading.Thread(target=_read, args=(process, load))
     reader.start()
-    try:
-        yield load
-        process.stdin.close()
-        code = process.wait(LAST_ANSWERS_SECONDS)
-        assert code == 0, f"the load ended with {code}: {process.stderr.read()}"
-    finally:
-        process.kill()
-        reader.join()
-        process.wait()
+    with process:
+        try:
+            yield load
+            process.stdin.close()
+            code = process.wait(LAST_ANSWERS_SECONDS)
+            assert code == 0, f"the load ended with {code}: {process.stderr.read()}"
+        finally:
+            process.kill()
+            reader.join()
 
 
 def _read(process: subprocess.Popen[str], load: Load) -> None:
@@ -127,10 +127,10 @@ def long_streams(
 
     reader = threading.Thread(target=read)
     reader.start()
-    try:
-        yield streams
-        process.wait(LAST_STREAMS_SECONDS)
-    finally:
-        process.kill()
-        reader.join()
-        process.wait()
+    with process:
+        try:
+            yield streams
+            process.wait(LAST_STREAMS_SECONDS)
+        finally:
+            process.kill()
+            reader.join()

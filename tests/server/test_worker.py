@@ -168,13 +168,12 @@ asyncio.run(main())
 
 def test_the_engine_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     settings = make_settings(make_checkpoint(tmp_path)).model_dump_json()
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, settings], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    pid = next(line for line in parent.stdout if line.strip().isdigit())  # the engine logs there as well
-    engine = psutil.Process(int(pid))
-
-    parent.kill()
-    parent.wait()
+    command = [sys.executable, "-c", PARENT, settings]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = next(line for line in parent.stdout if line.strip().isdigit())  # the engine logs there as well
+        engine = psutil.Process(int(pid))
+        parent.kill()
 
     engine.wait(DEADLINE_SECONDS)
 

@@ -91,12 +91,13 @@ class RealServer:
 
     def _read_log(self) -> None:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self.log.append(line)
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if entry.get("event") == "listening":
-                self._urls.put(entry["url"])
+        with self._process.stderr as lines:
+            for line in lines:
+                self.log.append(line)
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                if entry.get("event") == "listening":
+                    self._urls.put(entry["url"])
         self._urls.put(None)
