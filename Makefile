@@ -39,13 +39,13 @@ $(VENV)/.test: $(VENV)/.server
 $(COMPAT_VENV)/.installed: pyproject.toml tests/compat/constraints.txt
 	$(PYTHON) -m venv $(COMPAT_VENV)
 	$(COMPAT_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(COMPAT_VENV)/bin/python -m pip install --quiet --no-compile --constraint tests/compat/constraints.txt --editable '.[compat]'
+	$(COMPAT_VENV)/bin/python -m pip install --quiet --constraint tests/compat/constraints.txt --editable '.[compat]'
 	@touch $@
 
 # instructor allows no openai as new as the other clients'. pip comes from beside it: less to install.
 $(INSTRUCTOR_VENV)/.installed: tests/compat/instructor.txt $(COMPAT_VENV)/.installed
 	$(PYTHON) -m venv --without-pip $(INSTRUCTOR_VENV)
-	$(COMPAT_VENV)/bin/python -m pip --python $(INSTRUCTOR_VENV) install --quiet --no-compile --no-deps --requirement $<
+	$(COMPAT_VENV)/bin/python -m pip --python $(INSTRUCTOR_VENV) install --quiet --no-deps --requirement $<
 	@touch $@
 
 $(NODE_CLIENTS)/node_modules/.installed: $(NODE_CLIENTS)/package.json $(NODE_CLIENTS)/package-lock.json

@@ -31,7 +31,7 @@ def run_suite(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
 
 
-@pytest.mark.sampled(0.5, of="benchmarks on toy shapes")
+@pytest.mark.sampled(0.33, of="benchmarks on toy shapes")
 def test_a_tiny_run_measures_every_part_and_its_plots_are_drawn(tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
 
@@ -53,7 +53,7 @@ def test_a_tiny_run_measures_every_part_and_its_plots_are_drawn(tmp_path: Path) 
     }
 
 
-@pytest.mark.sampled(0.5, of="benchmarks on toy shapes")
+@pytest.mark.sampled(0.33, of="benchmarks on toy shapes")
 def test_a_part_that_fails_does_not_lose_the_others(tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
 

@@ -11,7 +11,7 @@ from dllm_operator.tuning.decision import Reason
 from benchmarks.tuning.__main__ import looks_until_final, main
 
 
-@pytest.mark.sampled(0.5, of="benchmarks on toy shapes")
+@pytest.mark.sampled(0.33, of="benchmarks on toy shapes")
 def test_the_experiment_runs_and_records_every_look(tmp_path: Path) -> None:
     output = tmp_path / "tuning.json"
 
