@@ -130,6 +130,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+# Of one object that is refused kubectl writes "is invalid: : ", of several "is forbidden: ".
+REFUSAL = re.compile(r'"([^"]+)" is (?:forbidden|invalid: ): ValidatingAdmissionPolicy \'[^\']*\.([a-z-]+)\'')
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A namespace where the limits hold, and ``old``, which was there before them and keeps none."""
@@ -156,9 +160,7 @@ class Place:
         done = self.tools.run("kubectl", "create", "--dry-run=server", "-f", "-", stdin=text)
         found = {}
         for line in done.stderr.splitlines():
-            match = re.search(
-                r'"([^"]+)" is forbidden: ValidatingAdmissionPolicy \'[^\']*\.([a-z-]+)\'', line
-            )
+            match = REFUSAL.search(line)
             assert match is not None, line
             found[match[1]] = match[2]
         return found
