@@ -40,6 +40,9 @@ def leftovers(folder: Path) -> list[Path]:
     return list(folder.glob("dllm-*"))
 
 
+pytestmark = pytest.mark.sampled(0.5, of="stages of the server")
+
+
 @pytest.mark.parametrize(
     ("stage", "stop"),
     [

@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.sampled(0.3)
+@pytest.mark.sampled(0.2)
 @pytest.mark.parametrize("name", REFUSED)
 def test_it_is_refused_with_one_line_and_no_traceback(tmp_path: Path, name: str) -> None:
     change, words = REFUSED[name]

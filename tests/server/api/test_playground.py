@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.server.api.real_server import RealServer
 
-pytestmark = pytest.mark.sampled(0.5, of="what the pages do in a browser")
+pytestmark = pytest.mark.sampled(0.4, of="what the pages do in a browser")
 
 SORT = "Sort seven words"
 SETTLE_MILLISECONDS = 700  # of animations

@@ -16,6 +16,9 @@ BLOCK_CAUSAL = ("sdar", "sdar_b8", "sdar_moe", "llada2", "llada21", "fast_dllm_v
 STRATEGIES = {"static": "quota", "dynamic": "threshold", "entropy_bounded": "entropy_bound"}
 
 
+pytestmark = pytest.mark.sampled(0.4, of="families over HTTP")
+
+
 @pytest.fixture(scope="module", params=[*BIDIRECTIONAL, *BLOCK_CAUSAL])
 def served(request: pytest.FixtureRequest) -> Iterator[tuple[RealServer, list[dict[str, Any]]]]:
     directory = FIXTURE.parent / request.param
