@@ -271,6 +271,7 @@ def test_between_parsing_and_validating_the_loop_has_time_for_others() -> None:
     app = FastAPI(strict_content_type=False)
     app.include_router(router)
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
+    EVENTS.clear()
     asyncio.run(app(scope, receive, send))
 
     assert EVENTS[:3] == ["others", "validated", "answered"]
