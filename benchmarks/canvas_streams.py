@@ -9,11 +9,12 @@ import multiprocessing
 import platform
 import socket
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,10 +22,13 @@ from urllib.parse import urlsplit
 
 import httpx
 import psutil
+from dllm_server.models.registry import find_family
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.api_load import FIXTURE, served
+from benchmarks.gpu.scale import LLADA_8B
+from benchmarks.vocabulary import write_tokenizer
 
 RESULT = Path(__file__).parent / "results" / "canvas_streams.json"
 STREAMS, PROCESSES = 64, 8
@@ -194,9 +198,18 @@ def shown(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
+def dummy(directory: Path) -> str:
+    """LLaDA-8B's configuration and a tokenizer of its size, for random weights."""
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(LLADA_8B))
+    write_tokenizer(directory, find_family(LLADA_8B)[1])
+    return str(directory)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=str(FIXTURE), help="a tiny one if unset")
+    parser.add_argument("--dummy", action="store_true", help="random weights of LLaDA-8B's shapes instead")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--prompt-tokens", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=5)
@@ -205,7 +218,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     console = Console(width=120)
     flags = ["--device", options.device, "--max-num-seqs", str(STREAMS)]
-    with served(options.model, flags) as (url, api):
+    with ExitStack() as stack:
+        if options.dummy:
+            options.model = dummy(Path(stack.enter_context(tempfile.TemporaryDirectory()), "llada-8b-shapes"))
+            flags += ["--load-format", "dummy"]
+        url, api = stack.enter_context(served(options.model, flags))
         device = httpx.get(f"{url}/snapshot").json()["server"]["device"]
         load = Load(options.prompt_tokens, options.tokens, options.rounds)
         outcomes = measure(url, api, load, console)

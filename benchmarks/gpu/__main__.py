@@ -33,6 +33,7 @@ PARTS = (
     "memory",
     "exact",
     "prefixes",
+    "grammars",
 )
 REFERENCE = "agreement-reference"
 

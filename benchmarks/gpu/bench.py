@@ -20,6 +20,7 @@ from dllm_server.settings import EngineSettings
 from rich.console import Console
 
 from benchmarks.gpu.scale import Scale
+from benchmarks.vocabulary import write_tokenizer
 
 
 @dataclass(slots=True)
@@ -81,11 +82,15 @@ class Bench:
             self._started = self.start()
         return self._started
 
-    def start(self, model: dict[str, Any] | None = None, **changes: Any) -> StartedEngine:
+    def start(
+        self, model: dict[str, Any] | None = None, *, has_tokenizer: bool = False, **changes: Any
+    ) -> StartedEngine:
         """An engine of other settings, and of another ``model`` than the scale's, in place of whatever was
         held. The caller drops it."""
         self.release()
         settings = self.settings(**changes)
+        if has_tokenizer:
+            write_tokenizer(Path(self._folder.name), self.config)
         if model is not None:
             directory = Path(tempfile.mkdtemp(dir=self._folder.name))
             Path(directory, "config.json").write_text(json.dumps(model))

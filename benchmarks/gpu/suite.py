@@ -13,6 +13,7 @@ from benchmarks.gpu import (
     agreement,
     exact,
     experts,
+    grammars,
     idle,
     kernels,
     limits,
@@ -44,6 +45,7 @@ PARTS: dict[str, tuple[Part, float]] = {
     "memory": (memory_cap.run, 500.0),
     "exact": (exact.run, 400.0),
     "prefixes": (prefixes.run, 300.0),
+    "grammars": (grammars.run, 200.0),
 }
 """Each part's function and its seconds, in the order of a run: what is correct first, then how fast."""
 

@@ -23,6 +23,7 @@ PARTS = (
     "memory",
     "exact",
     "prefixes",
+    "grammars",
 )
 
 
