@@ -25,6 +25,8 @@ QUICKSTART, API, BENCHMARKING = (
 GPU_MODEL = "GSAI-ML/LLaDA-8B-Instruct"
 QUESTION = {"role": "user", "content": "Who are you?"}
 
+WAY = pytest.mark.sampled(0.5, of="ways")
+
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
@@ -74,6 +76,7 @@ def served(walk: Walk) -> Walk:
     return walk
 
 
+@WAY
 def test_a_laptop_serves_the_model_in_the_package(walk: Walk) -> None:
     walk.run(blocks(QUICKSTART, "Laptop"))
 
@@ -81,6 +84,7 @@ def test_a_laptop_serves_the_model_in_the_package(walk: Walk) -> None:
     assert walk.printed['.venv/bin/dllm generate --prompt "Who are you?"'].startswith("I am the embedded")
 
 
+@WAY
 def test_fields_that_the_api_page_shows_are_taken(served: Walk) -> None:
     chat, scoring = (
         json.loads(f"{{{block.text}}}")
@@ -100,6 +104,7 @@ def test_fields_that_the_api_page_shows_are_taken(served: Walk) -> None:
     assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(asked, 200)
 
 
+@WAY
 def test_canvas_events_are_as_the_api_page_shows_them(served: Walk) -> None:
     (shown,) = (block.text for block in blocks(API, "Answer") if block.language == "text")
     body = {"messages": [QUESTION], "stream": True, "stream_options": {"include_canvas": True}}
@@ -115,6 +120,7 @@ def test_canvas_events_are_as_the_api_page_shows_them(served: Walk) -> None:
     assert lines[-2] == "data: [DONE]"
 
 
+@WAY
 def test_loads_of_the_benchmarking_page_are_sent(served: Walk) -> None:
     opening = BENCHMARKING.replace("# Benchmarking", "## Opening")
     served.run([*blocks(opening, "Opening"), *blocks(BENCHMARKING, "Two endpoints")])
@@ -126,6 +132,7 @@ def test_loads_of_the_benchmarking_page_are_sent(served: Walk) -> None:
     assert "<html" in (served.folder / "run.html").read_text()
 
 
+@WAY
 def test_one_gpu_serves_what_was_planned(walk: Walk) -> None:
     walk.run(blocks(QUICKSTART, "One GPU"))
 
@@ -138,6 +145,7 @@ def test_one_gpu_serves_what_was_planned(walk: Walk) -> None:
     assert re.search(r"^(\d+) of \1 requests answered", bench, re.MULTILINE)
 
 
+@WAY
 def test_the_readme_serves_and_measures(walk: Walk) -> None:
     walk.run(blocks(README, "Try it"))
 

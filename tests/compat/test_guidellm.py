@@ -17,7 +17,11 @@ from tests.compat.environment import MODEL_DIRECTORY, Clients
 from tests.server.api.real_server import RealServer
 from tests.server.load.slow_endpoint import Pace, SlowEndpoint
 
-pytestmark = [pytest.mark.compat, pytest.mark.slow, pytest.mark.sampled(0.25, of="what guidellm says")]
+pytestmark = [
+    pytest.mark.compat,
+    pytest.mark.slow,
+    pytest.mark.sampled(0.25, of="what tools for loads and scores say"),
+]
 
 REQUESTS = 8
 PROMPT_TOKENS, OUTPUT_TOKENS = 48, 40

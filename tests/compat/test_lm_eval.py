@@ -12,7 +12,11 @@ from tests.compat.conftest import Served
 from tests.compat.environment import MODEL_DIRECTORY, Clients
 from tests.compat.lm_eval_tasks import CHOICE_TASK, GENERATE_TASK, write_tasks
 
-pytestmark = [pytest.mark.compat, pytest.mark.slow, pytest.mark.sampled(0.33, of="what lm-eval says")]
+pytestmark = [
+    pytest.mark.compat,
+    pytest.mark.slow,
+    pytest.mark.sampled(0.25, of="what tools for loads and scores say"),
+]
 
 QUESTIONS = 16
 

@@ -28,6 +28,7 @@ def dense_float64(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.stack(outputs, dim=1)
 
 
+@pytest.mark.sampled(0.5)
 @each_implementation
 @settings(max_examples=8, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=5), head_counts, st.booleans(), st.integers(0, 99))
@@ -78,6 +79,7 @@ def test_a_request_of_nan_leaves_the_others_of_its_group_alone(implementation: I
     head_counts,
     st.integers(0, 99),
 )
+@pytest.mark.sampled(0.5)
 def test_paged_attention_equals_each_request_over_its_own_slots(
     implementation: Implementation, shapes: list[tuple[int, int]], heads: tuple[int, int], seed: int
 ) -> None:
@@ -115,6 +117,7 @@ def test_paged_attention_equals_each_request_over_its_own_slots(
     head_counts,
     st.integers(0, 99),
 )
+@pytest.mark.sampled(0.5)
 def test_blocks_see_what_comes_before_them_and_themselves(
     implementation: Implementation,
     block: int,
@@ -150,6 +153,7 @@ def test_blocks_see_what_comes_before_them_and_themselves(
             torch.testing.assert_close(out[rows].double().cpu(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.sampled(0.5)
 @each_implementation
 @pytest.mark.parametrize("own", [4, 68])
 def test_long_rows_of_keys_fall_into_parts_beside_short_ones(
@@ -176,6 +180,7 @@ def test_long_rows_of_keys_fall_into_parts_beside_short_ones(
             torch.testing.assert_close(out[part].double().cpu(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.sampled(0.5)
 @each_implementation
 @pytest.mark.parametrize("block", [0, 4, 32])
 def test_spans_longer_than_a_block_see_as_much(implementation: Implementation, block: int) -> None:
@@ -204,6 +209,7 @@ def test_spans_longer_than_a_block_see_as_much(implementation: Implementation, b
             torch.testing.assert_close(out[part].double().cpu(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.sampled(0.5)
 @each_implementation
 @pytest.mark.parametrize("dim", [64, 96, 128])
 def test_16_bit_attention_is_within_a_hundredth_of_float64(implementation: Implementation, dim: int) -> None:

@@ -47,7 +47,7 @@ def make_graphs(engine: Engine) -> StepGraphs:
     return graphs
 
 
-@pytest.mark.sampled(0.5)
+@pytest.mark.sampled(0.3, of="step graphs")
 def test_a_graph_holds_a_refresh_without_the_prompt(engine: Engine) -> None:
     graphs, runner, table = make_graphs(engine), engine.runner, engine.table
     request = make_request(
@@ -72,7 +72,7 @@ def test_a_graph_holds_a_refresh_without_the_prompt(engine: Engine) -> None:
         assert graphs.forward(build_batch(np.array([slot]), nobody, table)) is None  # packs in two parts
 
 
-@pytest.mark.sampled(0.5)
+@pytest.mark.sampled(0.3, of="step graphs")
 def test_a_graph_gives_what_the_batch_alone_gives(engine: Engine) -> None:
     graphs, runner = make_graphs(engine), engine.runner
     for number, tokens in enumerate(TOKENS):
@@ -114,6 +114,7 @@ def block_causal() -> Engine:
     return make_engine(FIXTURES / "sdar", max_num_seqs=4, max_model_len=64, **SMALL)
 
 
+@pytest.mark.sampled(0.3, of="step graphs")
 def test_graphs_hold_blocks_with_and_without_the_one_before_and_a_piece_of_a_prefill(
     block_causal: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

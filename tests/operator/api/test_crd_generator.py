@@ -76,11 +76,9 @@ def test_the_generator_writes_both_copies(tmp_path: Path) -> None:
 def test_the_generator_gives_the_same_text_in_every_process() -> None:
     code = "from dllm_operator.api.crd import dump_crd; print(dump_crd(), end='')"
 
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in "12"
-    ]
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert {run.stdout for run in runs} == {dump_crd()}
+    assert run.stdout == dump_crd()
 
 
 def test_the_yaml_is_the_manifest() -> None:

@@ -18,6 +18,7 @@ from dllm_server.cli.commands import cli
 
 from tests.server.fake_hub import fake_hub
 
+PROCESS = pytest.mark.sampled(0.4, of="commands in a process of their own")
 pytestmark = pytest.mark.filterwarnings(
     "error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning"
 )
@@ -61,6 +62,7 @@ def test_a_mistake_ends_in_one_line_that_names_it(arguments: list[str], expected
     assert expected in result.stderr.splitlines()[-1]
 
 
+@PROCESS
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -79,6 +81,7 @@ def test_a_mistake_that_the_engine_finds_ends_a_process_in_one_line(
     assert expected in result.stderr.splitlines()[-1]
 
 
+@PROCESS
 def test_plan_prints_json_whose_owners_sum_to_at_most_the_device() -> None:
     result = CliRunner().invoke(cli, ["plan", str(FIXTURE), "--gpu-memory", "24GiB", "--json"])
 
@@ -88,6 +91,7 @@ def test_plan_prints_json_whose_owners_sum_to_at_most_the_device() -> None:
     assert sum(budget[f"{owner}_bytes"] for owner in owners) <= budget["usable_bytes"]
 
 
+@PROCESS
 def test_flags_win_over_the_environment_and_it_over_the_file(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("max-num-seqs: 3\nblock_length: 8\nmax_model_len: 64\n")
@@ -104,6 +108,7 @@ def test_flags_win_over_the_environment_and_it_over_the_file(tmp_path: Path) -> 
     assert (from_file, from_environment, from_flags) == (3, 5, 7)
 
 
+@PROCESS
 def test_generate_prints_the_answer_on_stdout_and_the_counts_on_stderr() -> None:
     result = run_dllm(
         "generate", str(FIXTURE), "--prompt", "t5 t6", "--max-tokens", "8", "--block-length", "8", "--raw"
@@ -114,7 +119,7 @@ def test_generate_prints_the_answer_on_stdout_and_the_counts_on_stderr() -> None
     assert "forward passes" in result.stderr
 
 
-@pytest.mark.sampled(0.34)
+@PROCESS
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [
@@ -136,6 +141,7 @@ def test_generate_holds_the_answer_to_what_its_options_say(
     assert re.fullmatch(pattern, result.stdout), result
 
 
+@PROCESS
 def test_a_plan_that_fails_prints_no_half_of_its_json(tmp_path: Path) -> None:
     missing = run_dllm("plan", "owner/name", "--json", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
     too_large = CliRunner().invoke(cli, ["plan", str(FIXTURE), "--gpu-memory", "900MiB", "--json"])
@@ -145,6 +151,7 @@ def test_a_plan_that_fails_prints_no_half_of_its_json(tmp_path: Path) -> None:
     assert (too_large.stdout, too_large.exit_code) == ("", 2)
 
 
+@PROCESS
 def test_a_plan_for_a_hub_id_fetches_no_weights(tmp_path: Path) -> None:
     with fake_hub({"owner/name": FIXTURE}) as hub:
         result = run_dllm(
@@ -190,6 +197,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert result.output == f"dllm, version {version('dllm-serve')}\n"
 
 
+@PROCESS
 @pytest.mark.parametrize(
     "arguments",
     [["serve", str(FIXTURE), "--port", "0"], ["generate", str(FIXTURE), "--prompt", "hi", "--raw"]],
