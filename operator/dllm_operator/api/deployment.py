@@ -95,7 +95,9 @@ class DLLMDeploymentSpec(ApiModel):
         json_schema_extra={"default": {}},
     )
     autoscaling: AutoscalingSpec | None = Field(
-        None, description="Number of pods of each pool under load, by KEDA. Excludes replicas."
+        None,
+        description="Number of pods of each pool under load, by KEDA or by the operator itself. Excludes "
+        "replicas.",
     )
     auth: AuthSpec = Field(default_factory=AuthSpec, description="Who may use the API.")
     networking: NetworkingSpec = Field(

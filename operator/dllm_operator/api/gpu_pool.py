@@ -41,6 +41,13 @@ class GpuPool(ApiModel):
     tolerations: tuple[Toleration, ...] = Field(
         default_factory=tuple, max_length=32, description="Taints that the pods of this pool tolerate."
     )
+    cost_per_hour: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="Cost of one pod, in any unit that all pools share, for autoscaling by Builtin; "
+        "gpusPerReplica if unset.",
+    )
     engine: EngineSpec = Field(
         default_factory=EngineSpec, description="Engine settings of this pool, over spec.engine."
     )

@@ -28,6 +28,7 @@ class ConditionType(StrEnum):
     TUNING_CONVERGED = "TuningConverged"
     INTEGRATIONS_READY = "IntegrationsReady"
     DOOR_READY = "DoorReady"
+    SCALING_ACTIVE = "ScalingActive"
 
 
 class ConditionStatus(StrEnum):
@@ -58,7 +59,7 @@ class Condition(StatusModel):
         min_length=1,
         max_length=316,
         description="What it is about: Ready, Progressing, SpecValid, PoolsScheduled, TuningConverged, "
-        "IntegrationsReady or DoorReady.",
+        "IntegrationsReady, DoorReady or ScalingActive.",
     )
     status: ConditionStatus = Field(description="Whether it holds.")
     reason: str = Field(min_length=1, max_length=1024, description="One word for programs.")

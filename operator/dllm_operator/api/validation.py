@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from dllm_operator.api.autoscaling import MetricName
 from dllm_operator.api.deployment import DLLMDeploymentSpec
 from dllm_operator.api.networking import FrontDoor
 from dllm_operator.api.source import ModelSource
@@ -29,6 +28,7 @@ def check_spec(spec: DLLMDeploymentSpec) -> list[str]:
         + _check_claims(spec)
         + _check_environment(spec)
         + _check_front_door(spec)
+        + _check_autoscaling(spec)
     )
     for path, settings in engines.items():
         problems |= dict.fromkeys(f"{path}{problem}" for problem in _check_engine(settings))
@@ -104,23 +104,38 @@ def _check_environment(spec: DLLMDeploymentSpec) -> list[str]:
 def _check_front_door(spec: DLLMDeploymentSpec) -> list[str]:
     """One way to deal out requests; the queue is not where a scaler looks for it."""
     path, problems = "spec.networking.frontDoor", []
-    if spec.networking.front_door in (None, FrontDoor.OFF):
+    is_scaled_here = spec.autoscaling is not None and spec.autoscaling.is_builtin
+    if is_scaled_here and spec.networking.front_door is FrontDoor.OFF:
+        return [f"{path}: Off leaves autoscaling by Builtin without a queue to look at: remove one of them"]
+    if spec.networking.front_door in (None, FrontDoor.OFF) and not is_scaled_here:
         return []
     if any(pool.name == "front-door" for pool in spec.gpu_pools):
         problems.append(f"{path}: its Deployment is named like pool front-door's: give the pool another name")
-    if spec.networking.front_door is not FrontDoor.ON:
+    if spec.networking.front_door is not FrontDoor.ON and not is_scaled_here:
         return problems
     if spec.networking.inference_pool is not None:
         problems.append(
-            f"{path}: On and inferencePool both deal out requests: set frontDoor to Off, or remove "
-            "inferencePool"
+            f"{path}: it and inferencePool both deal out requests: set it to Off, or remove inferencePool"
         )
-    if spec.autoscaling is not None and spec.autoscaling.metric.name is MetricName.WAITING:
+    if spec.autoscaling is not None and spec.autoscaling.counts_waiting:
         problems.append(
             f"{path}: On keeps requests from waiting in the pods, which is what autoscaling.metric counts: "
             "choose another metric, or set frontDoor to Off"
         )
     return problems
+
+
+def _check_autoscaling(spec: DLLMDeploymentSpec) -> list[str]:
+    """Rules of the CRD as well."""
+    scaling = spec.autoscaling
+    if scaling is None or scaling.is_builtin:
+        return []
+    given = {"metric": scaling.metric, "prometheusAddress": scaling.prometheus_address}
+    return [
+        f"spec.autoscaling.{name}: provider KEDA needs it: set it, or provider to Builtin"
+        for name, value in given.items()
+        if value is None
+    ]
 
 
 def _check_replicas(spec: DLLMDeploymentSpec) -> list[str]:

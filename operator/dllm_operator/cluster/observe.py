@@ -10,6 +10,7 @@ from typing import Any
 
 from dllm_operator.cluster.labels import COMPONENT, DOOR, POOL
 from dllm_operator.cluster.pools import GpuType, Node
+from dllm_operator.scaling.record import Scaling
 from dllm_operator.tuning.profile import Profile
 from dllm_operator.tuning.record import PoolTuning
 
@@ -50,7 +51,7 @@ class Observed:
     that an autoscaler targets; ``claims`` are the access modes of the author's claims that exist;
     ``pool_order`` is that of the last status, so that new pools come last. ``at`` is that moment; ``tunings``
     are the resource's by pool, ``profiles`` what all resources have taught; ``server_image`` is that of
-    resources that name none."""
+    resources that name none; ``scaling`` is what the operator asks for where it scales."""
 
     gpu_types: tuple[GpuType, ...] = ()
     nodes: Mapping[str, Node] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class Observed:
     tunings: Mapping[str, PoolTuning] = field(default_factory=dict)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     server_image: str = ""
+    scaling: Scaling = field(default_factory=Scaling)
     at: datetime | None = None
 
     def pods_of(self, pool: str) -> list[Manifest]:

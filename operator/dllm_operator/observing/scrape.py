@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import aiohttp
 
@@ -33,8 +34,7 @@ async def scrape(
     async def read(pod: str, url: str) -> None:
         async with slots:
             try:
-                async with asyncio.timeout(timeout_seconds):
-                    text = await _text(session, url)
+                text = await read_text(session, url, timeout_seconds=timeout_seconds)
                 result.readings[pod] = parse_reading(text)
             except TimeoutError:
                 result.silent[pod] = f"no metrics within {timeout_seconds:g} s"
@@ -49,8 +49,17 @@ async def scrape(
     return result
 
 
-async def _text(session: aiohttp.ClientSession, url: str) -> str:
-    async with session.get(url, allow_redirects=False) as response:
+async def read_text(
+    session: aiohttp.ClientSession,
+    url: str,
+    *,
+    missing: str | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> str:
+    """What the URL answers; ``missing`` where it answers 404. ``TimeoutError`` if it does not in time."""
+    async with asyncio.timeout(timeout_seconds), session.get(url, allow_redirects=False) as response:
+        if missing is not None and response.status == HTTPStatus.NOT_FOUND:
+            return missing
         return await bounded_body(response, MOST_BYTES)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, FrontDoor, MetricName
+from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, FrontDoor
 from dllm_operator.cluster.labels import door_name, door_selector
 from dllm_operator.cluster.observe import ChildKey, Manifest, Observed
 from dllm_operator.tuning.pool_start import specified_setting
@@ -19,12 +19,14 @@ SPARE = 1  # what a pod has in hand when a request ends
 @dataclass(frozen=True, slots=True)
 class DoorPlan:
     """``limits`` are requests at once that one replica of the door sends to a pod, by pool; ``most_pods``
-    what a pool may have. ``is_open``: the Service leads to it."""
+    what a pool may have. ``is_open``: the Service leads to it. ``hold_seconds``: how long a request waits for
+    a first pod, None where none is to come."""
 
     name: str
     limits: Mapping[str, int]
     most_pods: Mapping[str, int]
     is_open: bool
+    hold_seconds: int | None = None
 
 
 def door_plan(
@@ -40,7 +42,7 @@ def door_plan(
     door = observed.children.get(ChildKey("Deployment", door_name(name)))
     service = observed.children.get(ChildKey("Service", name))
     is_open = leads_to_door(service, name) or available_doors(door) > 0
-    return DoorPlan(door_name(name), limits, most, is_open)
+    return DoorPlan(door_name(name), limits, most, is_open, _hold_seconds(spec))
 
 
 def is_wanted(spec: DLLMDeploymentSpec, most: Mapping[str, int]) -> bool:
@@ -49,15 +51,26 @@ def is_wanted(spec: DLLMDeploymentSpec, most: Mapping[str, int]) -> bool:
         case FrontDoor.ON:
             return True
         case FrontDoor.OFF | None:
-            return False
-    if spec.networking.inference_pool is not None or scales_by_waiting(spec):
+            return is_scaled_here(spec)
+    if is_scaled_here(spec):
+        return True
+    counts_waiting = spec.autoscaling is not None and spec.autoscaling.counts_waiting
+    if spec.networking.inference_pool is not None or counts_waiting:
         return False
     return len(most) > 1 or sum(most.values()) > 1
 
 
-def scales_by_waiting(spec: DLLMDeploymentSpec) -> bool:
-    """By a number that a front door keeps at nothing."""
-    return spec.autoscaling is not None and spec.autoscaling.metric.name is MetricName.WAITING
+def is_scaled_here(spec: DLLMDeploymentSpec) -> bool:
+    """By the operator, which looks at the door for that."""
+    return spec.autoscaling is not None and spec.autoscaling.is_builtin
+
+
+def _hold_seconds(spec: DLLMDeploymentSpec) -> int | None:
+    scaling = spec.autoscaling
+    if scaling is None or not scaling.is_builtin or scaling.min_replicas > 0:
+        return None
+    patience = spec.networking.request_timeout_seconds
+    return patience if scaling.hold_seconds is None else min(scaling.hold_seconds, patience)
 
 
 def requests_at_once(tuning: PoolTuning | None, engine: Mapping[str, object]) -> int:

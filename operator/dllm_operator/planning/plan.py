@@ -8,7 +8,7 @@ from typing import Any
 
 from dllm_server.settings import Device
 
-from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, GpuPool, TuningMode
+from dllm_operator.api.v1alpha1 import AutoscalingSpec, DLLMDeploymentSpec, GpuPool, TuningMode
 from dllm_operator.cluster.labels import child_name
 from dllm_operator.cluster.observe import Integration, Observed
 from dllm_operator.cluster.pools import GPU, PRODUCT, GpuType, find_type, normalise_product, pool_name
@@ -183,13 +183,24 @@ def _with_replicas(
     planned = []
     for pool, own in pools:
         replicas = next(remaining) if own is None else own
-        if spec.autoscaling is not None:
+        if spec.autoscaling is not None and spec.autoscaling.is_builtin:
+            planned.append(replace(pool, replicas=_scaled(pool, spec.autoscaling, observed)))
+        elif spec.autoscaling is not None:
             planned.append(replace(pool, initial_replicas=spec.autoscaling.min_replicas))
         elif pool.deployment in observed.autoscaled:
             planned.append(replace(pool, initial_replicas=replicas))
         else:
             planned.append(replace(pool, replicas=replicas))
     return tuple(planned)
+
+
+def _scaled(pool: PoolPlan, scaling: AutoscalingSpec, observed: Observed) -> int:
+    """What was asked for last; what there is until something was."""
+    asked = observed.scaling.pods.get(pool.name)
+    if asked is None:
+        live = observed.deployments().get(pool.deployment)
+        asked = scaling.min_replicas if live is None else int(live["spec"].get("replicas", 1))
+    return min(max(asked, scaling.min_replicas), scaling.max_replicas)
 
 
 def _with_rollout(
@@ -221,7 +232,7 @@ def _most_pods(pool: PoolPlan, spec: DLLMDeploymentSpec) -> int:
 
 def _integrations(spec: DLLMDeploymentSpec) -> list[Integration]:
     wanted = []
-    if spec.autoscaling is not None:
+    if spec.autoscaling is not None and not spec.autoscaling.is_builtin:
         wanted.append(Integration.SCALED_OBJECT)
     if spec.monitoring.pod_monitor:
         wanted.append(Integration.POD_MONITOR)

@@ -11,6 +11,7 @@ from dllm_operator.cluster.profile_store import ProfileStore
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.book import TuningBook
 from dllm_operator.planning.plan import Plan, plan
+from dllm_operator.planning.scaling_book import ScalingBook
 
 
 class Planner:
@@ -20,6 +21,7 @@ class Planner:
         self, view: ClusterView, book: TuningBook, profiles: ProfileStore, server_image: str
     ) -> None:
         self._view, self.book, self._profiles = view, book, profiles
+        self.scalings = ScalingBook()
         self._server_image = server_image
 
     def observe(self, resource: Resource) -> Observed:
@@ -28,6 +30,7 @@ class Planner:
             tunings=self.book.of(resource),
             profiles=self._profiles.known,
             server_image=self._server_image,
+            scaling=self.scalings.of(resource.uid),
         )
 
     def plan(self, resource: Resource, spec: DLLMDeploymentSpec) -> Plan:

@@ -19,6 +19,7 @@ from dllm_operator.cluster.kinds import DEPLOYMENT, POD, RESOURCE
 from dllm_operator.cluster.kube import Kube, KubeError
 from dllm_operator.cluster.labels import MANAGED_SELECTOR
 from dllm_operator.cluster.profile_store import ProfileStore
+from dllm_operator.observing.scaler import Scaler
 from dllm_operator.observing.tuner import Tuner
 from dllm_operator.planning.book import TuningBook
 from dllm_operator.planning.planner import Planner
@@ -120,6 +121,15 @@ class Operator:
             observe=self._metrics,
         )
 
+        self._scaler = Scaler(
+            kube,
+            self._view,
+            planner,
+            self._queue.add,
+            manager=settings.manager,
+            internal_error=self._metrics.internal_error,
+        )
+
     async def run(self) -> int:
         settings = self._settings
         async with serve_health(settings.http_port, self._health, self._metrics.render) as port:
@@ -146,6 +156,7 @@ class Operator:
                     group.create_task(self._queue.run(self._settings.workers)),
                     group.create_task(self._resync()),
                     group.create_task(self._tuner.run()),
+                    group.create_task(self._scaler.run()),
                     group.create_task(self._audit_watches()),
                 ]
                 await self._watch()

@@ -205,7 +205,7 @@ class Reconciler:
     ) -> bool:
         """Write the status if it says anything new, then announce what changed. False where the resource has
         changed meanwhile."""
-        observed = replace(self._view.observe(resource), at=self._now())
+        observed = replace(self._planner.observe(resource), at=self._now())
         current = situation(resource, planned, observed, error)
         wanted = conditions(current)
         previous = resource.status.get("conditions", ())

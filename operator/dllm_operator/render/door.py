@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec
 from dllm_operator.cluster.labels import (
@@ -18,7 +19,7 @@ from dllm_operator.cluster.labels import (
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.cluster.resource import Resource
 from dllm_operator.planning.door import DOOR_REPLICAS, DoorPlan
-from dllm_operator.render.door_config import MARGIN_SECONDS, Door, DoorPool, door_config
+from dllm_operator.render.door_config import MARGIN_SECONDS, Door, DoorPool, Hold, door_config, hold_script
 from dllm_operator.render.metadata import manifest
 from dllm_operator.render.pod import EXIT_SECONDS, SETTLE_SECONDS, USER_ID, PodDefaults, lost_node_tolerations
 from dllm_operator.render.shared import callers, metrics_readers, opened, operator_peer
@@ -28,6 +29,7 @@ QUEUE = 256  # requests that may wait in one replica
 FEWEST_SLOTS = 32
 CONFIG_FILE = "haproxy.cfg"
 CONFIG_PATH = "/usr/local/etc/haproxy"
+HOLD_FILE = "hold.lua"
 CONFIG_DIGEST = "serving.dllm.dev/front-door-config"  # of a template: another configuration takes other pods
 RESOURCES = {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 
@@ -36,13 +38,16 @@ def front_door(
     resource: Resource, spec: DLLMDeploymentSpec, door: DoorPlan, defaults: PodDefaults
 ) -> list[Manifest]:
     """In the order to apply."""
-    config = door_config(_door(resource, spec, door, defaults.cluster_domain))
+    described = _door(resource, spec, door, defaults.cluster_domain)
+    files = {CONFIG_FILE: door_config(described)}
+    if described.hold is not None:
+        files[HOLD_FILE] = hold_script(described.hold)
     found = [_engines(resource, spec, pool) for pool in door.limits]
-    found.append(_labelled(manifest("v1", "ConfigMap", resource, door.name, data={CONFIG_FILE: config})))
+    found.append(_labelled(manifest("v1", "ConfigMap", resource, door.name, data=files)))
     found.append(_budget(resource, door))
     if spec.networking.network_policy.enabled:
         found.append(_policy(resource, spec, door, defaults.operator_namespace))
-    return [*found, _deployment(resource, spec, door, defaults, config)]
+    return [*found, _deployment(resource, spec, door, defaults, files)]
 
 
 def _door(resource: Resource, spec: DLLMDeploymentSpec, door: DoorPlan, cluster_domain: str) -> Door:
@@ -56,7 +61,10 @@ def _door(resource: Resource, spec: DLLMDeploymentSpec, door: DoorPlan, cluster_
         )
         for pool, limit in door.limits.items()
     ]
-    return Door(PORT, ADMIN_PORT, QUEUE, spec.networking.request_timeout_seconds, pools)
+    hold = None
+    if door.hold_seconds:
+        hold = Hold(f"{CONFIG_PATH}/{HOLD_FILE}", QUEUE, door.hold_seconds)
+    return Door(PORT, ADMIN_PORT, QUEUE, spec.networking.request_timeout_seconds, pools, hold=hold)
 
 
 def _engines(resource: Resource, spec: DLLMDeploymentSpec, pool: str) -> Manifest:
@@ -97,9 +105,13 @@ def _policy(
 
 
 def _deployment(
-    resource: Resource, spec: DLLMDeploymentSpec, door: DoorPlan, defaults: PodDefaults, config: str
+    resource: Resource,
+    spec: DLLMDeploymentSpec,
+    door: DoorPlan,
+    defaults: PodDefaults,
+    files: Mapping[str, str],
 ) -> Manifest:
-    selector = door_selector(resource.name)
+    selector, content = door_selector(resource.name), "\0".join(files.values())
     body = {
         "replicas": DOOR_REPLICAS,
         "selector": {"matchLabels": selector},
@@ -108,7 +120,7 @@ def _deployment(
         "template": {
             "metadata": {
                 "labels": selector,
-                "annotations": {CONFIG_DIGEST: hashlib.sha256(config.encode()).hexdigest()[:16]},
+                "annotations": {CONFIG_DIGEST: hashlib.sha256(content.encode()).hexdigest()[:16]},
             },
             "spec": _pod(resource, spec, door, defaults),
         },

@@ -11,6 +11,7 @@ SERVED_BY_HEADER = "X-Served-By"
 BUSY_SECONDS = 5  # Retry-After beyond a full queue, and without an engine
 KEY_PENALTY_MILLISECONDS = 1000
 MARGIN_SECONDS = 30  # engines answer a late request themselves
+_HELD = '  http-request return status 200 content-type text/plain lf-string "%[lua.held]" if { path /held }'
 RESOLVED_SECONDS = 5  # an address stays that long after the cluster's DNS has ceased to name it
 
 
@@ -27,8 +28,18 @@ class DoorPool:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """While no pod is ready, ``most`` requests wait, each ``seconds`` at most; ``path`` is that of the script
+    which has them wait."""
+
+    path: str
+    most: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Door:
-    """``queue`` requests may wait; ``admin_port`` has /metrics and /healthz."""
+    """``queue`` requests may wait; ``admin_port`` has /metrics, /healthz and, with a ``hold``, /held."""
 
     port: int
     admin_port: int
@@ -36,6 +47,7 @@ class Door:
     timeout_seconds: int
     pools: Sequence[DoorPool]
     connections: int = 4096
+    hold: Hold | None = None
 
 
 def door_config(door: Door) -> str:
@@ -59,6 +71,7 @@ def _global(door: Door) -> list[str]:
         "global",
         "  log stdout format raw local0 notice",
         f"  maxconn {door.connections}",
+        *([f"  lua-load {door.hold.path}"] if door.hold is not None else []),
         f"  hard-stop-after {door.timeout_seconds + MARGIN_SECONDS}s",
         "",
     ]
@@ -136,9 +149,56 @@ def _frontend(door: Door) -> list[str]:
         f"  http-request set-priority-class int(1) if {{ req.hdr({PRIORITY_HEADER}) -i low }}",
         f"  http-request return status 429 content-type application/json hdr Retry-After {BUSY_SECONDS}"
         f" string {_error('the queue is full', 429)} if {{ queue(engines) ge {door.queue} }}",
+        *_holding(door),
         "  default_backend engines",
         "",
     ]
+
+
+def _holding(door: Door) -> list[str]:
+    if door.hold is None:
+        return []
+    return [
+        "  http-request lua.hold unless { nbsrv(engines) gt 0 }",
+        f"  http-request return status 429 content-type application/json hdr Retry-After {BUSY_SECONDS}"
+        f" string {_error('the queue is full', 429)} if {{ var(txn.is_full) -m bool }}",
+    ]
+
+
+def hold_script(hold: Hold) -> str:
+    """Lua that has requests wait for a first pod, and counts them. What HAProxy ends while it waits, as its
+    client has left, says nothing of itself: it is no longer counted once it has been silent."""
+    return f"""local MOST, SECONDS, SILENT = {hold.most}, {hold.seconds}, 2
+local seen, number = {{}}, 0
+
+local function held()
+  local count, now = 0, core.now().sec
+  for id, at in pairs(seen) do
+    if now - at > SILENT then
+      seen[id] = nil
+    else
+      count = count + 1
+    end
+  end
+  return count
+end
+
+core.register_fetches("held", held)
+
+core.register_action("hold", {{ "http-req" }}, function(txn)
+  if held() >= MOST then
+    txn:set_var("txn.is_full", true)
+    return
+  end
+  number = number + 1
+  local id, ends = number, core.now().sec + SECONDS
+  while txn.f:nbsrv("engines") == 0 and core.now().sec < ends do
+    seen[id] = core.now().sec
+    core.msleep(200)
+  end
+  seen[id] = nil
+end)
+"""
 
 
 def _admin(door: Door) -> list[str]:
@@ -147,6 +207,7 @@ def _admin(door: Door) -> list[str]:
         f"  bind :{door.admin_port}",
         "  http-request use-service prometheus-exporter if { path /metrics }",
         "  http-request return status 200 if { path /healthz }",
+        *([_HELD] if door.hold is not None else []),
         "  http-request return status 404",
         "",
     ]

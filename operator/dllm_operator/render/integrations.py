@@ -21,7 +21,9 @@ SERIES = {
 
 def scaled_object(resource: Resource, autoscaling: AutoscalingSpec, pool: PoolPlan) -> Manifest:
     """KEDA scales the pool's Deployment on a Prometheus query over its pods."""
-    series = SERIES[autoscaling.metric.name]
+    metric = autoscaling.metric
+    assert metric is not None and autoscaling.prometheus_address is not None  # noqa: S101 - of KEDA's spec
+    series = SERIES[metric.name]
     labels = {"namespace": resource.namespace} | dict(pod_selector(resource.name, pool.name))
     pods = series + "{" + ",".join(f'{series_label(name)}="{value}"' for name, value in labels.items()) + "}"
     # AverageValue divides the sum by the number of pods, so the target is a pod's, for counts and shares
@@ -32,7 +34,7 @@ def scaled_object(resource: Resource, autoscaling: AutoscalingSpec, pool: PoolPl
         "metadata": {
             "serverAddress": autoscaling.prometheus_address,
             "query": f"sum({pods})",
-            "threshold": f"{autoscaling.metric.target:.15g}",
+            "threshold": f"{metric.target:.15g}",
             # No series is no load only where somebody scrapes: without them the number of pods stays.
             "ignoreNullValues": "false",
         },

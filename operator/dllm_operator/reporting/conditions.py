@@ -9,11 +9,12 @@ from typing import Any
 
 from dllm_operator.api.v1alpha1 import ConditionType
 from dllm_operator.reporting.reason import ConditionReason, FailureReason, NewsReason
+from dllm_operator.scaling.policy import ScalingReason
 from dllm_operator.tuning.decision import Reason as TuningReason
 
 MAX_MESSAGE = 1024
 
-AnyReason = ConditionReason | FailureReason | TuningReason
+AnyReason = ConditionReason | FailureReason | TuningReason | ScalingReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ _ANNOUNCED = (
     ConditionType.INTEGRATIONS_READY,
     ConditionType.READY,
     ConditionType.DOOR_READY,
+    ConditionType.SCALING_ACTIVE,
 )
 _ANNOUNCED_REASONS = (  # also of the other conditions
     ConditionReason.ROLLOUT_BLOCKED,

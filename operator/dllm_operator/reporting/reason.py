@@ -40,6 +40,7 @@ class ConditionReason(StrEnum):
     DOOR_OPEN = "DoorOpen"
     DOOR_STARTING = "DoorStarting"
     DOOR_NOT_READY = "DoorNotReady"
+    DOOR_SILENT = "DoorSilent"
 
 
 class FailureReason(StrEnum):

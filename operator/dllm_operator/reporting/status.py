@@ -12,6 +12,7 @@ from dllm_operator.cluster.labels import POOL, pod_selector
 from dllm_operator.cluster.observe import ChildKey, Manifest, Observed
 from dllm_operator.cluster.placement import why_unplaced
 from dllm_operator.cluster.resource import Resource
+from dllm_operator.planning.door import is_scaled_here
 from dllm_operator.planning.plan import Plan, PoolPlan
 from dllm_operator.planning.rollout import Progress, awaiting_room, progress
 from dllm_operator.reporting.conditions import AnyReason, Condition
@@ -32,6 +33,7 @@ from dllm_operator.reporting.rollout import (
     rollout_blocked,
     stopped,
 )
+from dllm_operator.reporting.scaling_condition import scaling_active
 from dllm_operator.reporting.stages import has_lapsed, starting
 from dllm_operator.reporting.tuning_condition import tuned_budgets, tuning_converged
 
@@ -80,6 +82,7 @@ class Situation:
     blocked: str | None = None
     promised: frozenset[str] = frozenset()
     door: Condition | None = None  # None where there is no front door
+    scaling: Condition | None = None  # None where the operator does not scale
 
     @property
     def wanted(self) -> int:
@@ -114,12 +117,14 @@ def situation(resource: Resource, plan: Plan | None, observed: Observed, error: 
     door = None
     if plan is not None and plan.door is not None:
         door = door_ready(plan.door, observed.children.get(ChildKey("Deployment", plan.door.name)))
-    return Situation(resource, plan, pools, failure, observed.pods, error, blocked, promised, door)
+    is_scaled = resource.spec is not None and is_scaled_here(resource.spec)
+    scaling = scaling_active(observed.scaling) if is_scaled else None
+    return Situation(resource, plan, pools, failure, observed.pods, error, blocked, promised, door, scaling)
 
 
 def conditions(now: Situation) -> list[Condition]:
     """In the order users read them."""
-    of_door = [now.door] if now.door is not None else []
+    optional = [condition for condition in (now.door, now.scaling) if condition is not None]
     return [
         _ready(now),
         _progressing(now),
@@ -127,7 +132,7 @@ def conditions(now: Situation) -> list[Condition]:
         _pools_scheduled(now),
         _tuning_converged(now),
         _integrations_ready(now),
-        *of_door,
+        *optional,
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from math import exp, sqrt
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +41,39 @@ class Demand:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Requests that have ended and the seconds that they ran, of which the older count less."""
+
+    requests: float = 0.0
+    seconds: float = 0.0
+
+    def and_then(self, before: Look, look: Look) -> Served:
+        """With what happened between two looks; of a door that began anew in between nothing is known."""
+        finished, passed = look.finished - before.finished, look.at_seconds - before.at_seconds
+        if finished < 0 or look.arrived < before.arrived:
+            return self
+        kept = exp(-passed / SERVICE_SECONDS)
+        ran = passed * (before.running + look.running) / 2
+        return Served(self.requests * kept + finished, self.seconds * kept + ran)
+
+    @property
+    def mean_seconds(self) -> float | None:
+        """Of a request; None while too few have ended."""
+        return self.seconds / self.requests if self.requests >= FEWEST_FINISHED else None
+
+
 FEWEST_FINISHED = 8  # for a mean
+SERVICE_SECONDS = 1800.0  # how long a request is takes longer to change than how many come
 RECENT_SECONDS = 60.0
 DEVIATIONS = 2.0  # of a Poisson count, beyond which the newest arrivals are a change and not luck
 
 
-def demand(looks: Sequence[Look]) -> Demand:
+def demand(looks: Sequence[Look], served: Served) -> Demand:
     """From at least one look, oldest first; what a door counted before it began anew is left out."""
     newest = looks[-1]
-    before = [look for look in looks if look.arrived <= newest.arrived and look.finished <= newest.finished]
-    finished = newest.finished - before[0].finished
-    service = None
-    if finished >= FEWEST_FINISHED:
-        held_seconds = sum(
-            (after.at_seconds - look.at_seconds) * (look.running + after.running) / 2
-            for look, after in pairwise(before)
-        )
-        service = held_seconds / finished
-    return Demand(_arrivals(before), service, newest.waiting, newest.running)
+    since = [look for look in looks if look.arrived <= newest.arrived and look.finished <= newest.finished]
+    return Demand(_arrivals(since), served.mean_seconds, newest.waiting, newest.running)
 
 
 def _arrivals(looks: Sequence[Look]) -> float:
@@ -72,5 +87,5 @@ def _arrivals(looks: Sequence[Look]) -> float:
         -2:
     ]
     count, lately = newest.arrived - recent[0].arrived, newest.at_seconds - recent[0].at_seconds
-    spread = DEVIATIONS * max(count, 1) ** 0.5
+    spread = DEVIATIONS * sqrt(max(count, 1))
     return min(max(mean, (count - spread) / lately), (count + spread) / lately)

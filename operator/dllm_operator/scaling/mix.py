@@ -75,11 +75,13 @@ def grown(pools: Sequence[Pool], pods: Pods, need: float) -> dict[str, int]:
 
 
 def shrunk(pools: Sequence[Pool], pods: Pods, need: float) -> dict[str, int]:
-    """``pods`` without those that ``need`` requests can do without, the dearest for what they hold first."""
+    """``pods`` without those that ``need`` requests can do without, the dearest for what they hold first; none
+    of a pool of which the cheapest pods for ``need`` have as many."""
+    best = cheapest(pools, need)
     left = {pool.name: min(max(pods.get(pool.name, 0), pool.fewest), pool.most) for pool in pools}
     spare = held(pools, left) - need
     for pool in sorted(pools, key=lambda pool: (-pool.cost_of_one_held, -pool.holds, pool.name)):
-        gone = min(left[pool.name] - pool.fewest, int(max(spare, 0.0) / pool.holds + 1e-9))
+        gone = min(max(left[pool.name] - best[pool.name], 0), int(max(spare, 0.0) / pool.holds + 1e-9))
         left[pool.name] -= gone
         spare -= gone * pool.holds
     return left

@@ -1,4 +1,5 @@
-"""A door with one queue before pods that take their time to start: arrivals by a curve, service times that vary."""
+"""A door with one queue before pods that take their time to start: arrivals by a curve, service times that
+vary."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ class _Pod:
 
 @dataclass(slots=True)
 class Course:
-    """What happened. ``pods`` are those asked for at each look, ``cost`` counts each until its last request."""
+    """What happened. ``pods`` are those asked for at each look, ``cost`` counts each until its last
+    request."""
 
     waits: list[float] = field(default_factory=list)
     pods: list[dict[str, int]] = field(default_factory=list)

@@ -12,7 +12,8 @@ from dllm_operator.scaling.mix import Pool, cheapest, cost, grown, held, shrunk
 from dllm_operator.scaling.policy import Rules, ScalingReason, ScalingState, Target, decide
 from hypothesis import given
 from hypothesis import strategies as st
-from simulation import Case, Course, Kind, bursts, by_policy, day, oracle, serve
+
+from tests.operator.scaling.simulation import Case, Course, Kind, bursts, by_policy, day, oracle, serve
 
 RULES = Rules()
 MOST_OVER_ORACLE = 1.15
