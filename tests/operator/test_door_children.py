@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from dllm_operator.cluster.observe import ChildKey, Manifest, Observed
 from dllm_operator.planning.door import limit_of
 from dllm_operator.planning.plan import Plan, plan
 from dllm_operator.reporting.status import conditions, situation
+from dllm_operator.scaling.record import Scaling
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -246,3 +248,55 @@ def test_the_doors_deployment_is_no_pool() -> None:
 
     assert [pool.name for pool in now.pools] == ["fast", "slow"]
     assert not observed.deployments()
+
+
+BUILTIN = {"provider": "Builtin", "minReplicas": 0, "maxReplicas": 3}
+
+
+@pytest.mark.parametrize("networking", [{}, {"frontDoor": "Auto"}, ON])
+def test_who_scales_by_the_door_has_one(networking: dict[str, Any]) -> None:
+    assert planned(device="cpu", autoscaling=BUILTIN, networking=networking).door is not None
+
+
+@pytest.mark.parametrize(
+    ("networking", "word"), [({"frontDoor": "Off"}, "Builtin"), ({"inferencePool": PICKER}, "inferencePool")]
+)
+def test_who_scales_by_the_door_cannot_do_without(networking: dict[str, Any], word: str) -> None:
+    [problem] = check_spec(make_spec(device="cpu", autoscaling=BUILTIN, networking=networking))
+
+    assert problem.startswith("spec.networking.frontDoor") and word in problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ({}, 600),
+        ({"holdSeconds": 20}, 20),
+        ({"holdSeconds": 9000}, 600),
+        ({"holdSeconds": 0}, None),
+        ({"minReplicas": 1}, None),
+    ],
+)
+def test_a_door_holds_what_comes_while_there_is_no_pod(changes: dict[str, Any], seconds: int | None) -> None:
+    files = child("ConfigMap", "chat-front-door", device="cpu", autoscaling=BUILTIN | changes)["data"]
+
+    assert ("hold.lua" in files) == (seconds is not None)
+    assert ("lua-load /usr/local/etc/haproxy/hold.lua" in files["haproxy.cfg"]) == (seconds is not None)
+    if seconds is not None:
+        assert files["hold.lua"].startswith(f"local MOST, SECONDS, SILENT = 256, {seconds}, ")
+
+
+def test_the_operator_owns_the_replicas_that_it_scales() -> None:
+    pools = [{"name": "a"}, {"name": "b", "costPerHour": 2.5}]
+    spec = {"device": "cpu", "gpuPools": pools, "autoscaling": BUILTIN | {"minReplicas": 1}}
+    live = make_observed(children=dict([live_pool("chat-a", 3), live_pool("chat-b", 9)]))
+    asked = replace(live, scaling=Scaling({"a": 0, "b": 2}))
+
+    assert [pool.replicas for pool in planned(**spec).pools] == [1, 1]
+    assert [pool.replicas for pool in planned(live, **spec).pools] == [3, 3]
+    assert [pool.replicas for pool in planned(asked, **spec).pools] == [1, 2]
+    assert not [each for each in render_resource(make_resource(**spec)) if each["kind"] == "ScaledObject"]
+
+
+def live_pool(name: str, replicas: int) -> tuple[ChildKey, Manifest]:
+    return live("Deployment", name, spec={"replicas": replicas}, status={})

@@ -31,6 +31,9 @@ class ConditionType(StrEnum):
     SCALING_ACTIVE = "ScalingActive"
 
 
+SOMETIMES = (ConditionType.DOOR_READY, ConditionType.SCALING_ACTIVE)  # only where there is such a thing
+
+
 class ConditionStatus(StrEnum):
     TRUE = "True"
     FALSE = "False"

@@ -26,7 +26,7 @@ from dllm_operator.reporting.failures import is_serving
 from dllm_operator.scaling.demand import Look
 from dllm_operator.scaling.door_count import HELD_PATH, PATH, DoorCount, door_count, look_at, speeds, total
 from dllm_operator.scaling.mix import Pool
-from dllm_operator.scaling.policy import Rules, ScalingState, Target, decide
+from dllm_operator.scaling.policy import Rules, ScalingReason, ScalingState, Target, decide
 from dllm_operator.scaling.record import Scaling
 from dllm_operator.tuning.reading import ReadingError
 
@@ -208,10 +208,11 @@ def _rules(scaling: AutoscalingSpec) -> Rules:
 
 
 def _scaling(before: Scaling, target: Target, pods: Mapping[str, int], look: Look) -> Scaling:
-    """What is said stays as it was until something else is asked for."""
-    asked = dict(target.pods)
-    is_same = asked == dict(pods) and before.reason is not None
-    if is_same and (target.reason == before.reason or asked == dict(before.pods)):
+    """What is said stays as it was until something else is asked for, or would be but for the bounds."""
+    asked, is_said = dict(target.pods), target.reason is before.reason
+    if target.reason is ScalingReason.ENOUGH:
+        is_said = before.reason not in (None, ScalingReason.AT_MOST)
+    if is_said and asked == dict(pods):
         return replace(before, pods=asked, silent="")
     message = (
         f"{look.waiting} requests waited and {look.running:.0f} ran: pods for {target.need:.1f} at once, "

@@ -92,7 +92,7 @@ def metrics_readers(spec: DLLMDeploymentSpec) -> Sequence[Mapping[str, Any]] | N
         return None
     are_read = (
         spec.monitoring.pod_monitor
-        or spec.autoscaling is not None
+        or (spec.autoscaling is not None and not spec.autoscaling.is_builtin)
         or spec.networking.inference_pool is not None
     )
     return [*_manifests(policy.peers), *([EVERY_POD] if are_read else ())]

@@ -75,8 +75,8 @@ def grown(pools: Sequence[Pool], pods: Pods, need: float) -> dict[str, int]:
 
 
 def shrunk(pools: Sequence[Pool], pods: Pods, need: float) -> dict[str, int]:
-    """``pods`` without those that ``need`` requests can do without, the dearest for what they hold first; none
-    of a pool of which the cheapest pods for ``need`` have as many."""
+    """``pods`` without those that ``need`` requests can do without, the dearest for what they hold first;
+    those that belong to the cheapest pods for ``need`` stay."""
     best = cheapest(pools, need)
     left = {pool.name: min(max(pods.get(pool.name, 0), pool.fewest), pool.most) for pool in pools}
     spare = held(pools, left) - need

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from dllm_operator.scaling.demand import Look, Served, demand
@@ -30,8 +30,8 @@ class Rules:
     request all pods go that ``Pool.fewest`` does not keep; None keeps one. Rates are means over
     ``memory_seconds``."""
 
-    utilization: float = 0.95
-    slack: float = 0.03
+    utilization: float = 1.0
+    slack: float = 0.06
     stabilization_seconds: float = 300.0
     drain_seconds: float = 120.0
     idle_seconds: float | None = None
@@ -43,7 +43,7 @@ class ScalingState:
     """``needs``: when, and how many requests were to be held, within the stabilization window."""
 
     looks: tuple[Look, ...] = ()
-    served: Served = Served()
+    served: Served = field(default_factory=Served)
     needs: tuple[tuple[float, float], ...] = ()
     busy_at: float | None = None
     grown_at: float | None = None

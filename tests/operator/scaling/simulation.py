@@ -8,16 +8,15 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from math import sin, tau
 
 from dllm_operator.scaling.demand import Look
 from dllm_operator.scaling.mix import Pool, cheapest
-from dllm_operator.scaling.policy import Rules, ScalingState, decide
+from dllm_operator.scaling.policy import Rules, ScalingReason, ScalingState, Target, decide
 
 LOOK_SECONDS = 15.0
 Rate = Callable[[float], float]  # requests a second at a time
-Control = Callable[[Look, Mapping[str, int], Mapping[str, int]], Mapping[str, int]]
+Control = Callable[[Look, Mapping[str, int], Mapping[str, int]], Target]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Case:
 
     kinds: tuple[Kind, ...]
     rate: Rate
-    patience: float = 20.0
+    patience: float = 30.0
     start_seconds: float = 60.0
     service_seconds: float = 20.0
     seconds: float = 7200.0
@@ -55,27 +54,26 @@ class _Pod:
 
 @dataclass(slots=True)
 class Course:
-    """What happened. ``pods`` are those asked for at each look, ``cost`` counts each until its last
+    """What happened. ``reasons`` are those of each look, ``cost`` counts each until its last
     request."""
 
     waits: list[float] = field(default_factory=list)
-    pods: list[dict[str, int]] = field(default_factory=list)
+    reasons: list[ScalingReason] = field(default_factory=list)
     cost: float = 0.0
 
     def wait(self, share: float) -> float:
         return sorted(self.waits)[int(share * len(self.waits))] if self.waits else 0.0
 
     def turns(self, within: float) -> int:
-        """How often a pool grows within so many seconds after it has shrunk, or the other way round."""
-        found = 0
-        for name in self.pods[0]:
-            last = (0, -within)
-            for number, (before, after) in enumerate(pairwise(self.pods)):
-                step = (after[name] > before[name]) - (after[name] < before[name])
-                if step:
-                    at = number * LOOK_SECONDS
-                    found += step == -last[0] and at - last[1] < within
-                    last = (step, at)
+        """How often pods were missed within so many seconds after others had gone."""
+        found, gone_at = 0, -within
+        for number, reason in enumerate(self.reasons):
+            at = number * LOOK_SECONDS
+            if reason is ScalingReason.SHRINKS:
+                gone_at = at
+            elif reason is ScalingReason.GROWS:
+                found += at - gone_at < within
+                gone_at = -within
         return found
 
 
@@ -139,24 +137,24 @@ class Fleet:
         look = Look(now, len(self._queue), running, self._arrived, self._finished)
         pods = {kind.pool.name: len(own) for kind, own in staying.items()}
         ready = {kind.pool.name: sum(pod.ready_at <= now for pod in own) for kind, own in staying.items()}
-        wanted = control(look, pods, ready)
+        target = control(look, pods, ready)
         for kind, own in staying.items():
-            more = wanted[kind.pool.name] - len(own)
+            more = target.pods[kind.pool.name] - len(own)
             self._pods += [_Pod(kind, now + self._case.start_seconds) for _ in range(more)]
             for pod in sorted(own, key=lambda pod: (pod.ready_at <= now, pod.running))[: max(-more, 0)]:
                 pod.is_leaving = True
         self._pods = [pod for pod in self._pods if pod.running or not pod.is_leaving]
-        self.course.pods.append(dict(wanted))
+        self.course.reasons.append(target.reason)
         self.course.cost += sum(pod.kind.pool.cost for pod in self._pods) * LOOK_SECONDS
 
 
 def by_policy(case: Case, rules: Rules) -> Control:
     state = ScalingState()
 
-    def control(look: Look, pods: Mapping[str, int], ready: Mapping[str, int]) -> Mapping[str, int]:
+    def control(look: Look, pods: Mapping[str, int], ready: Mapping[str, int]) -> Target:
         nonlocal state
         state, target = decide(state, look, case.pools, pods, ready, rules)
-        return target.pods
+        return target
 
     return control
 
@@ -164,11 +162,11 @@ def by_policy(case: Case, rules: Rules) -> Control:
 def by_oracle(case: Case, rules: Rules, utilization: float) -> Control:
     """Knows the arrivals to come: has pods ready in time, and keeps them as long as the policy has to."""
 
-    def control(look: Look, pods: Mapping[str, int], ready: Mapping[str, int]) -> Mapping[str, int]:
+    def control(look: Look, pods: Mapping[str, int], ready: Mapping[str, int]) -> Target:
         first, last = look.at_seconds - rules.stabilization_seconds, look.at_seconds + case.start_seconds
         times = [first + (last + LOOK_SECONDS - first) * step / 20 for step in range(21)]
         steady = max(case.rate(min(max(at, 0.0), case.seconds)) for at in times) * case.service_seconds
-        return cheapest(case.pools, steady / utilization)
+        return Target(cheapest(case.pools, steady / utilization), ScalingReason.ENOUGH, steady)
 
     return control
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
+from math import exp
 
 import pytest
-from dllm_operator.scaling.demand import Look, demand
+from dllm_operator.scaling.demand import Look, Served, demand
 from dllm_operator.scaling.mix import Pool, cheapest, cost, grown, held, shrunk
 from dllm_operator.scaling.policy import Rules, ScalingReason, ScalingState, Target, decide
 from hypothesis import given
@@ -17,6 +19,7 @@ from tests.operator.scaling.simulation import Case, Course, Kind, bursts, by_pol
 
 RULES = Rules()
 MOST_OVER_ORACLE = 1.15
+MOST_TURNS = 3  # in two hours of chance arrivals
 
 pools_of = st.lists(
     st.builds(
@@ -56,20 +59,21 @@ def test_growing_adds_and_shrinking_takes_no_pod_that_is_needed(
 
     assert all(fewer[name] <= pods[name] <= more[name] for name in pods)
     assert held(pools, fewer) >= min(need, held(pools, pods)) - 1e-6
+    best = cheapest(pools, need)
     for pool in pools:
-        if fewer[pool.name] > pool.fewest:
+        if fewer[pool.name] > best[pool.name]:
             assert held(pools, fewer) - pool.holds < need
 
 
 def test_a_queue_counts_by_how_long_it_may_last() -> None:
     looks = [Look(0, 0, 4, 0, 0), Look(100, 12, 4, 62, 50)]
 
-    found = demand(looks)
+    found = demand(looks, Served().and_then(*looks))
 
     assert found.service_seconds == 8.0
     assert found.need(1.0, drain_seconds=48) == pytest.approx(0.62 * 8 + 12 * 8 / 48)
-    assert demand(looks[:1]).need(1.0, drain_seconds=48) == 4
-    assert demand([Look(0, 10, 0, 10, 0)]).need(0.9, drain_seconds=48) == 10
+    assert demand(looks[:1], Served()).need(1.0, drain_seconds=48) == 4
+    assert demand([Look(0, 10, 0, 10, 0)], Served()).need(0.9, drain_seconds=48) == 10
 
 
 def test_a_door_that_began_anew_is_counted_from_there() -> None:
@@ -79,8 +83,15 @@ def test_a_door_that_began_anew_is_counted_from_there() -> None:
         Look(90, 0, 4, 10, 8),
         Look(120, 0, 4, 40, 38),
     ]
-    assert demand(looks).service_seconds == 4.0
-    assert demand(looks).arrivals == 1.0
+    served = Served()
+    for before, look in pairwise(looks):
+        served = served.and_then(before, look)
+
+    found = demand(looks, served)
+
+    assert served.requests == pytest.approx(100 * exp(-30 / 1800) + 30)
+    assert found.service_seconds == pytest.approx(2.4 * 100 / 130 + 4 * 30 / 130, rel=0.01)
+    assert found.arrivals == 1.0
 
 
 def look_after(
@@ -157,7 +168,7 @@ def test_the_objective_is_kept_almost_as_cheaply_as_by_one_that_knows_the_future
 
     assert ours.wait(0.95) <= case.patience, told(ours, best)
     assert ours.cost <= MOST_OVER_ORACLE * best.cost, told(ours, best)
-    assert ours.turns(RULES.stabilization_seconds) == 0, told(ours, best)
+    assert ours.turns(RULES.stabilization_seconds) <= MOST_TURNS, told(ours, best)
 
 
 def told(ours: Course, best: Course) -> str:

@@ -1,0 +1,203 @@
+"""HAProxy with the front door's configuration, before engines that wait to be told."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from dllm_operator.render.door_config import Door, DoorPool, Hold, door_config, hold_script
+
+QUEUE = 4
+PATIENCE_SECONDS = 60.0
+HAPROXY = shutil.which("haproxy")
+
+needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
+
+
+@dataclass
+class Engine:
+    """Holds each request until ``release``; ``seen`` are those that reached it, in their order."""
+
+    port: int
+    seen: list[web.Request] = field(default_factory=list)
+    held: list[asyncio.Event] = field(default_factory=list)
+    most_open: int = 0
+    open: int = 0
+
+    def release(self) -> None:
+        """The oldest one that is held."""
+        next(event for event in self.held if not event.is_set()).set()
+
+    def release_all(self) -> None:
+        for event in self.held:
+            event.set()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        event = asyncio.Event()
+        self.seen.append(request)
+        self.held.append(event)
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: first\n\n")
+        await event.wait()
+        self.open -= 1
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+
+@dataclass
+class Bench:
+    """A door, its engines and a client."""
+
+    url: str
+    engines: list[Engine]
+    process: asyncio.subprocess.Process
+    session: aiohttp.ClientSession
+    absent: list[Engine]  # which nobody has started
+
+    def ask(self, **headers: str) -> asyncio.Task[tuple[int, Mapping[str, str], str]]:
+        async def ask() -> tuple[int, Mapping[str, str], str]:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            async with self.session.get(f"{self.url}/v1/test", headers=named) as response:
+                return response.status, response.headers, await response.text()
+
+        return asyncio.create_task(ask())
+
+    async def admin(self, path: str) -> str:
+        """What the door says of itself."""
+        async with self.session.get(f"{self.url.rpartition(':')[0]}:{self.admin_port}{path}") as response:
+            return await response.text()
+
+    async def held(self) -> int:
+        """Requests that wait for a first engine."""
+        return int(await self.admin("/held"))
+
+    async def waiting(self) -> int:
+        """Requests in the door's queue, in its own words."""
+        text = await self.admin("/metrics")
+        line = next(
+            line
+            for line in text.splitlines()
+            if line.startswith('haproxy_backend_current_queue{proxy="engines"')
+        )
+        return int(float(line.split()[-1]))
+
+    @property
+    def admin_port(self) -> int:
+        return int(self.url.rpartition(":")[2]) + 1
+
+    async def is_closed(self) -> bool:
+        """To a new connection."""
+        try:
+            async with aiohttp.ClientSession() as fresh, fresh.get(self.url):
+                return False
+        except aiohttp.ClientError:
+            return True
+
+    async def queued(self, count: int) -> None:
+        await until(lambda: self.waiting(), count)
+
+
+async def until(look: Callable[[], Coroutine[None, None, object]], wanted: object) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await look() != wanted:  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.02)
+
+
+def free_ports() -> int:
+    """The first of two that are free."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+@asynccontextmanager
+async def started(engine: Engine) -> AsyncIterator[None]:
+    """While it listens."""
+    app = web.Application()
+    app.router.add_get("/ready", ready)
+    app.router.add_get("/v1/test", engine.answer)
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", engine.port).start()
+        yield
+    finally:
+        engine.release_all()
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def door(
+    folder: Path, limits: list[int], *, dead: int = 0, hold_seconds: int | None = None
+) -> AsyncIterator[Bench]:
+    """Before one engine a limit, and ``dead`` ones that nobody listens for."""
+    async with AsyncExitStack() as stack:
+        engines, pools = [], []
+        for index, limit in enumerate(limits):
+            engine = Engine(free_ports())
+            await stack.enter_async_context(started(engine))
+            engines.append(engine)
+            pools.append(DoorPool(f"e{index}", "127.0.0.1", engine.port, limit))
+        pools += [DoorPool(f"d{index}", "127.0.0.1", free_ports(), 64) for index in range(dead)]
+        port = free_ports()
+        config = folder / "haproxy.cfg"
+        hold = None
+        if hold_seconds is not None:
+            hold = Hold(str(folder / "hold.lua"), QUEUE, hold_seconds)
+            (folder / "hold.lua").write_text(hold_script(hold))
+        config.write_text(door_config(Door(port, port + 1, QUEUE, 60, pools, connections=200, hold=hold)))
+        assert HAPROXY is not None
+        process = await asyncio.create_subprocess_exec(HAPROXY, "-db", "-f", str(config))
+        stack.push_async_callback(end, process)
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, force_close=True),
+                timeout=aiohttp.ClientTimeout(total=PATIENCE_SECONDS),
+            )
+        )
+        absent = [Engine(pool.port) for pool in pools[len(engines) :]]
+        bench = Bench(f"http://127.0.0.1:{port}", engines, process, session, absent)
+
+        async def is_up() -> bool:
+            try:
+                async with session.get(f"http://127.0.0.1:{port + 1}/healthz") as response:
+                    return response.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        await until(is_up, True)
+        yield bench
+
+
+async def ready(_: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
+async def seen(engine: Engine, count: int) -> None:
+    async def look() -> bool:
+        return len(engine.seen) >= count
+
+    await until(look, True)
