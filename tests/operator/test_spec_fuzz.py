@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from dllm_operator.api.status import ConditionType
+from dllm_operator.api.status import SOMETIMES, ConditionType
 from dllm_operator.cluster.cluster_view import ClusterView
 from dllm_operator.process.reconciler import Reconciler
 from hypothesis import HealthCheck, given, settings

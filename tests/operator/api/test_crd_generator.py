@@ -129,6 +129,7 @@ def test_the_api_server_writes_only_the_defaults_that_are_part_of_the_contract()
         ".spec.auth.apiKeysSecret.key": "keys",
         ".spec.autoscaling.metric.name": "waiting",
         ".spec.autoscaling.minReplicas": 1,
+        ".spec.autoscaling.provider": "KEDA",
         ".spec.device": "cuda",
         ".spec.gpuPools[].gpusPerReplica": 1,
         ".spec.model.tokenSecret.key": "token",
