@@ -149,21 +149,61 @@ async def door(
 ) -> AsyncIterator[Bench]:
     """Before one engine a limit, and ``dead`` ones that nobody listens for."""
     async with AsyncExitStack() as stack:
-        engines, pools = [], []
-        for index, limit in enumerate(limits):
-            engine = Engine(free_ports())
-            await stack.enter_async_context(started(engine))
-            engines.append(engine)
-            pools.append(DoorPool(f"e{index}", "127.0.0.1", engine.port, limit))
-        pools += [DoorPool(f"d{index}", "127.0.0.1", free_ports(), 64) for index in range(dead)]
-        port = free_ports()
-        config = folder / "haproxy.cfg"
-        hold = None
-        if hold_seconds is not None:
-            hold = Hold(str(folder / "hold.lua"), QUEUE, hold_seconds)
-            (folder / "hold.lua").write_text(hold_script(hold))
-        config.write_text(door_config(Door(port, port + 1, QUEUE, 60, pools, connections=200, hold=hold)))
-        assert HAPROXY is not None
+        engines = [await stack.enter_async_context(running_engine()) for _ in limits]
+        pools = [
+            DoorPool(f"e{index}", "127.0.0.1", engine.port, limit)
+            for index, (engine, limit) in enumerate(zip(engines, limits, strict=True))
+        ]
+        absent = [Engine(free_ports()) for _ in range(dead)]
+        pools += [DoorPool(f"d{index}", "127.0.0.1", each.port, 64) for index, each in enumerate(absent)]
+        yield await stack.enter_async_context(
+            proxy(folder, pools, engines, absent, hold_seconds=hold_seconds)
+        )
+
+
+@asynccontextmanager
+async def pair(folder: Path, limits: list[int]) -> AsyncIterator[tuple[Bench, Bench]]:
+    """The first door and the second, before the same engines."""
+    second = folder / "second"
+    second.mkdir()
+    async with door(folder, limits) as first:
+        port = int(first.url.rpartition(":")[2])
+        pools = [
+            DoorPool(f"e{index}", "127.0.0.1", engine.port, limit)
+            for index, (engine, limit) in enumerate(zip(first.engines, limits, strict=True))
+        ]
+        place = DoorPool("first-1", "127.0.0.1", port, 0)
+        async with proxy(second, pools, first.engines, [], first=place) as standing_by:
+            yield first, standing_by
+
+
+@asynccontextmanager
+async def running_engine() -> AsyncIterator[Engine]:
+    engine = Engine(free_ports())
+    async with started(engine):
+        yield engine
+
+
+@asynccontextmanager
+async def proxy(
+    folder: Path,
+    pools: list[DoorPool],
+    engines: list[Engine],
+    absent: list[Engine],
+    *,
+    hold_seconds: int | None = None,
+    first: DoorPool | None = None,
+) -> AsyncIterator[Bench]:
+    port = free_ports()
+    config, hold = folder / "haproxy.cfg", None
+    if hold_seconds is not None:
+        hold = Hold(str(folder / "hold.lua"), QUEUE, hold_seconds)
+        (folder / "hold.lua").write_text(hold_script(hold))
+    admin = port + 1 if first is None else first.port + 1
+    text = door_config(Door(port, admin, QUEUE, 60, pools, connections=200, hold=hold, first=first))
+    config.write_text(text.replace(f"bind :{admin}", f"bind :{port + 1}"))  # the pair has one host here
+    assert HAPROXY is not None
+    async with AsyncExitStack() as stack:
         process = await asyncio.create_subprocess_exec(HAPROXY, "-db", "-f", str(config))
         stack.push_async_callback(end, process)
         session = await stack.enter_async_context(
@@ -172,13 +212,11 @@ async def door(
                 timeout=aiohttp.ClientTimeout(total=PATIENCE_SECONDS),
             )
         )
-        absent = [Engine(pool.port) for pool in pools[len(engines) :]]
         bench = Bench(f"http://127.0.0.1:{port}", engines, process, session, absent)
 
         async def is_up() -> bool:
             try:
-                async with session.get(f"http://127.0.0.1:{port + 1}/healthz") as response:
-                    return response.status == 200
+                return await bench.admin("/healthz") is not None
             except aiohttp.ClientError:
                 return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ DOORS = st.builds(
     queue=st.integers(1, 10_000),
     timeout_seconds=st.integers(1, 86400),
     pools=st.lists(POOLS, max_size=4, unique_by=lambda pool: pool.name),
+    first=st.none() | POOLS.map(lambda pool: replace(pool, name="first", slots=2)),
 )
 
 
@@ -75,10 +77,12 @@ def test_haproxy_accepts_whatever_a_resource_may_ask_for(
 def test_a_pod_gets_no_more_requests_than_its_limit() -> None:
     lines = door_config(make_door()).splitlines()
 
-    assert (
-        "  server-template a100- 32 a-a100-engines.ns.svc.cluster.local:8000 maxconn 33 resolvers cluster "
-        "init-addr none" in lines
-    )
+    for name, slots, limit in (("a100", 32, 33), ("l4", 32, 5)):
+        [line] = [line for line in lines if f"-{name}-engines." in line]
+        assert line.startswith(
+            f"  server-template {name}- {slots} a-{name}-engines.ns.svc.cluster.local:8000 "
+        )
+        assert f" maxconn {limit} " in line
 
 
 def test_what_may_have_reached_an_engine_is_not_sent_again() -> None:

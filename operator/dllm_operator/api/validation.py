@@ -109,8 +109,11 @@ def _check_front_door(spec: DLLMDeploymentSpec) -> list[str]:
         return [f"{path}: Off leaves autoscaling by Builtin without a queue to look at: remove one of them"]
     if spec.networking.front_door in (None, FrontDoor.OFF) and not is_scaled_here:
         return []
-    if any(pool.name == "front-door" for pool in spec.gpu_pools):
-        problems.append(f"{path}: its Deployment is named like pool front-door's: give the pool another name")
+    problems += [
+        f"{path}: a Deployment of it is named like pool {pool.name}'s: give the pool another name"
+        for pool in spec.gpu_pools
+        if pool.name in ("front-door", "front-door-1", "front-door-2")
+    ]
     if spec.networking.front_door is not FrontDoor.ON and not is_scaled_here:
         return problems
     if spec.networking.inference_pool is not None:

@@ -48,8 +48,13 @@ def account_name(instance: str) -> str:
 
 
 def door_name(instance: str) -> str:
-    """The front door's Deployment and what goes with it."""
+    """What goes with the front door's Deployments."""
     return child_name(instance, DOOR)
+
+
+def door_names(instance: str) -> tuple[str, str]:
+    """The Deployments of the first door, which has the queue, and of the second, which stands in for it."""
+    return child_name(instance, DOOR, "1"), child_name(instance, DOOR, "2")
 
 
 def door_selector(instance: str) -> dict[str, str]:

@@ -155,9 +155,9 @@ class Scaler:
                 continue
             name, url = pod["metadata"]["name"], _url(pod)
             try:
-                metrics = await read_text(session, url + PATH)
+                stats = await read_text(session, url + PATH)
                 held = await read_text(session, url + HELD_PATH, missing="")
-                found[name] = door_count(metrics, held)
+                found[name] = door_count(stats, held)
             except (aiohttp.ClientError, TimeoutError) as error:
                 return {}, f"{name} does not answer: {type(error).__name__}"
             except (ReadingError, ValueError) as error:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec, FrontDoor
-from dllm_operator.cluster.labels import door_name, door_selector
+from dllm_operator.cluster.labels import door_name, door_names, door_selector
 from dllm_operator.cluster.observe import ChildKey, Manifest, Observed
 from dllm_operator.tuning.pool_start import specified_setting
 from dllm_operator.tuning.record import PoolTuning
 
-DOOR_REPLICAS = 2
 SPARE = 1  # what a pod has in hand when a request ends
 
 
 @dataclass(frozen=True, slots=True)
 class DoorPlan:
-    """``limits`` are requests at once that one replica of the door sends to a pod, by pool; ``most_pods``
-    what a pool may have. ``is_open``: the Service leads to it. ``hold_seconds``: how long a request waits for
-    a first pod, None where none is to come."""
+    """``limits`` are requests at once that a door sends to a pod, by pool; ``most_pods`` what a pool may
+    have. ``is_open``: the Service leads to it. ``hold_seconds``: how long a request waits for a first pod,
+    None where none is to come."""
 
     name: str
     limits: Mapping[str, int]
@@ -39,9 +37,10 @@ def door_plan(
     """Once open it stays so until it is no longer wanted: what waits in it would be lost by the way back."""
     if not is_wanted(spec, most):
         return None
-    door = observed.children.get(ChildKey("Deployment", door_name(name)))
     service = observed.children.get(ChildKey("Service", name))
-    is_open = leads_to_door(service, name) or available_doors(door) > 0
+    is_open = leads_to_door(service, name) or any(
+        available_doors(each) for each in live_doors(name, observed)
+    )
     return DoorPlan(door_name(name), limits, most, is_open, _hold_seconds(spec))
 
 
@@ -81,12 +80,17 @@ def requests_at_once(tuning: PoolTuning | None, engine: Mapping[str, object]) ->
 
 
 def limit_of(requests: int) -> int:
-    """One replica's share of a pod."""
-    return math.ceil(requests / DOOR_REPLICAS) + SPARE
+    """What the first door sends to a pod at once."""
+    return requests + SPARE
 
 
 def leads_to_door(service: Manifest | None, name: str) -> bool:
     return service is not None and service["spec"].get("selector") == door_selector(name)
+
+
+def live_doors(name: str, observed: Observed) -> list[Manifest | None]:
+    """The Deployments of the first door and of the second; None where one is not there."""
+    return [observed.children.get(ChildKey("Deployment", numbered)) for numbered in door_names(name)]
 
 
 def available_doors(deployment: Manifest | None) -> int:

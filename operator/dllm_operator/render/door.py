@@ -1,9 +1,11 @@
-"""The front door of a resource: two replicas of HAProxy, and the names by which they find the pods."""
+"""The front door of a resource: two of HAProxy, one with the queue and one that stands in for it, and the
+names by which they find the pods and each other."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 from dllm_operator.api.v1alpha1 import DLLMDeploymentSpec
 from dllm_operator.cluster.labels import (
@@ -12,13 +14,15 @@ from dllm_operator.cluster.labels import (
     DOOR,
     METRICS_PORT_NAME,
     account_name,
+    door_name,
+    door_names,
     door_selector,
     engines_name,
     pod_selector,
 )
 from dllm_operator.cluster.observe import Manifest
 from dllm_operator.cluster.resource import Resource
-from dllm_operator.planning.door import DOOR_REPLICAS, DoorPlan
+from dllm_operator.planning.door import DoorPlan
 from dllm_operator.render.door_config import MARGIN_SECONDS, Door, DoorPool, Hold, door_config, hold_script
 from dllm_operator.render.metadata import manifest
 from dllm_operator.render.pod import EXIT_SECONDS, SETTLE_SECONDS, USER_ID, PodDefaults, lost_node_tolerations
@@ -27,7 +31,10 @@ from dllm_operator.render.shared import callers, metrics_readers, opened, operat
 PORT, ADMIN_PORT = 8080, 9464  # of the door's pods
 QUEUE = 256  # requests that may wait in one replica
 FEWEST_SLOTS = 32
-CONFIG_FILE = "haproxy.cfg"
+FIRST_CONFIG, SECOND_CONFIG = "first.cfg", "second.cfg"
+DOOR_SLOTS = 2  # old and new one of a rollout
+FIRST = "first"  # its name where the second one counts what it has sent to it
+NUMBER = "serving.dllm.dev/front-door"
 CONFIG_PATH = "/usr/local/etc/haproxy"
 HOLD_FILE = "hold.lua"
 CONFIG_DIGEST = "serving.dllm.dev/front-door-config"  # of a template: another configuration takes other pods
@@ -39,7 +46,14 @@ def front_door(
 ) -> list[Manifest]:
     """In the order to apply."""
     described = _door(resource, spec, door, defaults.cluster_domain)
-    files = {CONFIG_FILE: door_config(described)}
+    first, _ = door_names(resource.name)
+    address = f"{first}.{resource.namespace}.svc.{defaults.cluster_domain}"
+    place = DoorPool(FIRST, address, PORT, 0, DOOR_SLOTS)
+    configs = {
+        FIRST_CONFIG: door_config(described),
+        SECOND_CONFIG: door_config(replace(described, first=place)),
+    }
+    files = dict(configs)
     if described.hold is not None:
         files[HOLD_FILE] = hold_script(described.hold)
     found = [_engines(resource, spec, pool) for pool in door.limits]
@@ -47,7 +61,11 @@ def front_door(
     found.append(_budget(resource, door))
     if spec.networking.network_policy.enabled:
         found.append(_policy(resource, spec, door, defaults.operator_namespace))
-    return [*found, _deployment(resource, spec, door, defaults, files)]
+    found.append(_first_service(resource, first))
+    return found + [
+        _deployment(resource, spec, number, defaults, config, files)
+        for number, config in enumerate(configs, 1)
+    ]
 
 
 def _door(resource: Resource, spec: DLLMDeploymentSpec, door: DoorPlan, cluster_domain: str) -> Door:
@@ -92,13 +110,13 @@ def _budget(resource: Resource, door: DoorPlan) -> Manifest:
 def _policy(
     resource: Resource, spec: DLLMDeploymentSpec, door: DoorPlan, operator_namespace: str
 ) -> Manifest:
-    operator = operator_peer(operator_namespace)
-    body = {
-        "podSelector": {"matchLabels": door_selector(resource.name)},
+    doors = {"podSelector": {"matchLabels": door_selector(resource.name)}}
+    others = (operator_peer(operator_namespace), doors)  # the second asks the first, and whether it is there
+    body = doors | {
         "policyTypes": ["Ingress"],
         "ingress": [
-            opened(PORT, callers(spec), operator),
-            opened(ADMIN_PORT, metrics_readers(spec), operator),
+            opened(PORT, callers(spec), *others),
+            opened(ADMIN_PORT, metrics_readers(spec), *others),
         ],
     }
     return _labelled(manifest("networking.k8s.io/v1", "NetworkPolicy", resource, door.name, spec=body))
@@ -107,13 +125,14 @@ def _policy(
 def _deployment(
     resource: Resource,
     spec: DLLMDeploymentSpec,
-    door: DoorPlan,
+    number: int,
     defaults: PodDefaults,
+    config: str,
     files: Mapping[str, str],
 ) -> Manifest:
-    selector, content = door_selector(resource.name), "\0".join(files.values())
+    selector, content = _numbered(resource, number), "\0".join(files.values())
     body = {
-        "replicas": DOOR_REPLICAS,
+        "replicas": 1,
         "selector": {"matchLabels": selector},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "revisionHistoryLimit": 3,
@@ -122,13 +141,31 @@ def _deployment(
                 "labels": selector,
                 "annotations": {CONFIG_DIGEST: hashlib.sha256(content.encode()).hexdigest()[:16]},
             },
-            "spec": _pod(resource, spec, door, defaults),
+            "spec": _pod(resource, spec, defaults, config),
         },
     }
-    return _labelled(manifest("apps/v1", "Deployment", resource, door.name, spec=body))
+    name = door_names(resource.name)[number - 1]
+    return _labelled(manifest("apps/v1", "Deployment", resource, name, spec=body))
 
 
-def _pod(resource: Resource, spec: DLLMDeploymentSpec, door: DoorPlan, defaults: PodDefaults) -> Manifest:
+def _numbered(resource: Resource, number: int) -> dict[str, str]:
+    """Labels of the pods of one of the Deployments."""
+    return {**door_selector(resource.name), NUMBER: str(number)}
+
+
+def _first_service(resource: Resource, first: str) -> Manifest:
+    """By which the second door finds the first."""
+    body = {
+        "type": "ClusterIP",
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": _numbered(resource, 1),
+        "ports": [{"name": "http", "port": PORT, "targetPort": API_PORT_NAME, "protocol": "TCP"}],
+    }
+    return _labelled(manifest("v1", "Service", resource, first, spec=body))
+
+
+def _pod(resource: Resource, spec: DLLMDeploymentSpec, defaults: PodDefaults, config: str) -> Manifest:
     apart = {
         "weight": 100,
         "podAffinityTerm": {
@@ -152,19 +189,19 @@ def _pod(resource: Resource, spec: DLLMDeploymentSpec, door: DoorPlan, defaults:
         },
         "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [apart]}},
         "tolerations": lost_node_tolerations(),
-        "containers": [_container(spec, defaults)],
-        "volumes": [{"name": "config", "configMap": {"name": door.name}}],
+        "containers": [_container(spec, defaults, config)],
+        "volumes": [{"name": "config", "configMap": {"name": door_name(resource.name)}}],
         "imagePullSecrets": [{"name": secret.name} for secret in spec.pod_template.image_pull_secrets],
     }
 
 
-def _container(spec: DLLMDeploymentSpec, defaults: PodDefaults) -> Manifest:
+def _container(spec: DLLMDeploymentSpec, defaults: PodDefaults, config: str) -> Manifest:
     probe = {"httpGet": {"path": "/healthz", "port": METRICS_PORT_NAME}, "timeoutSeconds": 5}
     return {
         "name": DOOR,
         "image": defaults.front_door_image,
         "imagePullPolicy": spec.pod_template.image_pull_policy or defaults.image_pull_policy,
-        "command": ["haproxy", "-db", "-f", f"{CONFIG_PATH}/{CONFIG_FILE}"],
+        "command": ["haproxy", "-db", "-f", f"{CONFIG_PATH}/{config}"],
         "ports": [
             {"name": API_PORT_NAME, "containerPort": PORT, "protocol": "TCP"},
             {"name": METRICS_PORT_NAME, "containerPort": ADMIN_PORT, "protocol": "TCP"},

@@ -18,7 +18,7 @@ RESOLVED_SECONDS = 5  # an address stays that long after the cluster's DNS has c
 @dataclass(frozen=True, slots=True)
 class DoorPool:
     """Pods that get ``limit`` requests at once each: the one at ``address``, or as many as that name has
-    addresses, ``slots`` at most."""
+    addresses, ``slots`` at most. None limits a first door."""
 
     name: str
     address: str
@@ -39,7 +39,9 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """``queue`` requests may wait; ``admin_port`` has /metrics, /healthz and, with a ``hold``, /held."""
+    """``queue`` requests may wait; ``admin_port`` has /metrics, /stats, /healthz, /ready and, with a
+    ``hold``, /held. A door that has a ``first`` one, which has the same ports, leaves all to it as long as
+    that is there, so that there is one queue."""
 
     port: int
     admin_port: int
@@ -48,6 +50,7 @@ class Door:
     pools: Sequence[DoorPool]
     connections: int = 4096
     hold: Hold | None = None
+    first: DoorPool | None = None
 
 
 def door_config(door: Door) -> str:
@@ -205,29 +208,40 @@ def _admin(door: Door) -> list[str]:
     return [
         "frontend admin",
         f"  bind :{door.admin_port}",
+        "  stats enable",
+        "  stats uri /stats",
         "  http-request use-service prometheus-exporter if { path /metrics }",
-        "  http-request return status 200 if { path /healthz }",
+        "  http-request return status 200 if { path /healthz } or { path /ready }",
         *([_HELD] if door.hold is not None else []),
-        "  http-request return status 404",
+        "  http-request return status 404 unless { path_beg /stats }",
         "",
     ]
 
 
 def _backend(door: Door) -> list[str]:
+    rank = "" if door.first is None else " backup"
     return [
         "backend engines",
         "  balance leastconn",
         "  option httpchk",
         "  http-check send meth GET uri /ready ver HTTP/1.1 hdr Host door",
         "  http-check expect status 200",
-        "  default-server check inter 1s fall 2 rise 1 slowstart 15s",
-        f"  http-response set-header {SERVED_BY_HEADER} %s/%si",
-        *(_servers(pool) for pool in door.pools),
+        "  default-server check inter 1s fall 2 rise 1",
+        f"  http-response set-header {SERVED_BY_HEADER} %s/%si"
+        f" unless {{ res.hdr({SERVED_BY_HEADER}) -m found }}",
+        *(_first(door.first, door.admin_port) if door.first is not None else []),
+        *(f"{_servers(pool)} maxconn {pool.limit} slowstart 15s{rank}" for pool in door.pools),
     ]
 
 
+def _first(first: DoorPool, admin_port: int) -> list[str]:
+    """Of which a connection that fails says as much as a check."""
+    check = f"port {admin_port} inter 500ms fall 1 observe layer4 error-limit 1 on-error mark-down"
+    return ["  option allbackups", f"{_servers(first)} {check}"]
+
+
 def _servers(pool: DoorPool) -> str:
-    where = f"{pool.address}:{pool.port} maxconn {pool.limit}"
+    where = f"{pool.address}:{pool.port}"
     if pool.slots is None:
         return f"  server {pool.name} {where}"
     return f"  server-template {pool.name}- {pool.slots} {where} resolvers cluster init-addr none"

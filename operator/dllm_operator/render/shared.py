@@ -102,10 +102,10 @@ def _manifests(peers: Iterable[NetworkPolicyPeer]) -> list[Manifest]:
     return [peer.manifest() for peer in peers]
 
 
-def opened(port: int, peers: Sequence[Mapping[str, Any]] | None, operator: Manifest) -> Manifest:
-    """An ingress rule; without peers for everybody."""
+def opened(port: int, peers: Sequence[Mapping[str, Any]] | None, *others: Manifest) -> Manifest:
+    """An ingress rule for peers and ``others``; without peers for everybody."""
     rule: Manifest = {"ports": [{"port": port, "protocol": "TCP"}]}
-    return rule if peers is None else rule | {"from": [*peers, operator]}
+    return rule if peers is None else rule | {"from": [*peers, *others]}
 
 
 def cache_claim(resource: Resource, cache: ModelCache) -> Manifest:

@@ -9,10 +9,10 @@ from typing import Any
 
 from dllm_operator.api.v1alpha1 import ConditionType, TuningMode
 from dllm_operator.cluster.labels import POOL, pod_selector
-from dllm_operator.cluster.observe import ChildKey, Manifest, Observed
+from dllm_operator.cluster.observe import Manifest, Observed
 from dllm_operator.cluster.placement import why_unplaced
 from dllm_operator.cluster.resource import Resource
-from dllm_operator.planning.door import is_scaled_here
+from dllm_operator.planning.door import is_scaled_here, live_doors
 from dllm_operator.planning.plan import Plan, PoolPlan
 from dllm_operator.planning.rollout import Progress, awaiting_room, progress
 from dllm_operator.reporting.conditions import AnyReason, Condition
@@ -116,7 +116,7 @@ def situation(resource: Resource, plan: Plan | None, observed: Observed, error: 
     blocked = rollout_blocked(plan.pools, observed) if plan is not None else None
     door = None
     if plan is not None and plan.door is not None:
-        door = door_ready(plan.door, observed.children.get(ChildKey("Deployment", plan.door.name)))
+        door = door_ready(plan.door, live_doors(resource.name, observed))
     is_scaled = resource.spec is not None and is_scaled_here(resource.spec)
     scaling = scaling_active(observed.scaling) if is_scaled else None
     return Situation(resource, plan, pools, failure, observed.pods, error, blocked, promised, door, scaling)

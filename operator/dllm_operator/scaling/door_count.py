@@ -1,27 +1,28 @@
-"""What the pods of a door say of requests: HAProxy's metrics, and how many it holds. Pure."""
+"""What the pods of a door say of requests: HAProxy's statistics, and how many it holds. Pure."""
 
 from __future__ import annotations
 
-import re
+import csv
+import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dllm_operator.scaling.demand import Look
 
-PATH = "/metrics?scope=frontend&scope=backend&scope=server&no-maint"
+PATH = "/stats;csv"
 HELD_PATH = "/held"
+FIRST = "first"  # the server of the first door, to which a second one sends what it does not count itself
 FEWEST_REQUESTS = 8  # of a pool, for a mean
 LEAST_SPEED = 1 / 64
-_SAMPLE = re.compile(r'^haproxy_(\w+)\{proxy="(\w+)"(?:,(?:server|code)="([^"]*)")?\} (\S+)$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class PoolCount:
     """Requests in a pool's pods now, those that have been there, and the mean seconds of one there."""
 
-    running: float = 0.0
-    requests: float = 0.0
+    running: int = 0
+    requests: int = 0
     seconds: float = 0.0
 
 
@@ -35,36 +36,62 @@ class DoorCount:
     pools: Mapping[str, PoolCount] = field(default_factory=dict)
 
 
-def door_count(metrics: str, held: str) -> DoorCount:
+def door_count(stats: str, held: str) -> DoorCount:
     """``ValueError`` where these are not a door's."""
-    alone: dict[tuple[str, str], float] = defaultdict(float)
-    servers: dict[str, dict[str, float]] = defaultdict(dict)
-    for name, proxy, part, value in _SAMPLE.findall(metrics):
-        if name.startswith("server_") and proxy == "engines":
-            servers[part][name] = float(value)
-        elif not part or part == "2xx":
-            alone[proxy, name] = float(value)
-    if ("door", "frontend_http_requests_total") not in alone:
-        raise ValueError("no metrics of a front door")
+    rows = [_numbers(row) for row in csv.DictReader(io.StringIO(stats.removeprefix("# ")))]
+    alone = {(row.proxy, row.server): row for row in rows}
+    try:
+        asked, queue = alone["door", "FRONTEND"], alone["engines", "BACKEND"]
+    except KeyError as error:
+        raise ValueError("no counts of a front door") from error
+    servers = [row for row in rows if row.proxy == "engines" and row is not queue]
+    engines = [row for row in servers if row.pool != FIRST]
+    arrived = asked.requests
+    if len(engines) < len(servers):  # a second door, which is asked for what the first will count
+        arrived = sum(row.sessions for row in engines)
+    pools: dict[str, list[PoolCount]] = defaultdict(list)
+    for row in engines:
+        pools[row.pool].append(PoolCount(row.running, row.sessions, row.total_seconds - row.queue_seconds))
     return DoorCount(
-        waiting=int(alone["engines", "backend_current_queue"]) + int(held or 0),
-        arrived=int(alone["door", "frontend_http_requests_total"]),
-        finished=int(alone["engines", "backend_http_responses_total"]),
-        pools=_pools(servers),
+        waiting=queue.waiting + int(held or 0),
+        arrived=arrived,
+        finished=sum(row.sessions - row.running for row in engines),
+        pools={name: _together(counts) for name, counts in pools.items()},
     )
 
 
-def _pools(servers: Mapping[str, Mapping[str, float]]) -> dict[str, PoolCount]:
-    found: dict[str, list[PoolCount]] = defaultdict(list)
-    for name, values in servers.items():
-        seconds = values.get("server_total_time_average_seconds", 0.0) - values.get(
-            "server_queue_time_average_seconds", 0.0
-        )
-        count = PoolCount(
-            values.get("server_current_sessions", 0.0), values.get("server_sessions_total", 0.0), seconds
-        )
-        found[name.rpartition("-")[0]].append(count)
-    return {name: _together(counts) for name, counts in found.items()}
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Of HAProxy's statistics: a frontend, a backend, or a server."""
+
+    proxy: str
+    server: str
+    waiting: int
+    running: int
+    sessions: int
+    requests: int
+    queue_seconds: float
+    total_seconds: float
+
+    @property
+    def pool(self) -> str:
+        return self.server.rpartition("-")[0]
+
+
+def _numbers(row: Mapping[str, str | None]) -> _Row:
+    def number(name: str) -> int:
+        return int(row.get(name) or 0)
+
+    return _Row(
+        row.get("pxname") or "",
+        row.get("svname") or "",
+        number("qcur"),
+        number("scur"),
+        number("stot"),
+        number("req_tot"),
+        number("qtime") / 1000,
+        number("ttime") / 1000,
+    )
 
 
 def _together(counts: Iterable[PoolCount]) -> PoolCount:

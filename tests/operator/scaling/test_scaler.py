@@ -48,21 +48,15 @@ class FakeDoor:
     finished: int = 0
     status: int = 200
 
-    def metrics(self) -> str:
-        server = '{proxy="engines",server="cpu-1"}'
+    def stats(self) -> str:
+        sessions = self.finished + self.running
         return "\n".join(
             [
-                "# HELP haproxy_backend_current_queue Number of current queued connections",
-                "# TYPE haproxy_backend_current_queue gauge",
-                f'haproxy_backend_current_queue{{proxy="engines"}} {self.queue}',
-                f'haproxy_frontend_http_requests_total{{proxy="door"}} {self.arrived}',
-                'haproxy_frontend_http_requests_total{proxy="admin"} 77',
-                f'haproxy_backend_http_responses_total{{proxy="engines",code="2xx"}} {self.finished}',
-                'haproxy_backend_http_responses_total{proxy="engines",code="5xx"} 9',
-                f"haproxy_server_current_sessions{server} {self.running}",
-                f"haproxy_server_sessions_total{server} {self.finished}",
-                f"haproxy_server_total_time_average_seconds{server} 5.0",
-                f"haproxy_server_queue_time_average_seconds{server} 1.0",
+                "# pxname,svname,qcur,scur,stot,req_tot,qtime,ttime,",
+                f"door,FRONTEND,,0,0,{self.arrived},,,",
+                "admin,FRONTEND,,1,9,77,,,",
+                f"engines,cpu-1,0,{self.running},{sessions},,1000,5000,",
+                f"engines,BACKEND,{self.queue},{self.running},{sessions},{sessions},1000,5000,",
                 "",
             ]
         )
@@ -146,14 +140,14 @@ class Place:
 async def place(spec: dict[str, Any] = SPEC) -> AsyncIterator[Place]:
     door = FakeDoor()
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(text=door.metrics(), status=door.status)
+    async def stats(_: web.Request) -> web.Response:
+        return web.Response(text=door.stats(), status=door.status)
 
     async def held(_: web.Request) -> web.Response:
         return web.Response(status=404) if door.held is None else web.Response(text=str(door.held))
 
     app = web.Application()
-    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/stats;csv", stats)
     app.router.add_get("/held", held)
     runner = web.AppRunner(app)
     await runner.setup()
