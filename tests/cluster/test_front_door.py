@@ -18,7 +18,7 @@ from tests.cluster.serving import InClusterClient, condition, make_resource, wai
 pytestmark = pytest.mark.cluster
 
 NAME = "door"
-DOOR = f"{NAME}-front-door"
+DOORS = [f"{NAME}-front-door-{number}" for number in (1, 2)]
 DOOR_PODS = f"app.kubernetes.io/name=dllm-front-door,app.kubernetes.io/instance={NAME}"
 POOLS = [{"name": "a", "replicas": 1}, {"name": "b", "replicas": 1}]
 STREAMS = 4
@@ -51,9 +51,10 @@ class Endpoint:
 
     def wait_open(self) -> None:
         wait_reason(self.cluster, self.namespace, NAME, "DoorReady", "DoorOpen", 180)
-        self.cluster.kubectl(
-            "rollout", "status", f"deployment/{DOOR}", "-n", self.namespace, "--timeout=180s"
-        )
+        for door in DOORS:
+            self.cluster.kubectl(
+                "rollout", "status", f"deployment/{door}", "-n", self.namespace, "--timeout=180s"
+            )
 
     def wait_away(self) -> None:
         def is_away() -> bool:
