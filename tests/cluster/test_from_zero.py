@@ -1,0 +1,98 @@
+"""A resource without a pod: what is asked of it waits at its front door, wakes as many pods as it needs and is
+answered; when nobody asks any more, all go. Without KEDA and Prometheus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.conftest import Images, describe
+from tests.cluster.operator_pods import kill, leaders
+from tests.cluster.serving import InClusterClient, make_resource, wait_reason
+
+pytestmark = pytest.mark.cluster
+
+NAME = "sleeper"
+MOST = 3
+START_SECONDS = 240.0
+AT_ONCE = f"""
+import json, sys, threading, urllib.request
+body = json.dumps({{"messages": [{{"role": "user", "content": "2 + 3 ="}}], "max_tokens": 8}}).encode()
+seen = []
+def ask():
+    request = urllib.request.Request(
+        "http://{NAME}:8000/v1/chat/completions", body, {{"Content-Type": "application/json"}}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout={START_SECONDS}) as answer:
+            answer.read()
+            seen.append(answer.status)
+    except Exception as error:
+        seen.append(str(error))
+threads = [threading.Thread(target=ask) for _ in range(COUNT)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(json.dumps(seen))
+"""
+
+
+@pytest.fixture(scope="module")
+def sleeper(cluster: Cluster, operator: Images, door_image: str) -> Iterator[tuple[str, InClusterClient]]:
+    scaling = {"provider": "Builtin", "minReplicas": 0, "maxReplicas": MOST, "idleSeconds": 20}
+    with cluster.temporary_namespace("zero") as namespace:
+        client = InClusterClient(cluster, namespace, operator.server)
+        cluster.apply(make_resource(NAME, autoscaling=scaling), namespace)
+        wait_reason(cluster, namespace, NAME, "DoorReady", "DoorOpen", 180)
+        wait_reason(cluster, namespace, NAME, "Ready", "ScaledToZero", 60)
+        yield namespace, client
+
+
+@pytest.fixture(autouse=True)
+def explained(
+    cluster: Cluster, sleeper: tuple[str, InClusterClient], request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """A failing test prints what happened in the namespace that all share."""
+    yield
+    report = getattr(request.node, "report", None)
+    if report is not None and report.failed:
+        print(describe(cluster, sleeper[0]))
+
+
+def wait_asleep(cluster: Cluster, namespace: str) -> None:
+    wait_reason(cluster, namespace, NAME, "ScalingActive", "Sleeps", 180)
+    cluster.wait_for("no pod is left", lambda: not pods(cluster, namespace), 120)
+
+
+def pods(cluster: Cluster, namespace: str) -> set[str]:
+    selector = f"app.kubernetes.io/instance={NAME},app.kubernetes.io/managed-by=dllm-operator"
+    return {pod["metadata"]["name"] for pod in cluster.list("pods", namespace, selector)}
+
+
+def test_a_first_request_is_answered_and_one_pod_does_for_eight_while_the_operator_is_killed(
+    cluster: Cluster, sleeper: tuple[str, InClusterClient]
+) -> None:
+    namespace, client = sleeper
+    assert pods(cluster, namespace) == set()
+
+    assert json.loads(client.python(AT_ONCE.replace("COUNT", "1"))) == [200]
+    assert len(pods(cluster, namespace)) == 1
+    wait_asleep(cluster, namespace)
+
+    for leader in leaders(cluster):
+        kill(cluster, leader)
+    assert json.loads(client.python(AT_ONCE.replace("COUNT", "8"))) == [200] * 8
+    assert len(pods(cluster, namespace)) == 1  # which runs eight at once
+    wait_asleep(cluster, namespace)
+
+
+def test_more_than_one_pod_runs_at_once_wakes_more(
+    cluster: Cluster, sleeper: tuple[str, InClusterClient]
+) -> None:
+    namespace, client = sleeper
+
+    assert json.loads(client.python(AT_ONCE.replace("COUNT", "20"))) == [200] * 20
+    assert len(pods(cluster, namespace)) == MOST
+    wait_asleep(cluster, namespace)
