@@ -141,9 +141,21 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]
     """Under the restricted profile; a failing test prints what happened in it."""
     with cluster.temporary_namespace("test") as name:
         yield name
-        report = getattr(request.node, "report", None)
-        if report is not None and report.failed:
-            print(describe(cluster, name))
+        explain(cluster, name, request)
+
+
+@pytest.fixture(scope="module")
+def shared_namespace(cluster: Cluster) -> Iterator[str]:
+    """One for all tests of a file."""
+    with cluster.temporary_namespace("shared") as name:
+        yield name
+
+
+@pytest.fixture
+def explained(cluster: Cluster, shared_namespace: str, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A failing test prints what happened in the namespace that its file's tests share."""
+    yield
+    explain(cluster, shared_namespace, request)
 
 
 @pytest.fixture
@@ -173,6 +185,12 @@ def standing_nodes(cluster: Cluster) -> Iterator[SimulatedNodes]:
     """None yet; those that a file's tests share go with the last."""
     with SimulatedNodes(cluster) as nodes:
         yield nodes
+
+
+def explain(cluster: Cluster, namespace: str, request: pytest.FixtureRequest) -> None:
+    report = getattr(request.node, "report", None)
+    if report is not None and report.failed:
+        print(describe(cluster, namespace))
 
 
 def describe(cluster: Cluster, namespace: str) -> str:

@@ -1,22 +1,22 @@
-"""A resource without a pod: what is asked of it waits at its front door, wakes as many pods as it needs and is
-answered; when nobody asks any more, all go. Without KEDA and Prometheus."""
+"""A resource without a pod: what is asked of it waits at its front door, wakes as many pods as it needs and
+is answered; when nobody asks any more, all go. Without KEDA and Prometheus."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.conftest import Images, describe
+from tests.cluster.conftest import Images
 from tests.cluster.operator_pods import kill, leaders
 from tests.cluster.serving import InClusterClient, make_resource, wait_reason
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("explained")]
 
 NAME = "sleeper"
 MOST = 3
+IDLE_SECONDS = 10
 START_SECONDS = 240.0
 AT_ONCE = f"""
 import json, sys, threading, urllib.request
@@ -40,25 +40,14 @@ print(json.dumps(seen))
 
 
 @pytest.fixture(scope="module")
-def sleeper(cluster: Cluster, operator: Images, door_image: str) -> Iterator[tuple[str, InClusterClient]]:
-    scaling = {"provider": "Builtin", "minReplicas": 0, "maxReplicas": MOST, "idleSeconds": 20}
-    with cluster.temporary_namespace("zero") as namespace:
-        client = InClusterClient(cluster, namespace, operator.server)
-        cluster.apply(make_resource(NAME, autoscaling=scaling), namespace)
-        wait_reason(cluster, namespace, NAME, "DoorReady", "DoorOpen", 180)
-        wait_reason(cluster, namespace, NAME, "Ready", "ScaledToZero", 60)
-        yield namespace, client
-
-
-@pytest.fixture(autouse=True)
-def explained(
-    cluster: Cluster, sleeper: tuple[str, InClusterClient], request: pytest.FixtureRequest
-) -> Iterator[None]:
-    """A failing test prints what happened in the namespace that all share."""
-    yield
-    report = getattr(request.node, "report", None)
-    if report is not None and report.failed:
-        print(describe(cluster, sleeper[0]))
+def client(cluster: Cluster, operator: Images, door_image: str, shared_namespace: str) -> InClusterClient:
+    """Beside a resource that sleeps."""
+    scaling = {"provider": "Builtin", "minReplicas": 0, "maxReplicas": MOST, "idleSeconds": IDLE_SECONDS}
+    client = InClusterClient(cluster, shared_namespace, operator.server)
+    cluster.apply(make_resource(NAME, autoscaling=scaling), shared_namespace)
+    wait_reason(cluster, shared_namespace, NAME, "DoorReady", "DoorOpen", 180)
+    wait_reason(cluster, shared_namespace, NAME, "Ready", "ScaledToZero", 60)
+    return client
 
 
 def wait_asleep(cluster: Cluster, namespace: str) -> None:
@@ -72,27 +61,24 @@ def pods(cluster: Cluster, namespace: str) -> set[str]:
 
 
 def test_a_first_request_is_answered_and_one_pod_does_for_eight_while_the_operator_is_killed(
-    cluster: Cluster, sleeper: tuple[str, InClusterClient]
+    cluster: Cluster, shared_namespace: str, client: InClusterClient
 ) -> None:
-    namespace, client = sleeper
-    assert pods(cluster, namespace) == set()
+    assert pods(cluster, shared_namespace) == set()
 
     assert json.loads(client.python(AT_ONCE.replace("COUNT", "1"))) == [200]
-    assert len(pods(cluster, namespace)) == 1
-    wait_asleep(cluster, namespace)
+    assert len(pods(cluster, shared_namespace)) == 1
+    wait_asleep(cluster, shared_namespace)
 
     for leader in leaders(cluster):
         kill(cluster, leader)
     assert json.loads(client.python(AT_ONCE.replace("COUNT", "8"))) == [200] * 8
-    assert len(pods(cluster, namespace)) == 1  # which runs eight at once
-    wait_asleep(cluster, namespace)
+    assert len(pods(cluster, shared_namespace)) == 1  # which runs eight at once
+    wait_asleep(cluster, shared_namespace)
 
 
 def test_more_than_one_pod_runs_at_once_wakes_more(
-    cluster: Cluster, sleeper: tuple[str, InClusterClient]
+    cluster: Cluster, shared_namespace: str, client: InClusterClient
 ) -> None:
-    namespace, client = sleeper
-
     assert json.loads(client.python(AT_ONCE.replace("COUNT", "20"))) == [200] * 20
-    assert len(pods(cluster, namespace)) == MOST
-    wait_asleep(cluster, namespace)
+    assert len(pods(cluster, shared_namespace)) == MOST
+    wait_asleep(cluster, shared_namespace)

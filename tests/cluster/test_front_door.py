@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pytest
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.conftest import Images, describe
+from tests.cluster.conftest import Images
 from tests.cluster.load import Load, constant_load, long_streams
 from tests.cluster.serving import InClusterClient, condition, make_resource, wait_ready, wait_reason
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("explained")]
 
 NAME = "door"
 DOORS = [f"{NAME}-front-door-{number}" for number in (1, 2)]
@@ -64,23 +63,12 @@ class Endpoint:
 
 
 @pytest.fixture(scope="module")
-def endpoint(cluster: Cluster, operator: Images, door_image: str) -> Iterator[Endpoint]:
-    with cluster.temporary_namespace("door") as namespace:
-        cluster.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-        networking = {"frontDoor": "On", "requestTimeoutSeconds": 600}
-        cluster.apply(make_resource(NAME, gpuPools=POOLS, networking=networking), namespace)
-        client = InClusterClient(cluster, namespace, operator.server)
-        wait_ready(cluster, namespace, NAME)
-        yield Endpoint(cluster, namespace, client)
-
-
-@pytest.fixture(autouse=True)
-def explained(cluster: Cluster, endpoint: Endpoint, request: pytest.FixtureRequest) -> Iterator[None]:
-    """A failing test prints what happened in the namespace that all share."""
-    yield
-    report = getattr(request.node, "report", None)
-    if report is not None and report.failed:
-        print(describe(cluster, endpoint.namespace))
+def endpoint(cluster: Cluster, operator: Images, door_image: str, shared_namespace: str) -> Endpoint:
+    networking = {"frontDoor": "On", "requestTimeoutSeconds": 600}
+    cluster.apply(make_resource(NAME, gpuPools=POOLS, networking=networking), shared_namespace)
+    client = InClusterClient(cluster, shared_namespace, operator.server)
+    wait_ready(cluster, shared_namespace, NAME)
+    return Endpoint(cluster, shared_namespace, client)
 
 
 def test_requests_go_through_the_door_to_both_pools(cluster: Cluster, endpoint: Endpoint) -> None:

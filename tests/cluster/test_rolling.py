@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pytest
 
 from tests.cluster.cluster import Cluster, Manifest
-from tests.cluster.conftest import Images, describe
+from tests.cluster.conftest import Images
 from tests.cluster.load import Load, constant_load, long_streams
 from tests.cluster.serving import InClusterClient, make_resource, wait_ready
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("explained")]
 
 NAME = "rolling"
 SELECTOR = f"app.kubernetes.io/instance={NAME},app.kubernetes.io/name=dllm-serve"
@@ -66,21 +65,11 @@ def is_ready(pod: Manifest) -> bool:
 
 
 @pytest.fixture(scope="module")
-def endpoint(cluster: Cluster, operator: Images) -> Iterator[Endpoint]:
+def endpoint(cluster: Cluster, operator: Images, shared_namespace: str) -> Endpoint:
     """One for all tests of this file: two pods cost more than what happens to them."""
-    with cluster.temporary_namespace("rolling") as namespace:
-        cluster.apply(make_resource(NAME, replicas=REPLICAS), namespace)
-        InClusterClient(cluster, namespace, operator.server)
-        yield Endpoint(cluster, namespace)
-
-
-@pytest.fixture(autouse=True)
-def explained(cluster: Cluster, endpoint: Endpoint, request: pytest.FixtureRequest) -> Iterator[None]:
-    """A failing test prints what happened in the namespace that all share."""
-    yield
-    report = getattr(request.node, "report", None)
-    if report is not None and report.failed:
-        print(describe(cluster, endpoint.namespace))
+    cluster.apply(make_resource(NAME, replicas=REPLICAS), shared_namespace)
+    InClusterClient(cluster, shared_namespace, operator.server)
+    return Endpoint(cluster, shared_namespace)
 
 
 def check_retried(load: Load) -> None:
