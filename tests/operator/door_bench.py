@@ -24,9 +24,11 @@ needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not insta
 
 @dataclass
 class Engine:
-    """Holds each request until ``release``; ``seen`` are those that reached it, in their order."""
+    """Holds each request until ``release``; ``seen`` are those that reached it, in their order. Until it is
+    ``ready`` it does not answer checks."""
 
     port: int
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
     seen: list[web.Request] = field(default_factory=list)
     held: list[asyncio.Event] = field(default_factory=list)
     most_open: int = 0
@@ -39,6 +41,11 @@ class Engine:
     def release_all(self) -> None:
         for event in self.held:
             event.set()
+
+    async def tell_ready(self, _: web.Request) -> web.Response:
+        """No answer before it is."""
+        await self.ready.wait()
+        return web.Response()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         event = asyncio.Event()
@@ -128,10 +135,12 @@ def free_ports() -> int:
 
 
 @asynccontextmanager
-async def started(engine: Engine) -> AsyncIterator[None]:
+async def started(engine: Engine, *, is_ready: bool = True) -> AsyncIterator[None]:
     """While it listens."""
+    if is_ready:
+        engine.ready.set()
     app = web.Application()
-    app.router.add_get("/ready", ready)
+    app.router.add_get("/ready", engine.tell_ready)
     app.router.add_get("/v1/test", engine.answer)
     runner = web.AppRunner(app, shutdown_timeout=0)
     await runner.setup()
@@ -145,11 +154,16 @@ async def started(engine: Engine) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def door(
-    folder: Path, limits: list[int], *, dead: int = 0, hold_seconds: int | None = None
+    folder: Path,
+    limits: list[int],
+    *,
+    dead: int = 0,
+    hold_seconds: int | None = None,
+    are_ready: bool = True,
 ) -> AsyncIterator[Bench]:
     """Before one engine a limit, and ``dead`` ones that nobody listens for."""
     async with AsyncExitStack() as stack:
-        engines = [await stack.enter_async_context(running_engine()) for _ in limits]
+        engines = [await stack.enter_async_context(running_engine(is_ready=are_ready)) for _ in limits]
         pools = [
             DoorPool(f"e{index}", "127.0.0.1", engine.port, limit)
             for index, (engine, limit) in enumerate(zip(engines, limits, strict=True))
@@ -178,9 +192,9 @@ async def pair(folder: Path, limits: list[int]) -> AsyncIterator[tuple[Bench, Be
 
 
 @asynccontextmanager
-async def running_engine() -> AsyncIterator[Engine]:
+async def running_engine(*, is_ready: bool = True) -> AsyncIterator[Engine]:
     engine = Engine(free_ports())
-    async with started(engine):
+    async with started(engine, is_ready=is_ready):
         yield engine
 
 
@@ -222,10 +236,6 @@ async def proxy(
 
         await until(is_up, True)
         yield bench
-
-
-async def ready(_: web.Request) -> web.Response:
-    return web.Response()
 
 
 async def end(process: asyncio.subprocess.Process) -> None:

@@ -299,7 +299,7 @@ def test_a_door_holds_what_comes_while_there_is_no_pod(changes: dict[str, Any], 
     assert ("hold.lua" in files) == (seconds is not None)
     assert ("lua-load /usr/local/etc/haproxy/hold.lua" in files["first.cfg"]) == (seconds is not None)
     if seconds is not None:
-        assert files["hold.lua"].startswith(f"local MOST, SECONDS, SILENT = 256, {seconds}, ")
+        assert files["hold.lua"].startswith(f"local MOST, SECONDS, SILENT, LOOK = 256, {seconds}, ")
 
 
 def test_the_operator_owns_the_replicas_that_it_scales() -> None:

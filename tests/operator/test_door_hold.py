@@ -32,6 +32,22 @@ def test_requests_wait_for_a_first_engine_and_all_are_answered(tmp_path: Path) -
     asyncio.run(run())
 
 
+def test_an_engine_that_has_just_come_gets_nothing_before_it_says_that_it_is_ready(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with door(tmp_path, [64], hold_seconds=60, are_ready=False) as bench:
+            [engine] = bench.engines
+            task = bench.ask()  # before the first check has ended: HAProxy takes the engine to be up
+            await until(bench.held, 1)
+            assert engine.seen == []
+
+            engine.ready.set()
+            await seen(engine, 1)
+            engine.release_all()
+            assert (await task)[0] == 200
+
+    asyncio.run(run())
+
+
 def test_more_than_may_wait_are_told_when_to_come_again(tmp_path: Path) -> None:
     async def run() -> None:
         async with door(tmp_path, [], dead=1, hold_seconds=60) as bench:

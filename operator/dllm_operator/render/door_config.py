@@ -162,17 +162,36 @@ def _holding(door: Door) -> list[str]:
     if door.hold is None:
         return []
     return [
-        "  http-request lua.hold unless { nbsrv(engines) gt 0 }",
+        "  http-request lua.hold unless { lua.has_engine -m bool }",
         f"  http-request return status 429 content-type application/json hdr Retry-After {BUSY_SECONDS}"
         f" string {_error('the queue is full', 429)} if {{ var(txn.is_full) -m bool }}",
     ]
 
 
 def hold_script(hold: Hold) -> str:
-    """Lua that has requests wait for a first pod, and counts them. What HAProxy ends while it waits, as its
-    client has left, says nothing of itself: it is no longer counted once it has been silent."""
-    return f"""local MOST, SECONDS, SILENT = {hold.most}, {hold.seconds}, 2
+    """Lua that has requests wait for a first pod, and counts them. HAProxy takes a server for up before the
+    first check (``nbsrv`` counts it), but says "UP 1/2" of it. What it ends while it waits, as its client has
+    left, says nothing of itself: it is no longer counted once it has been silent."""
+    return f"""local MOST, SECONDS, SILENT, LOOK = {hold.most}, {hold.seconds}, 2, 0.2
 local seen, number = {{}}, 0
+local is_there, looked = false, 0
+
+local function has_engine()
+  local now = core.now()
+  local at = now.sec + now.usec / 1000000
+  if at - looked >= LOOK then
+    is_there, looked = false, at
+    for _, server in pairs(core.backends["engines"].servers) do
+      if server:get_stats().status == "UP" then
+        is_there = true
+        break
+      end
+    end
+  end
+  return is_there
+end
+
+core.register_fetches("has_engine", has_engine)
 
 local function held()
   local count, now = 0, core.now().sec
@@ -195,9 +214,9 @@ core.register_action("hold", {{ "http-req" }}, function(txn)
   end
   number = number + 1
   local id, ends = number, core.now().sec + SECONDS
-  while txn.f:nbsrv("engines") == 0 and core.now().sec < ends do
+  while not has_engine() and core.now().sec < ends do
     seen[id] = core.now().sec
-    core.msleep(200)
+    core.msleep(LOOK * 1000)
   end
   seen[id] = nil
 end)
