@@ -42,6 +42,10 @@ def autoscaling(**fields: Any) -> Fields:
     }
 
 
+def builtin(**fields: Any) -> Fields:
+    return {"autoscaling": {"provider": "Builtin", "maxReplicas": 4} | fields}
+
+
 def bounds(name: str, **limits: float) -> Fields:
     return {"tuning": {"bounds": {name: limits}}}
 
@@ -242,6 +246,37 @@ SCALES = [
         accepted=autoscaling(prometheusAddress="https://prom.example/prefix"),
         rejected=autoscaling(prometheusAddress="prometheus:9090"),
         error="prometheusAddress 'prometheus:9090' is not an http or https URL",
+    ),
+    *(
+        Case(
+            ".spec.autoscaling",
+            f"provider KEDA needs {field}",
+            accepted=autoscaling(),
+            rejected={"autoscaling": {k: v for k, v in autoscaling()["autoscaling"].items() if k != field}},
+            error=f"provider KEDA needs {field}: set it, or provider to Builtin",
+        )
+        for field in ("metric", "prometheusAddress")
+    ),
+    *(
+        Case(
+            ".spec.autoscaling",
+            f"{field} is for provider KEDA",
+            accepted=builtin(),
+            rejected=builtin(**{field: value}),
+            error=f"{field} is for provider KEDA: remove it, or change provider from Builtin",
+        )
+        for field, value in autoscaling()["autoscaling"].items()
+        if field != "maxReplicas"
+    ),
+    *(
+        Case(
+            ".spec.autoscaling",
+            f"{field} is for provider Builtin",
+            accepted=builtin(**{field: 60}),
+            rejected=autoscaling(**{field: 60}),
+            error=f"{field} is for provider Builtin: remove it, or change provider from KEDA",
+        )
+        for field in ("stabilizationSeconds", "idleSeconds", "holdSeconds")
     ),
 ]
 
@@ -483,5 +518,11 @@ REFUSALS = [
     ),
     Refusal("a port out of range", {"networking": {"port": 65535}}, {"networking": {"port": 65536}}),
     Refusal("a target of nothing", autoscaling(metric={"target": 0.1}), autoscaling(metric={"target": 0})),
+    Refusal("no time to be idle", builtin(idleSeconds=1), builtin(idleSeconds=0)),
+    Refusal(
+        "a pool that costs nothing",
+        {"gpuPools": [{"name": "a", "costPerHour": 0.5}]},
+        {"gpuPools": [{"name": "a", "costPerHour": 0}]},
+    ),
     Refusal("an image of two words", {"image": "example.local/dllm:1"}, {"image": "dllm 1"}),
 ]

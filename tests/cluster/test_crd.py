@@ -256,6 +256,10 @@ NEEDED: dict[str, Fields] = {
 }
 
 
+# Fields that a value does not go with.
+EXCLUDED = {"Builtin": ("metric", "prometheusAddress")}
+
+
 def with_value(fields: Fields, path: str, value: str) -> Fields:
     """A copy with ``value`` at ``.spec.a.b[].c``, in the first item of each list."""
     changed = copy.deepcopy(fields)
@@ -266,6 +270,8 @@ def with_value(fields: Fields, path: str, value: str) -> Fields:
         part = part[0] if name.endswith("[]") else part
         part.update(NEEDED.get(name, {}))
     part[last] = value
+    for name in EXCLUDED.get(value, ()):
+        del part[name]
     return changed
 
 
