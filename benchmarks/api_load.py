@@ -35,7 +35,7 @@ BODIES, STREAMS = 6, 64
 STREAM_TOKENS = 192
 PROBE_SECONDS = 0.02
 SETTLE_SECONDS = 3.0
-LARGE_ID = 10**14  # in no vocabulary, which is known only once all of it is read
+LARGE_ID = 10**14  # in no vocabulary; it makes the most ids fill the body
 TEXT = "The quick brown fox jumps over the lazy dog, 12345 times.\n"
 
 

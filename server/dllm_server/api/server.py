@@ -8,6 +8,7 @@ import gc
 import math
 import resource
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from errno import EADDRINUSE
@@ -44,6 +45,7 @@ from dllm_server.tracing import Tracer, open_tracer
 log = structlog.get_logger(__name__)
 
 _LAST_ANSWERS_SECONDS = 2.0  # kept of the grace period for answers that say why a request was given up
+_SWITCH_SECONDS = 0.0005  # after which a thread's Python gives the interpreter's lock back to the loop
 _OTHER_FILES = 128  # sockets of the engine, logs, libraries
 
 StartEngine = Callable[[EngineSettings, LogSettings], Awaitable[ProcessEngineClient]]
@@ -282,7 +284,8 @@ def _config(app: Starlette, settings: ApiSettings) -> uvicorn.Config:
 
 
 def _tidy_start() -> None:
-    """What the start has left stays for good: keep it out of later collections, which hold up the loop."""
+    """Keep the loop from being held up by threads, and by collections of what the start has left for good."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
     tame_heap()
     gc.collect()
     gc.freeze()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,7 +13,7 @@ from dllm_server.api.answers.markup import Dialect
 from dllm_server.api.answers.plan import ChoicePlan, Limits, Prompt
 from dllm_server.api.guards.admission import Admission
 from dllm_server.api.guards.lifecycle import Lifecycle
-from dllm_server.api.guards.text_workers import TextWorkers
+from dllm_server.api.guards.text_workers import LONG_SIZE, TextWorkers
 from dllm_server.api.schemas.chat_template import TemplatedRequest
 from dllm_server.api.schemas.errors import (
     invalid_request,
@@ -24,6 +24,7 @@ from dllm_server.api.schemas.errors import (
 from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.api.schemas.requests import ChatCompletionRequest
 from dllm_server.api.schemas.structured import AskedGrammar
+from dllm_server.api.schemas.tools import Tool
 from dllm_server.engine.process.client import EngineClient
 from dllm_server.models.tokenizer import TextTooLongError, Tokenizer, TokenizerError
 from dllm_server.settings import ApiSettings
@@ -82,9 +83,7 @@ class Service:
                 most_tokens=self.limits.max_tokens,
             )
 
-        # A message costs the template about as much time as a hundred characters cost the tokenizer.
-        size = sum(message.size + 100 for message in messages) + sum(tool.size + 100 for tool in tools)
-        return await self._tokenise(size, render, asked.prompt_param)
+        return await self._tokenise(_size_of([*messages, *tools]), render, asked.prompt_param)
 
     def _check_template(self, messages: Sequence[ChatMessage], asked: TemplatedRequest) -> None:
         """``ApiError`` 400 for tools, calls and results where the model's template would not show them."""
@@ -142,3 +141,13 @@ class Service:
         )
         self.admission.start(generation)
         return generation
+
+
+def _size_of(parts: Iterable[ChatMessage | Tool]) -> int:
+    """Characters of a conversation, about; counted until it is known to be long."""
+    size = 0
+    for part in parts:
+        size += part.size + 100  # a part costs the template as much time as so many cost the tokenizer
+        if size > LONG_SIZE:
+            break
+    return size

@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Iterable, MutableMapping
+import threading
+import time
+from collections.abc import Callable, Iterable, MutableMapping
 from itertools import pairwise
 from typing import Annotated, Any
 
 import pytest
-from dllm_server.api.guards.body_limit import BREATH_SECONDS, LARGE_BYTES, BodyLimit
+from dllm_server.api.guards.body_limit import BodyLimit
 from dllm_server.api.guards.body_shape import (
+    LARGE_BYTES,
+    LARGE_CONTAINERS,
+    LARGE_VALUES,
     MOST_CONTAINERS,
     MOST_STRINGS,
     MOST_VALUES,
     BodyShape,
 )
-from dllm_server.api.routes.named_body import named_body_route
+from dllm_server.api.guards.text_workers import TextWorkers
+from dllm_server.api.routes.named_body import named_body_route, read_json
 from dllm_server.api.schemas.base import RequestModel
 from dllm_server.api.schemas.errors import ApiError
 from dllm_server.settings import UnknownParameters
@@ -27,7 +33,6 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator
 from raw_http import connect, read_to_end, read_until, request_bytes
 from scripted_server import ScriptedServer, eventually
-from starlette.types import Receive, Scope, Send
 
 BODY = {"prompt": [1, 2], "max_tokens": 2}
 
@@ -194,45 +199,36 @@ def test_a_body_cut_too_finely_is_refused_while_it_arrives() -> None:
         assert b"too_many_values" in read_until(connection, b"}}")
 
 
-async def passed_on(bodies: list[bytes]) -> list[str]:
-    """What happens, in order, when these bodies come at once: bodies parsed, and ticks of a timer."""
+async def read_in_turn(workers: TextWorkers, count: int) -> list[str]:
+    """What happens, in order, when so many large bodies are read at once: works, and ticks of a timer."""
     events: list[str] = []
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        message = await receive()
-        events.append(f"parsed {len(message['body'])}")
-        await asyncio.sleep(0.2)  # an answer takes longer than parsing
+    def work() -> None:
+        events.append("begun")
+        time.sleep(0.05)
+        events.append("done")
 
     async def tick() -> None:
         while True:
-            await asyncio.sleep(BREATH_SECONDS / 4)
+            await asyncio.sleep(0.005)
             events.append("tick")
 
-    async def send(_: MutableMapping[str, Any]) -> None:
-        pass
-
-    def receive(body: bytes) -> Receive:
-        async def once() -> MutableMapping[str, Any]:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        return once
-
-    limit = BodyLimit(app, 10**7)
     ticking = asyncio.create_task(tick())
-    scope = {"type": "http", "headers": []}
-    await asyncio.gather(*(limit(dict(scope), receive(body), send) for body in bodies))
+    await asyncio.gather(*(workers.read(work, is_large=True) for _ in range(count)))
     ticking.cancel()
     return events
 
 
-def test_between_two_large_bodies_the_loop_has_time_for_others() -> None:
-    events = asyncio.run(passed_on([b"x" * (LARGE_BYTES + 1)] * 3 + [b"x"] * 3))
-    large = [index for index, event in enumerate(events) if event == f"parsed {LARGE_BYTES + 1}"]
-    small = [index for index, event in enumerate(events) if event == "parsed 1"]
+def test_large_bodies_are_read_one_by_one_beside_the_loop_which_has_time_for_others_between_two() -> None:
+    workers = TextWorkers()
+    events = asyncio.run(read_in_turn(workers, 3))
+    workers.close()
+    works = [event for event in events if event != "tick"]
+    begun, done = ([i for i, event in enumerate(events) if event == name] for name in ("begun", "done"))
 
-    assert (len(large), len(small)) == (3, 3)
-    assert max(small) < large[1]
-    assert all("tick" in events[first:second] for first, second in pairwise(large))
+    assert works == ["begun", "done"] * 3
+    assert all("tick" in events[first:last] for first, last in zip(begun, done, strict=True))
+    assert all("tick" in events[end:start] for end, start in zip(done, begun[1:], strict=False))
 
 
 def test_a_large_body_that_nobody_reads_gives_up_its_turn() -> None:
@@ -242,36 +238,105 @@ def test_a_large_body_that_nobody_reads_gives_up_its_turn() -> None:
         assert server.http.post("/v1/completions", json=BODY | {"prompt": "t1 " * 100_000}).status_code == 400
 
 
-EVENTS: list[str] = []
+readers: list[str] = []
 
 
-def note(value: str) -> str:
-    EVENTS.append("validated")
+def note(value: Any) -> Any:
+    readers.append(threading.current_thread().name.split("_")[0])
     return value
 
 
 class NotedBody(RequestModel):
-    prompt: Annotated[str, AfterValidator(note)]
+    prompt: Annotated[Any, AfterValidator(note)]
 
 
-def test_between_parsing_and_validating_the_loop_has_time_for_others() -> None:
-    router = APIRouter(route_class=named_body_route(UnknownParameters.REFUSE))
+@pytest.mark.parametrize(
+    ("prompt", "reader"),
+    [
+        ("x", "MainThread"),
+        ("x" * LARGE_BYTES, "body"),
+        ([[]] * LARGE_CONTAINERS, "body"),
+        ([1] * (LARGE_VALUES + 2), "body"),
+    ],
+)
+def test_a_body_that_takes_long_is_read_in_a_thread(prompt: Any, reader: str) -> None:
+    workers = TextWorkers()
+    router = APIRouter(route_class=named_body_route(UnknownParameters.REFUSE, workers))
 
     @router.post("/")
     async def answer(body: NotedBody) -> None:
-        EVENTS.append("answered")
+        assert body.prompt == prompt
 
     async def receive() -> MutableMapping[str, Any]:
-        asyncio.get_running_loop().call_soon(EVENTS.append, "others")
-        return {"type": "http.request", "body": b'{"prompt": "x"}', "more_body": False}
+        return {"type": "http.request", "body": json.dumps({"prompt": prompt}).encode(), "more_body": False}
 
-    async def send(_: MutableMapping[str, Any]) -> None:
-        pass
+    sent: list[Any] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
 
     app = FastAPI(strict_content_type=False)
     app.include_router(router)
+    app.add_middleware(BodyLimit, limit_bytes=10**7)
     scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": []}
-    EVENTS.clear()
+    readers.clear()
     asyncio.run(app(scope, receive, send))
+    workers.close()
 
-    assert EVENTS[:3] == ["others", "validated", "answered"]
+    assert readers == [reader]  # and once
+    assert sent[0]["status"] == 200
+
+
+def test_a_fault_in_a_large_body_is_told_as_in_a_small_one() -> None:
+    with ScriptedServer() as server:
+
+        def told(content: bytes) -> Any:
+            answer = server.http.post(
+                "/v1/completions", content=content, headers={"Content-Type": "application/json"}
+            )
+            return answer.status_code, answer.json()
+
+        for fault in (b'"unknown": 1}', b'"n": 0}', b'"n": }', b'"user": "\xff"}', b'"prompt": ""}'):
+            assert told(b'{"prompt": "x", ' + fault) == told(b'{"prompt": "x", ' + b" " * LARGE_BYTES + fault)
+
+
+def outcome(read: Callable[[bytes], Any], content: bytes) -> str:
+    try:
+        return repr(read(content))
+    except (ValueError, RecursionError) as error:
+        return repr(error)
+
+
+ODD_JSON = (
+    *(b"-0", b"-0.0", b"1e400", b"-1e-400", b"NaN", b"-Infinity", b"nan", b"+1", b"01", b"1.", b".5", b"1_0"),
+    *(b"123456789012345678901234567890", b"1" * 5000, b"9007199254740993.0", b"4.9e-324"),
+    *(rb'"\ud800"', rb'"\ud83d\ude00"', b'"\xed\xa0\x80"', b'"\xff"', b'"a\x01"', b'"\x7f"', rb'"\u12"'),
+    *(b'{"a": 1, "b": 2, "a": 3}', b"[1,]", b'{"a": 1,}', b"", b" 1 ", b"\x0c1", b"1 x", b"\xef\xbb\xbf1"),
+    *(b"[" * 300 + b"]" * 300, b"[" * 100_000, b"{a: 1}", b"True", b"/**/1"),
+)
+
+
+@pytest.mark.parametrize("content", ODD_JSON, ids=lambda content: repr(content[:20]))
+def test_odd_json_is_read_as_python_reads_it(content: bytes) -> None:
+    assert outcome(read_json, content) == outcome(json.loads, content)
+
+
+@settings(deadline=None)
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    ),
+    ascii_only=st.booleans(),
+    place=st.integers(0, 60),
+    put=st.binary(max_size=2),
+)
+def test_json_is_read_as_python_reads_it_whole_and_broken(
+    value: Any, ascii_only: bool, place: int, put: bytes
+) -> None:
+    content = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    broken = content[:place] + put + content[place + 1 :]
+
+    assert outcome(read_json, content) == outcome(json.loads, content)
+    if b"\0" not in broken:  # bodies with one are refused before they are read
+        assert outcome(read_json, broken) == outcome(json.loads, broken)

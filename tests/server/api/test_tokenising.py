@@ -138,6 +138,18 @@ def never(*_: Any, **__: Any) -> Any:
     raise AssertionError("the text was read")
 
 
+@pytest.mark.parametrize("token_id", [1, 10**14])
+def test_token_ids_that_cannot_fit_are_refused_by_their_number(token_id: int) -> None:
+    tokenizer = GatedTokenizer()
+    with ScriptedServer(tokenizer=tokenizer) as server:
+        mask = server.engine.model.mask_token_id
+        body = {"prompt": [token_id, mask] * 2000, "echo": True, "max_tokens": 1}
+        response = server.http.post("/v1/completions", json=body)
+
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
+        assert not tokenizer.begun
+
+
 @pytest.mark.parametrize("entry", [chat, completion, tokenize])
 def test_text_that_cannot_fit_never_reaches_the_tokenizer(entry: Callable[[str], Any]) -> None:
     tokenizer = load_tokenizer(EMBEDDED_DIRECTORY)

@@ -226,24 +226,31 @@ def refuse_mask(token_ids: Sequence[int], limits: Limits, path: str) -> None:
         raise invalid_request(f"{param}: {mask} is the mask token, which no prompt may hold", param=param)
 
 
+def tokens_left(count: int, limits: Limits, request: GenerationRequest) -> int:
+    """How many tokens may follow a prompt of so many; ``ApiError`` 400 for one that is empty or too long."""
+    param = request.prompt_param
+    if count == 0:
+        raise invalid_request(f"{param} is empty: give at least one token", param=param)
+    left = limits.max_tokens - count
+    needed = 0 if request.completion_limit == 0 else 1
+    if left < needed:
+        remedy = f"shorten it to {limits.max_tokens - needed}"
+        problem = f"the prompt is too long: {param} has {count} tokens: {remedy}"
+        raise past_context(limits.max_tokens, problem, param=param)
+    return left
+
+
 def _completion_length(prompt: Prompt, limits: Limits, request: GenerationRequest) -> int:
     """The request's own limit; without one the default, or what the context leaves if that is less."""
     prompt_param, max_tokens = request.prompt_param, request.completion_limit
     count = len(prompt.token_ids)
-    if count == 0:
-        raise invalid_request(f"{prompt_param} is empty: give at least one token", param=prompt_param)
-    if max(prompt.token_ids) >= limits.model.vocab_size:
+    left = tokens_left(count, limits, request)
+    if (largest := max(prompt.token_ids)) >= limits.model.vocab_size:
         raise invalid_request(
-            f"{prompt_param} holds token id {max(prompt.token_ids)}, but the vocabulary ends at "
+            f"{prompt_param} holds token id {largest}, but the vocabulary ends at "
             f"{limits.model.vocab_size - 1}",
             param=prompt_param,
         )
-    left = limits.max_tokens - count
-    needed = 0 if max_tokens == 0 else 1
-    if left < needed:
-        remedy = f"shorten it to {limits.max_tokens - needed}"
-        problem = f"the prompt is too long: {prompt_param} has {count} tokens: {remedy}"
-        raise past_context(limits.max_tokens, problem, param=prompt_param)
     if max_tokens is None:
         return min(request.default_max_tokens, left)
     if max_tokens > left:

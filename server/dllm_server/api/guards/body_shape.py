@@ -8,6 +8,11 @@ MOST_CONTAINERS = 2_048  # objects and lists: a message is one, a list of text p
 MOST_STRINGS = 65_536  # names and texts
 MOST_VALUES = 262_144  # separated by commas: token ids, above all
 
+# More than one of these takes over a millisecond to read.
+LARGE_BYTES = 256 * 1024
+LARGE_CONTAINERS = 64
+LARGE_VALUES = 8_192
+
 
 class BodyShape:
     """Counts the values of a JSON body while its pieces arrive, so that no body is looked at in one go.
@@ -18,10 +23,16 @@ class BodyShape:
     def __init__(self) -> None:
         self._is_in_string = False
         self._held = b""  # a backslash whose character is in the next piece
-        self._containers = self._strings = self._commas = 0
+        self._bytes = self._containers = self._strings = self._commas = 0
+
+    @property
+    def is_large(self) -> bool:
+        """Whether reading what has come so far takes milliseconds."""
+        return self._bytes > LARGE_BYTES or self._containers > LARGE_CONTAINERS or self._commas > LARGE_VALUES
 
     def add(self, piece: bytes) -> None:
         """Count the next piece; ``ApiError`` 400 when the body holds more values than a request needs."""
+        self._bytes += len(piece)
         piece = self._held + piece
         if b"\0" in piece:  # UTF-16 or UTF-32, in which quotes cannot be told by their bytes
             raise invalid_request("The body is not JSON in UTF-8: it holds a NUL.", code="invalid_json")

@@ -14,7 +14,10 @@ from dllm_server.api.service import Service
 
 
 def chat_router(service: Service) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=named_body_route(service.settings.unknown_parameters))
+    router = APIRouter(
+        tags=["OpenAI"],
+        route_class=named_body_route(service.settings.unknown_parameters, service.text_workers),
+    )
 
     @router.post(
         "/v1/chat/completions",

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dllm_server.api.answers.completion_format import CompletionFormat
-from dllm_server.api.answers.plan import Prompt, refuse_mask
+from dllm_server.api.answers.plan import Prompt, refuse_mask, tokens_left
 from dllm_server.api.routes.named_body import named_body_route
 from dllm_server.api.routes.respond import STREAM_DOCS, respond
 from dllm_server.api.schemas.requests import CompletionRequest
@@ -15,7 +15,10 @@ from dllm_server.api.service import Service
 
 
 def completions_router(service: Service) -> APIRouter:
-    router = APIRouter(tags=["OpenAI"], route_class=named_body_route(service.settings.unknown_parameters))
+    router = APIRouter(
+        tags=["OpenAI"],
+        route_class=named_body_route(service.settings.unknown_parameters, service.text_workers),
+    )
 
     @router.post(
         "/v1/completions",
@@ -40,6 +43,7 @@ async def _read_prompt(
 ) -> Prompt:
     if isinstance(prompt, str):
         return Prompt(await service.encode(prompt, add_special_tokens=body.add_special_tokens), prompt)
+    tokens_left(len(prompt), service.limits, body)  # before each of too many is looked at
     refuse_mask(prompt, service.limits, path)
     in_vocabulary = body.echo and max(prompt) < service.limits.model.vocab_size
     return Prompt(prompt, await service.decode(prompt) if in_vocabulary else "")

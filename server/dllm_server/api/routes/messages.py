@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from dllm_server.api.answers.message_format import MessageFormat
+from dllm_server.api.guards.body_limit import has_large_body
 from dllm_server.api.routes.named_body import named_body_route
 from dllm_server.api.routes.respond import respond
 from dllm_server.api.schemas.errors import MESSAGES_PATH
@@ -25,20 +26,23 @@ _DOCS: dict[int | str, dict[str, Any]] = {
 
 
 def messages_router(service: Service) -> APIRouter:
-    router = APIRouter(tags=["Anthropic"], route_class=named_body_route(service.settings.unknown_parameters))
+    router = APIRouter(
+        tags=["Anthropic"],
+        route_class=named_body_route(service.settings.unknown_parameters, service.text_workers),
+    )
 
     @router.post(MESSAGES_PATH, response_model=MessageBody, responses=_DOCS, summary="Answer with a message")
     async def create_message(body: MessagesRequest, request: Request) -> Response:
         service.check_model(body.model)
         service.admission.check(1)
-        asked = body.for_chat()
+        asked = await service.text_workers.read(body.for_chat, is_large=has_large_body(request.scope))
         prompt = await service.chat_prompt(asked)
         return await respond(service, request, asked, [prompt], MessageFormat)
 
     @router.post(f"{MESSAGES_PATH}/count_tokens", summary="Tokens of a conversation")
-    async def count_tokens(body: CountRequest) -> CountedTokens:
+    async def count_tokens(body: CountRequest, request: Request) -> CountedTokens:
         service.check_model(body.model)
-        asked = body.for_chat()
+        asked = await service.text_workers.read(body.for_chat, is_large=has_large_body(request.scope))
         return CountedTokens(input_tokens=len(await service.encode_chat(asked.messages, asked)))
 
     return router

@@ -12,7 +12,10 @@ from dllm_server.api.service import Service
 
 
 def tokens_router(service: Service) -> APIRouter:
-    router = APIRouter(tags=["Tokens"], route_class=named_body_route(service.settings.unknown_parameters))
+    router = APIRouter(
+        tags=["Tokens"],
+        route_class=named_body_route(service.settings.unknown_parameters, service.text_workers),
+    )
 
     @router.post("/tokenize", summary="Tokens of a text or a conversation")
     async def tokenize(body: TokenizeRequest) -> Tokenized:
@@ -28,9 +31,9 @@ def tokens_router(service: Service) -> APIRouter:
         service.check_model(body.model)
         if not service.tokenizer.has_text:
             raise invalid_request("this model's directory has no tokenizer files", param="tokens")
-        if body.tokens and max(body.tokens) >= service.limits.model.vocab_size:
+        if (largest := max(body.tokens, default=0)) >= service.limits.model.vocab_size:
             raise invalid_request(
-                f"token id {max(body.tokens)} is past the vocabulary's {service.limits.model.vocab_size - 1}",
+                f"token id {largest} is past the vocabulary's {service.limits.model.vocab_size - 1}",
                 param="tokens",
             )
         return Detokenized(prompt=await service.decode(body.tokens))
