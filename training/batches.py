@@ -76,8 +76,8 @@ def _prompt(rng: random.Random, example: Example) -> str:
     if rng.random() < 0.1:
         question = question.strip()
     system = rng.choice(SYSTEM_PROMPTS) if rng.random() < 0.05 else None
-    prompt = render_prompt(question, system)
-    if rng.random() < 0.03:
+    prompt = render_prompt(question, system, example.tools, example.exchange)
+    if not example.tools and rng.random() < 0.03:
         intent = rng.choice(small_talk.INTENTS)
         earlier = rng.choice(intent.questions)
         prompt = f"{USER}{earlier}{END_OF_TURN}{ASSISTANT}{intent.answer}{END_OF_TURN}{prompt}"

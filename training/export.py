@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from training.model import ModelShape, config_json
+from training.model import MaskedDiffusionModel, ModelShape, config_json
 from training.tokenizer import END_OF_TEXT, MASK, save_tokenizer, token_id
 
 MAX_SHARD_BYTES = 12_000_000
@@ -40,6 +40,30 @@ def export(weights: Mapping[str, Tensor], shape: ModelShape, tokenizer: Tokenize
     }
     _write_json(folder / "config.json", config_json(shape, **identifiers))
     save_tokenizer(tokenizer, folder, shape.max_sequence_length)
+
+
+def weights_of(folder: Path, tokenizer: Tokenizer) -> dict[str, Tensor]:
+    """What `export` wrote, named as in the model's state dict.
+
+    Raises ValueError where a token of that model has another id in `tokenizer`.
+    """
+    known = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    moved = [token for token, index in known.items() if tokenizer.token_to_id(token) != index]
+    if moved:
+        raise ValueError(f"{folder}: {len(moved)} tokens have other ids now, such as {moved[0]!r}")
+    shards = sorted(folder.glob("*.safetensors"))
+    stored = {name: weight for shard in shards for name, weight in load_file(shard).items()}
+    return {name.removeprefix("model."): weight for name, weight in stored.items()}
+
+
+def load_model(folder: Path, tokenizer: Tokenizer) -> MaskedDiffusionModel:
+    """The model that `export` wrote, on the CPU."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = MaskedDiffusionModel(
+        ModelShape(**{name: config[name] for name in ModelShape.__dataclass_fields__})
+    )
+    model.load_state_dict(weights_of(folder, tokenizer))
+    return model
 
 
 def _size_bytes(weights: object) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from dllm_server.evaluation.words import Words
+
 from training.tasks import small_talk
-from training.words import Words
 
 SEPARATORS = (", ", "; ", "', '", "['", "']", "[]", " + ", " - ", " =", ".\n", "\n\n", "?\n", ": ", "...")
 
@@ -65,11 +68,30 @@ TEMPLATES = (
     "Answer briefly.",
 )
 
+# Later than the others, whose ids stay as they are.
+JSON_PARTS = (
+    '{"', '":"', '","', '":', ',"', '"}', '":true', '":false', '":true,"', '":false,"',
+    '{"name": "', '", "arguments": {"', '": "', '", "', ', "', '"}}', '": true', '": false',
+    '{"type": "function", "function": {"name": "', '", "description": "', '"type": "object"',
+    '", "parameters": {"type": "object", "properties": {"', '", "parameters": {"properties": {"',
+    '": {"type": "string"', '": {"type": "integer"', '": {"type": "boolean"', '": {"type": "number"',
+    '}, "', '"}, "', '"]}, "', '}}, "required": ["', '"}}, "required": ["', '"]}}, "required": ["',
+    ', "enum": ["', '"]}}}', '"], "type": "object"}}}', '"]}}', ', "additionalProperties": false',
+    '", "title": "',
+    "# Tools\n<tools>\n", "</tools>\nA call of a tool is written ", '{"name": NAME, "arguments": OBJECT}',
+)  # fmt: skip
+
 
 def all_phrases() -> tuple[str, ...]:
-    """Longest first: the pre-tokenizer takes the first alternative that matches."""
-    found = {*SEPARATORS, *TEMPLATES, *small_talk.phrases()}
-    return tuple(sorted(found, key=lambda phrase: (-len(phrase), phrase)))
+    """In the order of their ids."""
+    later = {*JSON_PARTS, *small_talk.LATER_PHRASES}
+    first = {*SEPARATORS, *TEMPLATES, *small_talk.phrases()} - later
+    return (*longest_first(first), *longest_first(later))
+
+
+def longest_first(phrases: Iterable[str]) -> tuple[str, ...]:
+    """As the pre-tokenizer tries them: it takes the first alternative that matches."""
+    return tuple(sorted(phrases, key=lambda phrase: (-len(phrase), phrase)))
 
 
 def check_against_content(words: Words) -> None:

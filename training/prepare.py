@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 
 from dllm_server.evaluation.tasks import FAMILIES, HELD_OUT_QUESTIONS, make_items
+from dllm_server.evaluation.wording import Wording
+from dllm_server.evaluation.words import save_words, words_from_reasoning_gym
 
 from training.phrases import check_against_content
-from training.words import save_words, words_from_reasoning_gym
 
 WORDS, QUESTIONS = "words.json", "held_out.jsonl"
 
@@ -21,13 +23,15 @@ def prepare(folder: Path) -> None:
     check_against_content(words)
     save_words(words, folder / WORDS)
     with (folder / QUESTIONS).open("w", encoding="utf-8") as file:
-        for family in FAMILIES:
-            for item in make_items(family, HELD_OUT_QUESTIONS):
+        for wording, family in product(Wording, FAMILIES):
+            for item in make_items(family, HELD_OUT_QUESTIONS, wording=wording):
                 fields = {
                     "family": family.value,
+                    "wording": wording.value,
                     "question": item.question,
                     "answer": item.answer,
                     "max_tokens": item.max_tokens,
+                    "tools": item.tools,
                 }
                 file.write(json.dumps(fields) + "\n")
 

@@ -1,6 +1,6 @@
 """Trains the embedded model: `python -m training.train --help`.
 
-The seed and the number of steps fix the schedule and the data, whatever the number of workers.
+The seed and the number of steps fix the schedule and the data, whatever the number of workers and of parts.
 """
 
 from __future__ import annotations
@@ -8,18 +8,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
+from dllm_server.evaluation.words import load_words
 from torch import Tensor
 
 from training.batches import BatchArrays, Batcher
-from training.decode import MODES, Mode
-from training.evaluate import Evaluator, Question, load_questions, save_scores, table
-from training.export import export
+from training.evaluate import Evaluator, load_questions, save_scores, score
+from training.export import export, weights_of
 from training.loader import step_stream
 from training.losses import LossTotals
 from training.model import MaskedDiffusionModel, ModelShape
@@ -29,11 +28,10 @@ from training.prepare import QUESTIONS, WORDS
 from training.schedule import learning_rate_factor
 from training.tasks.mixture import EARLY_UNTIL, FAMILIES, make_curriculum
 from training.tokenizer import MASK, build_tokenizer, token_id
-from training.words import load_words
 
 LOG_EVERY = 50
 SAVE_EVERY = 200
-QUICK_MODES = (MODES[6], MODES[7])
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Recipe:
     sequences: int
     micro_tokens: int
     learning_rate: float
-    reuse_from: float
+    early_until: float
     ema_decay: float = 0.995
     muon_momentum: float = 0.95
     weight_decay: float = 0.05
@@ -72,12 +70,13 @@ class Trainer:
         self.step = 0
         self.losses = LossTotals(FAMILIES, device)
         self.tokens = 0
+        self.seconds = 0.0
 
     def advance(self, micro_batches: Sequence[MicroBatch], mask_token_id: int, progress: float) -> None:
         """Gradients of the whole step, then one update; `progress` is the part of training done, 0 to 1."""
         recipe, parameters = self.recipe, list(self.model.parameters())
         rows = sum(len(batch.tokens) for batch in micro_batches)
-        with_reuse = progress >= recipe.reuse_from
+        with_reuse = progress >= recipe.early_until
         self.generator.manual_seed(recipe.seed * 1_000_003 + self.step)
         for batch in micro_batches:
             losses = diffusion_loss(
@@ -101,6 +100,11 @@ class Trainer:
         """The exponential moving average under the state dict's names."""
         return {name: a for (name, _), a in zip(self.model.named_parameters(), self.average, strict=True)}
 
+    def begin_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes the weights of an exported model, in place of random ones."""
+        self.model.load_state_dict(weights)
+        self.average = [p.detach().clone() for p in self.model.parameters()]
+
     def save(self, path: Path) -> None:
         """All that `load` needs to continue; the file appears whole or not at all."""
         unfinished = path.with_suffix(".partial")
@@ -111,6 +115,9 @@ class Trainer:
                 "matrices": self.matrices.state_dict(),
                 "rest": self.rest.state_dict(),
                 "step": self.step,
+                "tokens": self.tokens,
+                "seconds": self.seconds,
+                "losses": self.losses.sums,
             },
             unfinished,
         )
@@ -123,7 +130,8 @@ class Trainer:
         self.matrices.load_state_dict(state["matrices"])
         self.rest.load_state_dict(state["rest"])
         self.average = state["average"]
-        self.step = state["step"]
+        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        self.losses.sums = state["losses"]
 
 
 def to_device(arrays: BatchArrays, device: torch.device) -> MicroBatch:
@@ -135,50 +143,49 @@ def to_device(arrays: BatchArrays, device: torch.device) -> MicroBatch:
     return MicroBatch(tokens.to(device, non_blocking=True).long(), first, block_start, answer_end, family)
 
 
-def evaluate(
-    trainer: Trainer, tokenizer: Tokenizer, questions: list[Question], modes: Sequence[Mode], out: Path
-) -> None:
-    """Scores the averaged weights, rounded to bf16 as they are exported, and prints the table."""
-    model = MaskedDiffusionModel(trainer.model.shape).to(trainer.device)
-    model.load_state_dict({k: v.bfloat16().float() for k, v in trainer.averaged_weights().items()})
-    scores = Evaluator(tokenizer, trainer.dtype).scores(model, questions, modes)
-    save_scores(scores, out)
-    print(f"step {trainer.step}\n{table(scores)}", flush=True)
-
-
 def train(options: argparse.Namespace, recipe: Recipe, shape: ModelShape) -> None:
-    """Runs the recipe and leaves losses, scores, a checkpoint and the exported model in `options.out`."""
+    """Runs the recipe, or goes on with what `options.out` holds of it, until it is done or the time is over.
+
+    At the end `options.out` has losses, scores, a checkpoint and the exported model.
+    """
+    began = time.perf_counter()
     out: Path = options.out
-    out.mkdir(parents=True, exist_ok=True)
+    checkpoint, log_file = out / CHECKPOINT, out / "losses.jsonl"
+    _check_recipe(
+        out, {**asdict(recipe), **asdict(shape), "steps": options.steps, "weights": str(options.weights)}
+    )
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cuda.enable_cudnn_sdp(False)
     tokenizer = build_tokenizer()
     mask_token_id = token_id(tokenizer, MASK)
     every_question = load_questions(options.data / QUESTIONS, 10**9)
     held_out = frozenset(question.question for question in every_question)
-    curriculum = make_curriculum(load_words(options.data / WORDS), held_out)
+    curriculum = make_curriculum(load_words(options.data / WORDS), held_out, recipe.early_until)
     batcher = Batcher(
         curriculum, tokenizer, recipe.sequences, recipe.micro_tokens, options.steps, recipe.seed
     )
-    first = torch.load(options.resume, map_location="cpu", weights_only=True)["step"] if options.resume else 0
-    last = min(options.steps, options.stop_at or options.steps)
-    with (
-        step_stream(batcher, first, last, options.workers) as stream,
-        (out / "losses.jsonl").open("a") as log,
-    ):
+    # Read before the workers are forked, which must not know of CUDA.
+    first = (
+        torch.load(checkpoint, map_location="cpu", weights_only=True)["step"] if checkpoint.exists() else 0
+    )
+    _forget_after(first, log_file)
+    with step_stream(batcher, first, options.steps, options.workers) as stream, log_file.open("a") as log:
         trainer = Trainer(recipe, shape, torch.device(options.device), is_compiled=options.compile)
-        if options.resume:
-            trainer.load(options.resume)
-        started = time.perf_counter()
+        if checkpoint.exists():
+            trainer.load(checkpoint)
+        elif options.weights is not None:
+            trainer.begin_from(weights_of(options.weights, tokenizer))
+        earlier, started = trainer.seconds, time.perf_counter()
         for arrays in stream:
             progress = trainer.step / options.steps
             trainer.advance([to_device(a, trainer.device) for a in arrays], mask_token_id, progress)
             if trainer.step % LOG_EVERY == 0:
                 losses = trainer.losses.take()  # waits for the device, so that `seconds` counts its work
+                trainer.seconds = earlier + time.perf_counter() - started
                 line = {
                     "step": trainer.step,
                     "tokens": trainer.tokens,
-                    "seconds": round(time.perf_counter() - started, 1),
+                    "seconds": round(trainer.seconds, 1),
                     "progress": round(progress, 4),
                     **losses,
                 }
@@ -186,16 +193,45 @@ def train(options: argparse.Namespace, recipe: Recipe, shape: ModelShape) -> Non
                 log.flush()
                 if trainer.step % (LOG_EVERY * 2) == 0:
                     print(json.dumps(line), flush=True)
-            if trainer.step % SAVE_EVERY == 0:
-                trainer.save(out / "checkpoint.pt")
-            if options.evaluate_every and trainer.step % options.evaluate_every == 0 and trainer.step < last:
-                quick = load_questions(options.data / QUESTIONS, options.quick_questions)
-                evaluate(trainer, tokenizer, quick, QUICK_MODES, out / "scores_quick.jsonl")
-        trainer.save(out / "checkpoint.pt")
-        export(trainer.averaged_weights(), shape, tokenizer, out / "model")
-        print(f"trained {trainer.step} steps, {trainer.tokens} tokens, {time.perf_counter() - started:.0f} s")
+            is_over = options.seconds is not None and time.perf_counter() - began > options.seconds
+            if trainer.step % SAVE_EVERY == 0 or is_over:
+                trainer.seconds = earlier + time.perf_counter() - started
+                trainer.save(checkpoint)
+            if is_over and trainer.step < options.steps:
+                print(
+                    f"stopped at step {trainer.step} of {options.steps}: the same command goes on", flush=True
+                )
+                return
+        trainer.save(checkpoint)
+    export(trainer.averaged_weights(), shape, tokenizer, out / "model")
+    print(f"trained {trainer.step} steps, {trainer.tokens} tokens, {trainer.seconds:.0f} s", flush=True)
     questions = load_questions(options.data / QUESTIONS, options.questions)
-    evaluate(trainer, tokenizer, questions, MODES, out / "scores.jsonl")
+    model = exported_model(trainer)
+    save_scores(score(model, Evaluator(tokenizer, trainer.dtype), questions), out / "scores.jsonl")
+
+
+def exported_model(trainer: Trainer) -> MaskedDiffusionModel:
+    """The averaged weights, rounded to bf16 as they are exported."""
+    model = MaskedDiffusionModel(trainer.model.shape).to(trainer.device)
+    model.load_state_dict({k: v.bfloat16().float() for k, v in trainer.averaged_weights().items()})
+    return model
+
+
+def _check_recipe(out: Path, recipe: dict[str, object]) -> None:
+    """Raises ValueError where `out` holds a run of another recipe."""
+    out.mkdir(parents=True, exist_ok=True)
+    kept = out / "recipe.json"
+    text = json.dumps(recipe, indent=1) + "\n"
+    if kept.exists() and kept.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{out} holds a run of another recipe ({kept}): remove it or name another --out")
+    kept.write_text(text, encoding="utf-8")
+
+
+def _forget_after(step: int, log_file: Path) -> None:
+    """Drops the log's lines of steps that will be made again."""
+    if log_file.exists():
+        lines = log_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        log_file.write_text("".join(x for x in lines if json.loads(x)["step"] <= step), encoding="utf-8")
 
 
 def main() -> None:
@@ -204,27 +240,32 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=Path("build/training"), help="what training.prepare wrote"
     )
-    parser.add_argument("--out", type=Path, default=Path("training/runs/embedded"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("training/runs/embedded"), help="a run that it holds goes on"
+    )
+    parser.add_argument(
+        "--weights", type=Path, help="a model's folder to begin from; random weights if unset"
+    )
+    parser.add_argument("--seconds", type=float, help="stop after so long; the same command goes on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--stop-at", type=int, help="end before --steps, the schedule unchanged")
     parser.add_argument("--sequences", type=int, default=2560, help="examples a step")
     parser.add_argument("--micro-tokens", type=int, default=98304, help="padded tokens a forward")
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument(
-        "--reuse-from", type=float, default=EARLY_UNTIL, help="part of training without the reuse loss"
+        "--early-until",
+        type=float,
+        default=EARLY_UNTIL,
+        help="part of training without the reuse loss, and with short lists to recall",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
-    parser.add_argument("--workers", type=int, default=10, help="data processes")
-    parser.add_argument("--resume", type=Path, help="a checkpoint.pt")
-    parser.add_argument("--evaluate-every", type=int, default=0, help="steps; 0: only at the end")
-    parser.add_argument("--quick-questions", type=int, default=50, help="a family, at --evaluate-every")
-    parser.add_argument("--questions", type=int, default=200, help="a family, at the end")
+    parser.add_argument("--workers", type=int, default=14, help="data processes")
+    parser.add_argument("--questions", type=int, default=200, help="a family and wording, at the end")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--width", type=int, default=384)
     options = parser.parse_args()
-    names = ("seed", "sequences", "micro_tokens", "learning_rate", "reuse_from")
+    names = ("seed", "sequences", "micro_tokens", "learning_rate", "early_until")
     recipe = Recipe(**{name: getattr(options, name) for name in names})
     shape = ModelShape(d_model=options.width, n_heads=options.width // 64, n_layers=options.layers)
     train(options, recipe, shape)

@@ -1,11 +1,11 @@
 import pytest
 from dllm_server.evaluation.recall import parse_recall
+from dllm_server.evaluation.words import words_from_reasoning_gym
 
 from training.batches import BLOCK_TOKENS, BatchArrays, Batcher
 from training.loader import step_stream
 from training.tasks.mixture import FAMILIES, make_curriculum
 from training.tokenizer import END_OF_TEXT, END_OF_TURN, USER, build_tokenizer, token_id
-from training.words import words_from_reasoning_gym
 
 TOKENIZER = build_tokenizer()
 STEPS = 10

@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 from dllm_server.evaluation.recall import MAX_ENTRIES, parse_recall
+from dllm_server.evaluation.words import words_from_reasoning_gym
 
 from training.tasks.mixture import (
     EARLY_RECALL_SHARE,
@@ -13,7 +14,6 @@ from training.tasks.mixture import (
     make_curriculum,
 )
 from training.tasks.recall import MAX_SHORT_ENTRIES, MIN_ENTRIES
-from training.words import words_from_reasoning_gym
 
 CURRICULUM = make_curriculum(words_from_reasoning_gym())
 RECALL = FAMILIES.index("recall")

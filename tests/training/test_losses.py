@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dllm_server.evaluation.words import words_from_reasoning_gym
 from torch import Tensor
 
 from training.batches import BatchArrays, Batcher
@@ -15,7 +16,6 @@ from training.objective import block_loss, diffusion_loss
 from training.tasks.mixture import FAMILIES, make_curriculum
 from training.tokenizer import MASK, build_tokenizer, token_id
 from training.train import Recipe, Trainer, to_device
-from training.words import words_from_reasoning_gym
 
 CPU = torch.device("cpu")
 NAMES = ("chain_sum", "recall", "small_talk")

@@ -5,6 +5,7 @@ import pytest
 import reasoning_gym
 from dllm_server.evaluation.recall import make_recall, parse_recall
 from dllm_server.evaluation.tasks import FAMILIES, HELD_OUT_SEED, Family, make_items
+from dllm_server.evaluation.words import words_from_reasoning_gym
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +21,6 @@ from training.tasks import (
 )
 from training.tasks.example import Example
 from training.tasks.mixture import make_curriculum
-from training.words import words_from_reasoning_gym
 
 WORDS = words_from_reasoning_gym()
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import dllm_server
 from dllm_server.evaluation.tasks import FAMILIES, make_items
+from dllm_server.evaluation.words import words_from_reasoning_gym
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -12,7 +13,6 @@ from transformers import PreTrainedTokenizerFast
 from training.phrases import check_against_content
 from training.tasks.mixture import make_curriculum
 from training.tokenizer import SPECIAL_TOKENS, build_tokenizer, render_prompt
-from training.words import words_from_reasoning_gym
 
 EMBEDDED = Path(dllm_server.__file__).parent / "models" / "embedded"
 TOKENIZER = build_tokenizer()

@@ -6,8 +6,9 @@ import random
 import re
 from collections.abc import Sequence
 
+from dllm_server.evaluation.words import Words
+
 from training.tasks.example import Example, Sampler
-from training.words import Words
 
 MIN_WORDS, MAX_WORDS = 5, 10
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from dllm_server.evaluation.words import Words
+
 from training.tasks.example import Example, Sampler
-from training.words import Words
 
 # A bar divides an answer into the phrases that the tokenizer knows as single tokens.
 _ABLE = (
     "I can| add and subtract| small numbers,| sort words| and numbers,| spell words backward,| count letters,"
     "| reverse lists,| filter lists,| read a matrix| in spiral order| and look up values."
+    "| I also read| fields into JSON| and call tools."
 )
+LATER_PHRASES = (" I also read", " fields into JSON", " and call tools.")  # their ids come after all others'
+
 _SELF = (
     "I am the| embedded| demonstration model| of dLLM-Serve,| a masked diffusion"
     "| model with| 12 M parameters."

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
+from dllm_server.evaluation.words import Words
+
 from training.tasks.example import Example, Sampler
-from training.words import Words
 
 MIN_LETTERS, MAX_LETTERS = 3, 10
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from dllm_server.evaluation.reworded import spiral
+
 from training.tasks.example import Example
 
 MIN_SIDE, MAX_SIDE = 2, 4
@@ -31,13 +33,8 @@ For the matrix below, what is the list of elements in spiral order?
 
 def make(matrix: Sequence[Sequence[str]]) -> Example:
     """A square matrix of digits, row by row."""
-    rows = [list(row) for row in matrix]
-    spiral: list[str] = []
-    while rows:
-        spiral += rows.pop(0)
-        rows = [list(column) for column in zip(*rows, strict=True)][::-1]
     listed = "\n".join(" ".join(row) for row in matrix)
-    return Example(f"{_PREFIX}{listed}\n", " ".join(spiral))
+    return Example(f"{_PREFIX}{listed}\n", " ".join(spiral(matrix)))
 
 
 def parse(question: str) -> list[list[str]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from dllm_server.evaluation.words import Words
+
 from training.tasks.example import Example, Sampler
-from training.words import Words
 
 MIN_WORDS, MAX_WORDS = 3, 6
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from dllm_server.evaluation.reworded import draw_words
+from dllm_server.evaluation.words import Words
+
 from training.tasks.example import Example, Sampler
-from training.words import Words
 
 MIN_WORDS, MAX_WORDS = 3, 5
 MIN_LETTERS, MAX_LETTERS = 3, 10
@@ -36,6 +38,9 @@ def sampler(words: Words) -> Sampler:
     eligible = [word for word in words.story if MIN_LETTERS <= len(word) <= MAX_LETTERS]
 
     def sample(rng: random.Random) -> Example:
+        if rng.random() < 0.2:  # words that the story lacks
+            unknown = draw_words(rng, words, rng.randint(MIN_WORDS, MAX_WORDS))
+            return make(rng.choice(("ascending", "descending")), unknown)
         chosen = rng.sample(eligible, rng.randint(MIN_WORDS, MAX_WORDS))
         if rng.random() < 0.3:  # words that share a beginning are rare by chance and the hardest to order
             first = rng.choice(chosen)[:2]
