@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=200, help="a family and wording")
     parser.add_argument("--wording", type=Wording, action="append", choices=list(Wording))
     parser.add_argument("--mode", action="append", choices=[mode.name for mode in MODES])
+    parser.add_argument("--batch", type=int, default=256, help="questions that are answered at once")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     tokenizer = Tokenizer.from_file(str(options.model / "tokenizer.json"))
@@ -180,7 +181,7 @@ def main() -> None:
     questions = load_questions(options.data / QUESTIONS, options.questions)
     asked = [question for question in questions if question.wording in (options.wording or Wording)]
     modes = [mode for mode in MODES if options.mode is None or mode.name in options.mode]
-    scores = score(model, Evaluator(tokenizer, dtype), asked, modes)
+    scores = score(model, Evaluator(tokenizer, dtype, options.batch), asked, modes)
     if options.out is not None:
         save_scores(scores, options.out)
 

@@ -194,6 +194,12 @@ def plan(
 @click.option("--family", "families", multiple=True, help="Only this family (repeatable).")
 @click.option("--mode", "modes", multiple=True, help="Only this decoding mode (repeatable).")
 @click.option(
+    "--wording",
+    "wordings",
+    multiple=True,
+    help="Only questions in this wording (repeatable): original, trained or held-out.",
+)
+@click.option(
     "--json",
     "json_file",
     type=click.Path(path_type=Path),
@@ -208,15 +214,19 @@ def evaluate(
     items: int,
     families: tuple[str, ...],
     modes: tuple[str, ...],
+    wordings: tuple[str, ...],
     json_file: Path | None,
     **flags: Any,
 ) -> None:
-    """Score MODEL on held-out tasks under each decoding mode."""
+    """Score MODEL on held-out tasks under each decoding mode, and under the first one in other wordings and
+    with grammars."""
     settings = load_settings(model, config_file, flags).engine()
     show_warnings_only()
     from dllm_server.evaluation.report import run_evaluation
 
-    run_evaluation(settings, items=items, families=families, modes=modes, json_file=json_file)
+    run_evaluation(
+        settings, items=items, families=families, modes=modes, wordings=wordings, json_file=json_file
+    )
 
 
 @cli.command()

@@ -14,12 +14,15 @@ from dllm_server.engine.engine import Engine
 from dllm_server.engine.process.startup import StartedEngine, assemble, engine_limits, start
 from dllm_server.engine.requests.decoding import diffusion_defaults
 from dllm_server.evaluation.modes import EXACT_MODES, MODES, ExactMode, Mode
-from dllm_server.evaluation.score import Score, score
-from dllm_server.evaluation.tasks import Family, make_items
+from dllm_server.evaluation.score import Score, calls_as_asked, score
+from dllm_server.evaluation.tasks import STRUCTURED, Family, make_items
+from dllm_server.evaluation.wording import Wording
 from dllm_server.models.registry import open_checkpoint
 from dllm_server.models.source import resolve_model
 from dllm_server.models.tokenizer import tokenizer_of
 from dllm_server.settings import DiffusionSettings, EngineSettings, KvSelection
+
+LOW = 0.85  # a held-out accuracy below it is told
 
 
 def run_evaluation(
@@ -28,28 +31,47 @@ def run_evaluation(
     items: int,
     families: Sequence[str],
     modes: Sequence[str],
+    wordings: Sequence[str],
     json_file: Path | None,
 ) -> None:
-    """Print the table; unknown family or mode names raise ``ValueError`` listing the known ones."""
+    """Print the tables; unknown family, mode or wording names raise ``ValueError`` listing the known ones."""
     chosen_families = [
         Family(name) for name in _known(families, [family.value for family in Family], "family")
     ]
-    config = open_checkpoint(resolve_model(settings.model, settings.revision)).config
+    chosen_wordings = [Wording(name) for name in _known(wordings, [one.value for one in Wording], "wording")]
+    checkpoint = open_checkpoint(resolve_model(settings.model, settings.revision))
+    config = checkpoint.config
     by_name: dict[str, Mode | ExactMode] = {
         mode.name: mode for mode in (EXACT_MODES if config.grid else MODES)
     }
     chosen_modes = [by_name[name] for name in _known(modes, list(by_name), "mode")]
-    scores = evaluate(settings, items, chosen_families, chosen_modes)
+    if Family.TOOL_CALLS in chosen_families and not calls_as_asked(
+        tokenizer_of(checkpoint.directory, config)
+    ):
+        why = "tool_calls: this model's chat template does not show tools and calls of them in Hermes' format"
+        if families:
+            raise ValueError(f"{why}: leave the family out")
+        Console(stderr=True).print(f"{why}: left out")
+        chosen_families.remove(Family.TOOL_CALLS)
+    scores = evaluate(settings, items, chosen_families, chosen_modes, chosen_wordings)
     if json_file is not None:
         json_file.write_text(json.dumps([entry.row() for entry in scores], indent=1) + "\n")
     console = Console()
-    Console(width=max(console.width, 170)).print(table(scores, chosen_families, chosen_modes))
+    wide = Console(width=max(console.width, 170))
+    if Wording.ORIGINAL in chosen_wordings:
+        wide.print(table(scores, chosen_families, chosen_modes))
+    wide.print(wordings_table(scores, chosen_modes[0].name))
 
 
 def evaluate(
-    settings: EngineSettings, items: int, families: Sequence[Family], modes: Sequence[Mode | ExactMode]
+    settings: EngineSettings,
+    items: int,
+    families: Sequence[Family],
+    modes: Sequence[Mode | ExactMode],
+    wordings: Sequence[Wording],
 ) -> list[Score]:
-    """Every family under every mode of the model's kind, on the held-out seed."""
+    """The original wordings under every mode of the model's kind, the others and grammars under the first; on
+    the held-out seed."""
     checkpoint = open_checkpoint(resolve_model(settings.model, settings.revision))
     tokenizer = tokenizer_of(checkpoint.directory, checkpoint.config)
     started = start(settings)
@@ -61,15 +83,24 @@ def evaluate(
         engines[KvSelection.SHARED] = assemble(
             model, shared, limits, pages=started.engine.capacity.pages, grammars=started.engine.grammars
         )
-    questions = {family: make_items(family, items) for family in families}
+    runs = [
+        (mode, family, wording, has_grammar)
+        for mode in modes
+        for wording in wordings
+        for family in families
+        for has_grammar in (False, True)
+        if mode is modes[0] or (wording is Wording.ORIGINAL and not has_grammar)
+        if not has_grammar or family in STRUCTURED
+    ]
     scores = []
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("evaluate", total=len(modes) * len(families))
-        for mode in modes:
+        for mode, family, wording, has_grammar in bar.track(runs, description="evaluate"):
             engine, diffusion = engines[mode.selection], _diffusion(mode, settings, started)
-            for family in families:
-                scores.append(score(engine, tokenizer, family, questions[family], mode.name, diffusion))
-                bar.advance(task)
+            asked = make_items(family, items, wording=wording)
+            found = score(
+                engine, tokenizer, family, wording, asked, mode.name, diffusion, has_grammar=has_grammar
+            )
+            scores.append(found)
     return scores
 
 
@@ -82,6 +113,7 @@ def _diffusion(mode: Mode | ExactMode, settings: EngineSettings, started: Starte
 
 def table(scores: Sequence[Score], families: Sequence[Family], modes: Sequence[Mode | ExactMode]) -> Table:
     """A row a family, a column a mode: accuracy, tokens a forward pass. Below: the averages and the speed."""
+    scores = [entry for entry in scores if entry.wording == Wording.ORIGINAL and not entry.has_grammar]
     by_cell = {(entry.family, entry.mode): entry for entry in scores}
     result = Table(title="accuracy, tokens a forward pass")
     result.add_column("family")
@@ -102,6 +134,42 @@ def table(scores: Sequence[Score], families: Sequence[Family], modes: Sequence[M
         speeds.append(f"{tokens / sum(entry.seconds for entry in column):,.0f}")
     result.add_row("average", "", *averages)
     result.add_row("tokens a second", "", *speeds)
+    return result
+
+
+def wordings_table(scores: Sequence[Score], mode: str) -> Table:
+    """Accuracy by wording under one mode, and the shares of answers that follow their schema or tools,
+    and of those that were cut short."""
+    scores = [entry for entry in scores if entry.mode == mode]
+    wordings = list(dict.fromkeys(entry.wording for entry in scores))
+    result = Table(title=f"accuracy by wording, {mode}")
+    result.add_column("family")
+    for wording in wordings:
+        result.add_column(wording, justify="right")
+    result.add_column("valid", justify="right")
+    result.add_column("cut", justify="right")
+    result.add_column("")
+    for family, has_grammar in dict.fromkeys((entry.family, entry.has_grammar) for entry in scores):
+        row = {
+            entry.wording: entry
+            for entry in scores
+            if entry.family == family and entry.has_grammar == has_grammar
+        }
+        counted = [(entry.valid, entry.items) for entry in row.values() if entry.valid is not None]
+        valid = sum(count for count, _ in counted) / max(sum(items for _, items in counted), 1)
+        held_out = row.get(Wording.HELD_OUT)
+        is_low = held_out is not None and held_out.accuracy < LOW
+        result.add_row(
+            f"{family}, with its grammar" if has_grammar else family,
+            *(f"{row[wording].accuracy:6.1%}" for wording in wordings),
+            f"{valid:6.1%}" if counted else "",
+            f"{sum(entry.cut for entry in row.values()) / sum(entry.items for entry in row.values()):6.1%}",
+            f"below {LOW:.0%} in wordings it was not trained on" if is_low else "",
+        )
+    free = [entry for entry in scores if not entry.has_grammar]
+    result.add_section()
+    by_wording = ([entry.accuracy for entry in free if entry.wording == wording] for wording in wordings)
+    result.add_row("average", *(f"{sum(column) / len(column):6.1%}" for column in by_wording), "", "", "")
     return result
 
 

@@ -62,6 +62,9 @@ FAMILIES: Mapping[Family, FamilyConfig] = {
 }
 
 
+STRUCTURED = (Family.JSON_FIELDS, Family.TOOL_CALLS)
+
+
 @dataclass(frozen=True, slots=True)
 class EvalItem:
     """One question. `check` is the family's verifier: reasoning-gym's own, the same JSON or call, or the same

@@ -124,7 +124,7 @@ def quoted(rng: random.Random, text: str) -> str:
 
 def plain(question: str) -> str:
     """A wording without what case, politeness and signs make of it: equal ones are one wording."""
-    text = re.sub(r"[^a-z{}_+=]+", " ", question.lower().removeprefix("~")).strip()
+    text = re.sub(r"[^a-z{}_]+", " ", question.lower().removeprefix("~")).strip()
     for phrase in sorted((p.strip(" !,:").lower() for p in POLITE), key=len, reverse=True):
         text = text.removeprefix(f"{phrase} ")
     return text
