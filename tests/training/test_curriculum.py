@@ -20,10 +20,11 @@ RECALL = FAMILIES.index("recall")
 
 
 def list_lengths(progress: float, examples: int) -> list[int]:
-    """Entries of the recall examples among `examples` of all families."""
+    """Entries of the recall examples in their original wording among `examples` of all families."""
     rng = random.Random(4)
     drawn = [CURRICULUM.at(progress).sample(rng) for _ in range(examples)]
-    return [len(parse_recall(example.question).entries) for family, example in drawn if family == RECALL]
+    questions = [example.question for family, example in drawn if family == RECALL]
+    return [len(parse_recall(one).entries) for one in questions if one.startswith("Remember these entries: ")]
 
 
 def test_the_shares_are_distributions() -> None:

@@ -34,7 +34,7 @@ def make_step() -> list[BatchArrays]:
 
 
 def make_trainer() -> Trainer:
-    recipe = Recipe(seed=1, sequences=16, micro_tokens=2_048, learning_rate=4e-3, reuse_from=0.3)
+    recipe = Recipe(seed=1, sequences=16, micro_tokens=2_048, learning_rate=4e-3, early_until=0.3)
     return Trainer(recipe, ModelShape(d_model=64, n_heads=1, n_layers=2), CPU, is_compiled=False)
 
 
