@@ -31,6 +31,7 @@ from training.tokenizer import MASK, build_tokenizer, token_id
 
 LOG_EVERY = 50
 SAVE_EVERY = 200
+SCORES_SECONDS = 120.0  # that they take at the end, with room to spare
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -203,6 +204,10 @@ def train(options: argparse.Namespace, recipe: Recipe, shape: ModelShape) -> Non
                 )
                 return
         trainer.save(checkpoint)
+    has_trained, elapsed = first < options.steps, time.perf_counter() - began
+    if options.seconds is not None and has_trained and elapsed > options.seconds - SCORES_SECONDS:
+        print("stopped before the scores: the same command goes on", flush=True)
+        return
     export(trainer.averaged_weights(), shape, tokenizer, out / "model")
     print(f"trained {trainer.step} steps, {trainer.tokens} tokens, {trainer.seconds:.0f} s", flush=True)
     questions = load_questions(options.data / QUESTIONS, options.questions)

@@ -14,7 +14,7 @@ from dllm_server.engine.engine import Engine
 from dllm_server.engine.process.startup import StartedEngine, assemble, engine_limits, start
 from dllm_server.engine.requests.decoding import diffusion_defaults
 from dllm_server.evaluation.modes import EXACT_MODES, MODES, ExactMode, Mode
-from dllm_server.evaluation.score import Score, calls_as_asked, score
+from dllm_server.evaluation.score import Run, Score, calls_as_asked, score
 from dllm_server.evaluation.tasks import STRUCTURED, Family, make_items
 from dllm_server.evaluation.wording import Wording
 from dllm_server.models.registry import open_checkpoint
@@ -63,6 +63,21 @@ def run_evaluation(
     wide.print(wordings_table(scores, chosen_modes[0].name))
 
 
+def runs(
+    modes: Sequence[Mode | ExactMode], families: Sequence[Family], wordings: Sequence[Wording]
+) -> list[Run]:
+    """The original wordings under every mode, the others and grammars under the first."""
+    return [
+        Run(mode, family, wording, has_grammar)
+        for mode in modes
+        for wording in wordings
+        for family in families
+        for has_grammar in (False, True)
+        if mode is modes[0] or (wording is Wording.ORIGINAL and not has_grammar)
+        if not has_grammar or family in STRUCTURED
+    ]
+
+
 def evaluate(
     settings: EngineSettings,
     items: int,
@@ -70,8 +85,7 @@ def evaluate(
     modes: Sequence[Mode | ExactMode],
     wordings: Sequence[Wording],
 ) -> list[Score]:
-    """The original wordings under every mode of the model's kind, the others and grammars under the first; on
-    the held-out seed."""
+    """All runs, on the held-out seed."""
     checkpoint = open_checkpoint(resolve_model(settings.model, settings.revision))
     tokenizer = tokenizer_of(checkpoint.directory, checkpoint.config)
     started = start(settings)
@@ -83,24 +97,12 @@ def evaluate(
         engines[KvSelection.SHARED] = assemble(
             model, shared, limits, pages=started.engine.capacity.pages, grammars=started.engine.grammars
         )
-    runs = [
-        (mode, family, wording, has_grammar)
-        for mode in modes
-        for wording in wordings
-        for family in families
-        for has_grammar in (False, True)
-        if mode is modes[0] or (wording is Wording.ORIGINAL and not has_grammar)
-        if not has_grammar or family in STRUCTURED
-    ]
     scores = []
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        for mode, family, wording, has_grammar in bar.track(runs, description="evaluate"):
-            engine, diffusion = engines[mode.selection], _diffusion(mode, settings, started)
-            asked = make_items(family, items, wording=wording)
-            found = score(
-                engine, tokenizer, family, wording, asked, mode.name, diffusion, has_grammar=has_grammar
-            )
-            scores.append(found)
+        for run in bar.track(runs(modes, families, wordings), description="evaluate"):
+            engine, diffusion = engines[run.mode.selection], _diffusion(run.mode, settings, started)
+            asked = make_items(run.family, items, wording=run.wording)
+            scores.append(score(engine, tokenizer, run, asked, diffusion))
     return scores
 
 

@@ -15,11 +15,22 @@ from dllm_server.api.text.speech import Markup
 from dllm_server.engine.engine import Engine
 from dllm_server.engine.process.offline import complete
 from dllm_server.engine.requests.messages import Diffusion, FinishReason, Generate, Sampling
+from dllm_server.evaluation.modes import ExactMode, Mode
 from dllm_server.evaluation.tasks import EvalItem, Family
 from dllm_server.evaluation.wording import Wording
 from dllm_server.models.tokenizer import Tokenizer
 from dllm_server.settings import DiffusionSettings, ToolCallParser
 from dllm_server.structure.grammar import Grammar, GrammarKind
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Questions that are asked in one way; ``has_grammar``: the answers are held to what they ask for."""
+
+    mode: Mode | ExactMode
+    family: Family
+    wording: Wording
+    has_grammar: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +81,20 @@ class Score:
 def score(
     engine: Engine,
     tokenizer: Tokenizer,
-    family: Family,
-    wording: Wording,
+    run: Run,
     items: Sequence[EvalItem],
-    mode: str,
     settings: DiffusionSettings,
-    *,
-    has_grammar: bool = False,
 ) -> Score:
     diffusion, dialect = Diffusion.of(settings), Dialect.of(tokenizer, None)
     requests = [
         Generate(
-            request_id=f"{family}-{index}",
+            request_id=f"{run.family}-{index}",
             prompt=tokenizer.encode_chat([{"role": "user", "content": item.question}], tools=item.tools),
             max_tokens=item.max_tokens,
             sampling=Sampling(),
             diffusion=diffusion,
             stop_token_ids=list(engine.runner.model.config.eos_token_ids),
-            grammar=grammar_of(item, dialect) if has_grammar else None,
+            grammar=grammar_of(item, dialect) if run.has_grammar else None,
         )
         for index, item in enumerate(items)
     ]
@@ -98,10 +105,10 @@ def score(
     answers = [tokenizer.decode(completion.token_ids, kept=kept) for completion in completions]
     lengths = sorted(len(completion.token_ids) for completion in completions)
     return Score(
-        family=family.value,
-        wording=wording.value,
-        mode=mode,
-        has_grammar=has_grammar,
+        family=run.family.value,
+        wording=run.wording.value,
+        mode=run.mode.name,
+        has_grammar=run.has_grammar,
         items=len(items),
         correct=sum(item.check(answer) for item, answer in zip(items, answers, strict=True)),
         valid=sum(item.is_valid(answer) for item, answer in zip(items, answers, strict=True))

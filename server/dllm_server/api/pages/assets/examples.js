@@ -1,4 +1,4 @@
-/** Prompts to begin with. The model in the package does only the tasks that it was trained on, so worded. */
+/** Prompts to begin with. The model in the package does only the tasks that it was trained on. */
 
 const GENERAL = [
   {
@@ -22,6 +22,11 @@ const EMBEDDED = [
   { name: "Sort seven words", prompt: `${SORT}mask, token, block, canvas, commit, refresh, reuse` },
   { name: "Sort five words", prompt: `${SORT}cease, there, erect, well, sir` },
   { name: "Reverse some words", prompt: `${REVERSE}every, mask, on, the, canvas, becomes, text` },
+  { name: "Sort, in other words", prompt: "Put zebra, apple, mango and cherry in alphabetical order" },
+  {
+    name: "Fields as JSON",
+    prompt: "Extract name, age and city as JSON: Anna is 34 years old, lives in Lyon and is a student.",
+  },
   { name: "Add up", prompt: "State the final answer to the following arithmetic problem: 917 + 585 + 321 =" },
   { name: "Who are you?", prompt: "Hello! Who are you?" },
 ];
