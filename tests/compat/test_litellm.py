@@ -74,7 +74,6 @@ def test_alternatives_come_through(told: Told) -> None:
     [
         ("unknown_model", "NotFoundError", "gpt-4"),
         ("wrong_key", "AuthenticationError", "API key"),
-        ("tools", "BadRequestError", "tools"),
         ("too_long", "ContextWindowExceededError", "100000"),
         ("prompt_too_long", "ContextWindowExceededError", "messages"),
         ("nobody_listens", "InternalServerError", "Connection error"),

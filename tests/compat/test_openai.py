@@ -169,7 +169,6 @@ def test_sixteen_mixed_requests_at_once_are_each_answered_as_if_alone(told: Told
         ("unknown_model", "NotFoundError", 404, "model"),
         ("retrieve_unknown_model", "NotFoundError", 404, "model"),
         ("too_long", "BadRequestError", 400, "max_tokens"),
-        ("tools", "BadRequestError", 400, "tools"),
         ("schema_refused", "BadRequestError", 400, "response_format.json_schema.schema"),
         ("image", "BadRequestError", 400, "messages.0.content.0.type"),
         ("unknown_parameter", "BadRequestError", 400, "max_tokns"),
@@ -187,11 +186,12 @@ def test_a_refusal_is_the_clients_own_kind_of_error_and_names_the_parameter(
     assert set(error["body"]) == {"message", "type", "param", "code"}
 
 
-def test_a_tools_result_is_refused_by_its_full_path(told: Told) -> None:
-    error = told.error("tool_history")
+def test_the_embedded_model_calls_a_tool_and_tells_its_result(told: Told) -> None:
+    (called,) = told.answer("tools")["choices"][0]["message"]["tool_calls"]
 
-    assert error["kinds"][0] == "BadRequestError"
-    assert error["param"].startswith("messages.1.")
+    assert called["function"]["name"] == "get_weather"
+    assert json.loads(called["function"]["arguments"]) == {"city": "Lyon"}
+    assert told.answer("tool_history")["choices"][0]["message"]["content"] == "The result is 42"
 
 
 def test_no_server_and_no_patience_are_connection_errors(told: Told) -> None:

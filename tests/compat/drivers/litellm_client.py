@@ -115,9 +115,6 @@ tell(
             **{**arguments(), "model": "openai/gpt-4", "messages": MESSAGES}
         ).model_dump(),
         "wrong_key": lambda: ask(api_key="wrong").model_dump(),
-        "tools": lambda: ask(
-            tools=[{"type": "function", "function": {"name": "look_up", "parameters": {}}}]
-        ).model_dump(),
         "prompt_too_long": lambda: ask(messages=[{"role": "user", "content": QUESTION * 500}]).model_dump(),
         "too_long": lambda: ask(max_tokens=100_000).model_dump(),
         "nobody_listens": lambda: ask(api_base="http://127.0.0.1:9/v1").model_dump(),

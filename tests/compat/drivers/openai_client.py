@@ -16,6 +16,26 @@ URL, KEY, MODEL = sys.argv[1:]
 QUESTION = "State the final answer to the following arithmetic problem: 917 + 585 + 321 ="
 OTHER_QUESTION = "Spell this word backward (example: sun -> nus): planet"
 MESSAGES: Any = [{"role": "user", "content": QUESTION}]
+WEATHER: Any = [{"role": "user", "content": "What is the weather in Lyon?"}]
+TOOLS: Any = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": words,
+            "parameters": {"type": "object", "properties": {slot: {"type": kind}}, "required": [slot]},
+        },
+    }
+    for name, words, slot, kind in (
+        ("get_weather", "Weather of a city.", "city", "string"),
+        ("set_timer", "Starts a timer.", "minutes", "integer"),
+    )
+]
+CALL: Any = {
+    "id": "1",
+    "type": "function",
+    "function": {"name": "get_weather", "arguments": '{"city": "Lyon"}'},
+}
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0, timeout=120)
 
@@ -231,11 +251,14 @@ tell(
         "unknown_model": lambda: ask(model="gpt-4").model_dump(),
         "retrieve_unknown_model": lambda: client.models.retrieve("gpt-4").model_dump(),
         "too_long": lambda: ask(max_tokens=100_000).model_dump(),
-        "tools": lambda: ask(
-            tools=[{"type": "function", "function": {"name": "look_up", "parameters": {}}}]
-        ).model_dump(),
+        "tools": lambda: ask(messages=WEATHER, tools=TOOLS, max_tokens=96).model_dump(),
         "tool_history": lambda: ask(
-            messages=[*MESSAGES, {"role": "tool", "tool_call_id": "1", "content": "42"}]
+            messages=[
+                *WEATHER,
+                {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                {"role": "tool", "tool_call_id": "1", "content": "42"},
+            ],
+            tools=TOOLS,
         ).model_dump(),
         "json_schema": lambda: ask(
             response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
