@@ -128,11 +128,20 @@ def test_what_follows_a_schema(answer: str, is_valid: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "is_valid"), [({"a": 1, "b": 2}, True), ({"a": 1}, False), ({"a": 1, "b": "2"}, False)]
+    ("arguments", "closing", "is_valid"),
+    [
+        ({"a": 1, "b": 2}, {}, True),
+        ({"a": 1}, {}, False),
+        ({"a": 1, "b": "2"}, {}, False),
+        ({"a": 1, "b": 2, "c": "3"}, {}, True),  # as in JSON Schema
+        ({"a": 1, "b": 2, "c": "3"}, {"additionalProperties": False}, False),
+    ],
 )
-def test_what_is_a_call_of_a_tool(arguments: dict[str, object], is_valid: bool) -> None:
+def test_what_is_a_call_of_a_tool(
+    arguments: dict[str, object], closing: dict[str, bool], is_valid: bool
+) -> None:
     parameters = {"properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a", "b"]}
-    tools = [{"type": "function", "function": {"name": "add", "parameters": parameters}}]
+    tools = [{"type": "function", "function": {"name": "add", "parameters": parameters | closing}}]
 
     assert calls.is_valid_call(calls.call("add", arguments), tools) == is_valid
     assert not calls.is_valid_call(calls.call("subtract", arguments), tools)

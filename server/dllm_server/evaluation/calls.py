@@ -75,7 +75,8 @@ def same_call(answer: str, expected: str) -> bool:
 
 
 def is_valid_call(answer: str, tools: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether ``answer`` is one call of one of ``tools``, its arguments of the types and enums."""
+    """Whether ``answer`` is one call of one of ``tools`` whose arguments follow its parameters: all that are
+    required, of the types and enums, and others where these are not forbidden."""
     read = _read(answer)
     if read is None:
         return False
@@ -86,11 +87,12 @@ def is_valid_call(answer: str, tools: Sequence[Mapping[str, Any]]) -> bool:
     kinds = {"string": str, "integer": int, "boolean": bool}
     properties = parameters["properties"]
     return (
-        arguments.keys() <= properties.keys()
-        and arguments.keys() >= set(parameters["required"])
+        arguments.keys() >= set(parameters["required"])
+        and (parameters.get("additionalProperties", True) or arguments.keys() <= properties.keys())
         and all(
             type(value) is kinds[properties[key]["type"]] and value in properties[key].get("enum", [value])
             for key, value in arguments.items()
+            if key in properties
         )
     )
 
