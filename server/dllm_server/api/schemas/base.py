@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -63,3 +63,15 @@ class RequestModel(BaseModel):
 
     neutral: ClassVar[Mapping[str, Neutral]] = MappingProxyType({})
     only_if: ClassVar[Mapping[str, frozenset[str]]] = MappingProxyType({})
+
+
+def needs_of_kinds(needed: Mapping[str, tuple[str, ...]]) -> Callable[[Item], Item]:
+    """A check that an object has the optional fields that its ``type`` needs."""
+
+    def check(given: Item) -> Item:
+        for name in needed[getattr(given, "type")]:  # noqa: B009
+            if getattr(given, name) is None:
+                raise PydanticCustomError("missing", "{param} is missing", {"param": name})
+        return given
+
+    return check

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from dllm_server.api.schemas.base import JsonObject, ListOf, RequestModel, Text, one_of
+from dllm_server.api.schemas.base import JsonObject, ListOf, RequestModel, Text, needs_of_kinds, one_of
 from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.api.schemas.neutral_tables import IN_MESSAGE_BLOCKS
 from dllm_server.api.schemas.tools import CalledFunction, ToolCall
@@ -67,12 +67,7 @@ class Block(RequestModel):
     content: Texts | None = Field(None, description="Of a result.")
     thinking: Text | None = Field(None, description="Of thoughts.")
 
-    @model_validator(mode="after")
-    def _has_what_it_needs(self) -> Self:
-        for name in _NEEDED[self.type]:
-            if getattr(self, name) is None:
-                raise PydanticCustomError("missing", "{param} is missing", {"param": name})
-        return self
+    _has_what_it_needs = model_validator(mode="after")(needs_of_kinds(_NEEDED))
 
 
 class Turn(RequestModel):

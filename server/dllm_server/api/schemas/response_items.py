@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
-from dllm_server.api.schemas.base import JsonObject, ListOf, RequestModel, Text, one_of
+from dllm_server.api.schemas.base import JsonObject, ListOf, RequestModel, Text, needs_of_kinds, one_of
 from dllm_server.api.schemas.messages import ChatMessage
 from dllm_server.api.schemas.neutral_tables import IN_RESPONSE_ITEMS, IN_TEXT_PARTS
 from dllm_server.api.schemas.tools import CalledFunction, ToolCall, read_arguments
 
 _TEXTS = frozenset({"input_text", "output_text", "text", "reasoning_text", "summary_text"})
-_ITEMS = frozenset({"message", "function_call", "function_call_output", "reasoning"})
 
 
 class InputText(RequestModel):
@@ -52,7 +50,7 @@ class InputItem(RequestModel):
 
     neutral = IN_RESPONSE_ITEMS
 
-    type: Annotated[str, one_of(_ITEMS, "item")] = Field(
+    type: Annotated[str, one_of(_NEEDED, "item")] = Field(
         "message", description="message, function_call, function_call_output or reasoning."
     )
     role: Literal["system", "developer", "user", "assistant"] | None = Field(
@@ -66,12 +64,7 @@ class InputItem(RequestModel):
     )
     output: Texts | None = Field(None, description="Of a call's result.")
 
-    @model_validator(mode="after")
-    def _has_what_it_needs(self) -> Self:
-        for name in _NEEDED[self.type]:
-            if getattr(self, name) is None:
-                raise PydanticCustomError("missing", "{param} is missing", {"param": name})
-        return self
+    _has_what_it_needs = model_validator(mode="after")(needs_of_kinds(_NEEDED))
 
     @property
     def call(self) -> ToolCall:
