@@ -193,8 +193,7 @@ class Engine:
         slots, kind = [*planned], step_kind(self._running[slot].phase for slot in planned)
         started = self.clock()
         try:
-            if (growth := self.course.growth.take()) is not None:
-                self.runner.grow(*growth)
+            self.course.growth.tell(self.runner.grow)
             batch = build_batch(refresh, others, self.table)
             pending = self.runner.launch(batch, self.live.max_num_logits)
         except (RuntimeError, MemoryError) as error:
@@ -310,8 +309,8 @@ class Engine:
             if told.breaks or (request.score is not None and not is_finite_score(index, result.scores)):
                 outgoing.append(self._fail_not_finite(request))
                 continue
-            if request.match is not None and request.match.problem is not None:
-                outgoing.append(self._fail(request, FailureReason.GRAMMAR, request.match.problem))
+            if (problem := launched.problems[index]) is not None:
+                outgoing.append(self._fail(request, FailureReason.GRAMMAR, problem))
                 continue
             if request.score is not None and result.scores is not None:
                 self._release(request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -26,6 +26,8 @@ from dllm_server.engine.schedule.course import Course
 class Launched:
     """``requests`` in the batch's order, ``commits`` how many masks of each it fills, None where its outcome
     tells, ``final`` the tokens whose K/V it makes final, and ``phases`` those that they are in.
+    ``text_ends`` says behind which position a grammar has let nothing follow, else -1, and ``problems`` why
+    one can be followed no further.
     ``forward_seconds`` is the host's time for the forward pass and the head; on a GPU only their launches.
     ``is_predictable``: the phases that follow are known before the result is (a stop token aside)."""
 
@@ -35,6 +37,8 @@ class Launched:
     commits: list[int | None]
     final: list[int]
     phases: list[Phase]
+    text_ends: list[int]
+    problems: list[str | None]
     budget: int
     started_seconds: float
     forward_seconds: float
@@ -50,11 +54,25 @@ class Launched:
         started_seconds: float,
         forward_seconds: float,
     ) -> Self:
-        """Their course is told that the step is on its way."""
+        """Their course is told that the step is on its way. What it chooses for those with a grammar is
+        known already."""
+        text_ends, problems = _follow_grammars(requests, pending.guided_tokens(), course.table)
         commits = [course.commits(request) for request in requests]
         final = [course.launched(request) for request in requests]
         phases = [request.phase for request in requests]
-        return cls(pending, batch, requests, commits, final, phases, budget, started_seconds, forward_seconds)
+        return cls(
+            pending,
+            batch,
+            requests,
+            commits,
+            final,
+            phases,
+            text_ends,
+            problems,
+            budget,
+            started_seconds,
+            forward_seconds,
+        )
 
     def record(self, logits_rows: int, committed_tokens: int, *, is_tight: bool) -> StepRecord:
         batch = self.batch
@@ -64,6 +82,28 @@ class Launched:
     @property
     def is_predictable(self) -> bool:
         return None not in self.commits
+
+
+def _follow_grammars(
+    requests: Sequence[Request], guided_tokens: Mapping[int, int | None], table: SlotTable
+) -> tuple[list[int], list[str | None]]:
+    """``text_ends`` and ``problems`` of ``Launched``. The next step goes on behind what this one has chosen
+    before its result is read; where the text ends with it, or goes on without the grammar, it waits."""
+    text_ends = [-1] * len(requests)
+    problems: list[str | None] = [None] * len(requests)
+    for index, request in enumerate(requests):
+        match = request.match
+        if match is None or request.held_from is None:
+            continue
+        problems[index] = match.problem
+        if index in guided_tokens:
+            table.guided_to[request.slot] = request.held_from + match.length
+        if request.message.grammar_after is None:
+            if match.is_over:
+                text_ends[index] = request.held_from + match.length
+            is_open = match.problem is None and not match.is_over
+            request.guided_tokens = guided_tokens.get(index) if is_open else None
+    return text_ends, problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +135,8 @@ def block_outcomes(
         *(column.tolist() for column in columns), strict=True
     ):
         request = launched.requests[index]
-        if ended < 0 and request.match is not None and request.match.is_over:
-            ended = len(request.message.prompt) + request.match.length
+        if ended < 0:
+            ended = launched.text_ends[index]
         yield BlockOutcome(index, request, start, length, left, told, ended, edited, breaks)
 
 

@@ -18,6 +18,11 @@ class Bound:
     threshold: float
     counts_own: bool
 
+    def may_admit(self, taken: int) -> bool:
+        """Whether any token would be taken behind ``taken`` others that the step has chosen."""
+        is_counted = self.strategy in (Strategy.QUOTA, Strategy.SEQUENTIAL)
+        return not is_counted or taken < max(self.quota, 1)
+
     def admits(self, taken: int, confidence: float, entropy: float, entropies: float) -> bool:
         """Whether a token is taken behind ``taken`` others that the step has chosen, the first always.
 

@@ -46,6 +46,8 @@ class Run:
 
     def ask(self) -> NDArray[np.uint8] | None:
         """A bit for each token that may be the next, the lowest first; None where none is to be chosen."""
+        if not self.bound.may_admit(len(self.chosen)):
+            self.is_done = True
         try:
             while not self.is_done and len(self.tokens) < self.room:
                 bits = self._allowed()

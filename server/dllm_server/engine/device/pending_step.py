@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from dllm_kernels.commit import NOT_FINITE
 from dllm_kernels.layout import IntArray
 from dllm_kernels.whole_logits import Alternatives
 from numpy.typing import NDArray
@@ -87,6 +88,16 @@ class PendingStep:
     ) -> None:
         self._host, self._alternatives, self._scores, self._done = host.numpy(), alternatives, scores, done
         self._guided = guided
+
+    def guided_tokens(self) -> dict[int, int | None]:
+        """How many tokens the step commits of each request with a grammar, by its place in the batch: known
+        before the device is there. None where it ends because it computed no number."""
+        if (guided := self._guided) is None:
+            return {}
+        request, count = np.unique(guided.cell // self._host.shape[2], return_counts=True)
+        found: dict[int, int | None] = dict(zip(request.tolist(), count.tolist(), strict=True))
+        broken = guided.cell[guided.token == NOT_FINITE] // self._host.shape[2]
+        return found | dict.fromkeys(broken.tolist())
 
     def result(self) -> StepResult:
         """Waits for the device."""

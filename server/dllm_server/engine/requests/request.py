@@ -99,6 +99,7 @@ class Request:
     match: GrammarMatch | None = None  # of its grammar with what is committed from ``held_from`` on
     held_from: int | None = None  # position where a text of the grammar begins; None while none has
     free_from: int = 0  # behind the last of these that is whole
+    guided_tokens: int | None = None  # that its last step chose, where no more than that follows from it
     is_settled: bool = False  # nothing that is committed of the block may change
     fixed: int = 0
     blocks: int = 0
@@ -123,7 +124,7 @@ class Request:
     def quota(self) -> int | None:
         """Tokens that the next step commits while there are so many masks; None where its outcome tells."""
         if self.message.grammar is not None:
-            return None
+            return self.guided_tokens
         is_fixed = self.message.diffusion.strategy in (Strategy.QUOTA, Strategy.SEQUENTIAL)
         return self.share if is_fixed else None
 

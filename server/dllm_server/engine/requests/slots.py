@@ -65,6 +65,7 @@ class SlotTable:
         self.scores = np.zeros(slots, bool)  # its masks are there to be scored, not filled
         self.is_guided = np.zeros(slots, bool)  # by a grammar, whose text begins at ``guided_from``
         self.guided_from = np.zeros(slots, np.int64)
+        self.guided_to = np.zeros(slots, np.int64)  # steps that are on their way fill it in up to here
         self.matches: dict[int, GrammarMatch] = {}  # by slot, of these
         self.closed_from = np.full(slots, max_model_len, np.int64)  # no token is chosen from here on
         self.strategy = np.zeros(slots, np.int64)  # index into STRATEGIES
@@ -150,6 +151,7 @@ class SlotTable:
     def hold(self, slot: int, start: int, match: GrammarMatch) -> None:
         """What follows from ``start`` on is held to the grammar of ``match``."""
         self.is_guided[slot], self.guided_from[slot], self.matches[slot] = True, start, match
+        self.guided_to[slot] = start
         self.closed_from[slot] = self.max_model_len
 
     def let_go(self, slot: int) -> None:

@@ -122,8 +122,8 @@ def build_batch(refresh: IntArray, reuse: IntArray, table: SlotTable) -> StepBat
         canvas=slots[request] * table.max_model_len + positions,
         positions=positions,
         tail_slots=table.pool_slots[reuse_of_row, positions[refresh_rows:] - table.origin[reuse_of_row]],
-        head=_head(slots, row_of_position_zero, table, ~table.is_guided[slots]),
-        guided=_head(slots, row_of_position_zero, table, table.is_guided[slots]),
+        head=_head(slots, row_of_position_zero, table, is_guided=False),
+        guided=_head(slots, row_of_position_zero, table, is_guided=True),
         scored=_scored(slots, row_of_position_zero, table),
         block=_grid_width(slots, table),
     )
@@ -139,10 +139,10 @@ def _grid_width(slots: IntArray, table: SlotTable) -> int:
     return max(int((table.open_end[slots] - table.open_start[slots]).max()), 1)
 
 
-def _head(
-    slots: IntArray, row_of_position_zero: IntArray, table: SlotTable, takes_part: NDArray[np.bool_]
-) -> HeadRows:
-    """``row_of_position_zero``: flat row that would predict position 0 of each request."""
+def _head(slots: IntArray, row_of_position_zero: IntArray, table: SlotTable, *, is_guided: bool) -> HeadRows:
+    """Of the requests with a grammar, or of the others. ``row_of_position_zero``: flat row that would predict
+    position 0 of each request."""
+    takes_part = table.is_guided[slots] == is_guided
     length = np.minimum(table.open_end, table.closed_from)[slots] - table.open_start[slots]
     column = np.arange(_grid_width(slots, table))
     position = np.minimum(table.open_start[slots][:, None] + column, table.max_model_len - 1)
@@ -151,6 +151,8 @@ def _head(
         position >= table.prompt_len[slots][:, None]
     )
     is_open &= (column < length[:, None]) & (takes_part & ~table.scores[slots])[:, None]
+    if is_guided:
+        is_open &= position >= table.guided_to[slots][:, None]
     request, columns = np.nonzero(is_open)
     positions = position[request, columns]
     return HeadRows(

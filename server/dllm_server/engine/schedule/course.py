@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -26,13 +26,11 @@ class Growth:
     slots: list[IntArray] = field(default_factory=list)
     entries: list[IntArray] = field(default_factory=list)
 
-    def take(self) -> tuple[IntArray, IntArray] | None:
-        """All of them, once."""
-        if not self.slots:
-            return None
-        taken = np.concatenate(self.slots), np.concatenate(self.entries)
-        self.slots, self.entries = [], []
-        return taken
+    def tell(self, grow: Callable[[IntArray, IntArray], None]) -> None:
+        """``grow`` takes all of them, once it returns."""
+        if self.slots:
+            grow(np.concatenate(self.slots), np.concatenate(self.entries))
+            self.slots, self.entries = [], []
 
 
 @dataclass(frozen=True, slots=True)
