@@ -15,7 +15,7 @@ from benchmarks.gpu.figure import PartResult, Target
 from benchmarks.gpu.offline import measure_requests, requests
 from benchmarks.gpu.scale import Case
 
-GUIDED, ROUNDS, BLOCKS = 8, 3, 2
+REQUESTS, GUIDED, ROUNDS, BLOCKS = 64, 8, 3, 2
 ROW = Target(14, 150, is_ceiling=True)
 # More strings than the answers have room for: a request with it ends as late as the others.
 GRAMMAR = Grammar(
@@ -24,12 +24,12 @@ GRAMMAR = Grammar(
 
 
 def run(bench: Bench, result: PartResult) -> None:
-    """A token a step of each of ``cases[0].requests``, of which none and ``GUIDED`` have a grammar, in turns;
+    """A token a step of each of ``REQUESTS``, of which none and ``GUIDED`` have a grammar, in turns;
     each the median of its rounds after one that is thrown away."""
     scale = bench.scale
     engine = bench.start(has_tokenizer=True)
     engine.engine.grammars.compiled(GRAMMAR).result()  # before a step waits for it
-    case = Case(scale.cases[0].requests, 1, 0.5)
+    case = Case(min(REQUESTS, scale.settings["max_num_seqs"]), 1, 0.5)
     guided = min(GUIDED, case.requests // 2)
     found: dict[int, list[dict[str, Any]]] = {0: [], guided: []}
     for number in range(ROUNDS + 1):

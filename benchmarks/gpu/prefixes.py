@@ -125,12 +125,14 @@ def measure_arrival(
         session.submit(_request(shape, f"running-{share}-{number}", prompt, shape.running_max_tokens))
     while started.engine.requests_waiting or _last(session).long_tokens:
         session.step()
+    # Made before: a step on its way would be read so much later.
+    arriving = _request(shape, f"long-{share}", _tokens(shape, rng, shape.long_tokens), shape.max_tokens)
     session.samples.clear()
     while len(session.samples) < shape.steady_steps:
         session.step()
     median = percentile([sample.step_seconds for sample in session.samples], 0.5)
     session.samples.clear()
-    session.submit(_request(shape, f"long-{share}", _tokens(shape, rng, shape.long_tokens), shape.max_tokens))
+    session.submit(arriving)
     long = session.served[f"long-{share}"]
     while long.first_block is None and not long.failure:
         session.step()
