@@ -73,12 +73,15 @@ def test_high_goes_before_and_low_after_the_others(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_key_with_many_requests_does_not_starve_one_with_few(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("header", "value"), [("Authorization", "Bearer {}"), ("X_Api_Key", "{}")])
+def test_a_key_with_many_requests_does_not_starve_one_with_few(
+    tmp_path: Path, header: str, value: str
+) -> None:
     async def run() -> None:
         async with door(tmp_path, [1]) as bench:
             asked = ("many-1", "many-2", "many-3", "many-4", "few-1")
             for number, label in enumerate(asked):
-                bench.ask(Label=label, Authorization=f"Bearer {label.partition('-')[0]}")
+                bench.ask(Label=label, **{header: value.format(label.partition("-")[0])})
                 await (seen(bench.engines[0], 1) if number == 0 else bench.queued(number))
 
             found = await order(bench, 5)

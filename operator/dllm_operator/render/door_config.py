@@ -9,6 +9,7 @@ from dataclasses import dataclass
 PRIORITY_HEADER = "X-Request-Priority"
 SERVED_BY_HEADER = "X-Served-By"
 BUSY_SECONDS = 5  # Retry-After beyond a full queue, and without an engine
+KEY_HEADERS = ("authorization", "x-api-key")  # of requests with both the first counts
 KEY_PENALTY_MILLISECONDS = 1000
 MARGIN_SECONDS = 30  # engines answer a late request themselves
 _HELD = '  http-request return status 200 content-type text/plain lf-string "%[lua.held]" if { path /held }'
@@ -144,8 +145,11 @@ def _frontend(door: Door) -> list[str]:
         "  unique-id-format %{+X}o%ci%cp%fi%fp%Ts%rt%pid",
         "  http-request set-header X-Request-Id %[unique-id] unless { req.hdr(x-request-id) -m found }",
         # One key's tenth request waits as if it had come ten seconds later, so that it starves no other key.
-        "  http-request track-sc0 req.hdr(authorization),sha2(256) table keys"
-        " if { req.hdr(authorization) -m found }",
+        *(
+            f"  http-request track-sc0 req.hdr({header}),sha2(256) table keys"
+            f" if {{ req.hdr({header}) -m found }}"
+            for header in KEY_HEADERS
+        ),
         f"  http-request set-priority-offset sc0_conn_cur(keys),mul({KEY_PENALTY_MILLISECONDS})"
         " if { sc0_tracked(keys) }",
         f"  http-request set-priority-class int(-1) if {{ req.hdr({PRIORITY_HEADER}) -i high }}",
