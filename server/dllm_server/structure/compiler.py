@@ -8,6 +8,7 @@ from typing import Any
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import any_to_lark
 
+from dllm_server.structure.closed import close
 from dllm_server.structure.grammar import LONGEST_TEXT, Grammar, GrammarKind
 
 # Bounds of the automata, so that neither a mask nor their memory grows without end. What bounds the time of a
@@ -73,6 +74,7 @@ def _compact(schema: Any) -> dict[str, Any]:
         schema = {}
     if not isinstance(schema, dict):
         raise GrammarError(f"a schema is an object, and this is {json.dumps(schema)[:40]}")
+    close(schema)
     return schema | {"x-guidance": {"whitespace_flexible": False}}
 
 

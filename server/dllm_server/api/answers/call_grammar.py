@@ -12,6 +12,7 @@ from dllm_server.api.text.speech import Markup, Thinking
 from dllm_server.api.text.thoughts import CLOSING
 from dllm_server.api.text.tool_calls import MarkedCalls
 from dllm_server.settings import ToolCallParser
+from dllm_server.structure.closed import close
 from dllm_server.structure.grammar import Grammar, GrammarKind
 
 # As templates write JSON, and so what models have learned.
@@ -87,4 +88,6 @@ def _calls(
 
 
 def _json(schema: dict[str, Any], layout: dict[str, Any]) -> str:
-    return f"%json {json.dumps(schema | {'x-guidance': layout})}"
+    own = json.loads(json.dumps(schema))
+    close(own)
+    return f"%json {json.dumps(own | {'x-guidance': layout})}"
