@@ -11,6 +11,7 @@ from dllm_operator.cluster.cluster_view import ClusterView
 from dllm_operator.process.fleet import FleetCollector
 from dllm_operator.process.telemetry import OPERATOR_FAMILIES, OperatorMetrics
 from dllm_operator.reporting.reason import ConditionReason, FailureReason, NewsReason
+from dllm_operator.scaling.policy import ScalingReason
 from dllm_operator.tuning.decision import Reason as TuningReason
 from dllm_server.metric import MetricFamily
 from dllm_server.telemetry.metrics import SERVER_FAMILIES, Metrics
@@ -25,6 +26,7 @@ from tests.server.api.scripted_engine import make_snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
+REASONS = (ConditionReason, FailureReason, NewsReason, ScalingReason, TuningReason)
 FAMILIES = (*SERVER_FAMILIES, *OPERATOR_FAMILIES)
 LABELS = {sample: set(family.labels) for family in FAMILIES for sample in family.samples}
 
@@ -121,7 +123,7 @@ def test_an_alerts_section_says_what_it_means_and_what_to_do(alert) -> None:
     assert re.search(r"(?m)^Do: \S", section)
 
 
-@pytest.mark.parametrize("kind", [ConditionReason, FailureReason, NewsReason, TuningReason])
+@pytest.mark.parametrize("kind", REASONS)
 def test_the_runbook_explains_every_reason(kind) -> None:
     rows = dict(re.findall(r"(?m)^\| `(\w+)` \| (\S.* \| \S.*) \|$", RUNBOOK))
 
@@ -129,8 +131,6 @@ def test_the_runbook_explains_every_reason(kind) -> None:
 
 
 def test_the_runbook_explains_no_reason_that_there_is_not() -> None:
-    known = {
-        str(reason) for kind in (ConditionReason, FailureReason, NewsReason, TuningReason) for reason in kind
-    }
+    known = {str(reason) for kind in REASONS for reason in kind}
 
     assert set(re.findall(r"(?m)^\| `(\w+)` \|", RUNBOOK)) <= known

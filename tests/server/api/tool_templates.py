@@ -45,15 +45,15 @@ CALL = '<tool_call>\n{"name": "look", "arguments": {"at": "Lyon"}}\n</tool_call>
 def make_tokenizer(
     directory: Path, template: str = HERMES, *, are_special: bool = True, markers: Sequence[str] = MARKERS
 ) -> Tokenizer:
-    """The embedded model's, with ``template`` and the ``markers`` as tokens of their own."""
+    """The embedded model's, with ``template`` and the ``markers`` as tokens of their own, and no others."""
     tokenizer = json.loads((EMBEDDED_DIRECTORY / "tokenizer.json").read_text())
-    known = {token["content"] for token in tokenizer["added_tokens"]}
+    kept = [token for token in tokenizer["added_tokens"] if token["content"] not in MARKERS]
+    tokenizer["added_tokens"] = kept
     first = 1 + max(*tokenizer["model"]["vocab"].values(), *(t["id"] for t in tokenizer["added_tokens"]))
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    new = [name for name in markers if name not in known]
     tokenizer["added_tokens"] += [
         {"id": first + place, "content": name, "special": are_special, **plain}
-        for place, name in enumerate(new)
+        for place, name in enumerate(markers)
     ]
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template}
