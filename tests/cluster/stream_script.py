@@ -8,7 +8,7 @@ import sys
 import threading
 
 TIMEOUT_SECONDS = 600
-TOKENS = 160
+TOKENS = 112
 
 
 def make_body() -> str:

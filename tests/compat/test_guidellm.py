@@ -20,7 +20,7 @@ from tests.server.load.slow_endpoint import Pace, SlowEndpoint
 pytestmark = [
     pytest.mark.compat,
     pytest.mark.slow,
-    pytest.mark.sampled(0.25, of="what tools for loads and scores say"),
+    pytest.mark.sampled(0.18, of="what tools for loads and scores say"),
 ]
 
 REQUESTS = 8

@@ -15,7 +15,7 @@ from tests.compat.lm_eval_tasks import CHOICE_TASK, GENERATE_TASK, write_tasks
 pytestmark = [
     pytest.mark.compat,
     pytest.mark.slow,
-    pytest.mark.sampled(0.25, of="what tools for loads and scores say"),
+    pytest.mark.sampled(0.18, of="what tools for loads and scores say"),
 ]
 
 QUESTIONS = 16
