@@ -198,7 +198,8 @@ def test_a_failure_is_reported_with_its_reason_and_goes_with_its_cause(
 
 def check_events(serving: Serving, reason: str, count: int) -> None:
     events = serving.events(reason)
-    assert len([e for e in events if e["message"].startswith("Ready: ")]) == count, events
+    told = [f"{e['firstTimestamp']} {e['message']}" for e in events if e["message"].startswith("Ready: ")]
+    assert len(told) == count, "\n".join(told)
     assert all(event["type"] == "Warning" for event in events)
 
 
