@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,32 @@ def run_all(
 
 def run_alone(engine: Engine, request: Generate | Score) -> Outcome:
     return run_all(engine, [request])[request.request_id]
+
+
+def run_with_cancels(
+    engine: Engine, requests: Sequence[Generate], dice: random.Random, *, share: float
+) -> dict[str, Outcome]:
+    """Requests come while others run; in a ``share`` of the steps any of them is cancelled."""
+    outcomes: dict[str, Outcome] = {}
+    queue = list(requests)
+    while queue or engine.has_work:
+        if queue and dice.random() < 0.6:
+            collect(engine.submit(queue.pop(0)), outcomes)
+        if dice.random() < share:
+            collect(engine.cancel(dice.choice(requests).request_id), outcomes)
+        collect(engine.step(), outcomes)
+    return outcomes
+
+
+def check_ends(
+    requests: Iterable[Generate], outcomes: Mapping[str, Outcome], undisturbed: Mapping[str, Outcome]
+) -> None:
+    """Each has ended once, and those that are whole as they would have undisturbed."""
+    assert set(outcomes) == {request.request_id for request in requests}
+    for name, outcome in outcomes.items():
+        assert len(outcome.ends) == 1
+        if outcome.is_complete:
+            assert outcome.tokens == undisturbed[name].tokens
 
 
 def used_pages(engine: Engine) -> int:

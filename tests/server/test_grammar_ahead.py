@@ -13,7 +13,7 @@ from dllm_server.engine.engine import Engine
 from dllm_server.engine.requests.messages import Generate
 from dllm_server.settings import Strategy
 from dllm_server.structure.grammar import Grammar, GrammarKind
-from engines import Outcome, collect, run_all, run_alone, used_pages
+from engines import Outcome, check_ends, collect, run_all, run_alone, run_with_cancels, used_pages
 from faulty_runner import AllocationFailure, install
 from guided_requests import engine_of, guided, json_grammar
 from schema_cases import SCHEMAS
@@ -109,20 +109,9 @@ def test_cancels_and_errors_between_launch_and_result_lose_nothing(
     undisturbed = run_all(engine, requests)
     engine.runs_ahead = True
     install(engine, {dice.randrange(80) for _ in range(8)})
-    outcomes: dict[str, Outcome] = {}
-    queue = list(requests)
-    while queue or engine.has_work:
-        if queue and dice.random() < 0.6:
-            collect(engine.submit(queue.pop(0)), outcomes)
-        if dice.random() < 0.05:
-            collect(engine.cancel(dice.choice(requests).request_id), outcomes)
-        collect(engine.step(), outcomes)
+    outcomes = run_with_cancels(engine, requests, dice, share=0.05)
 
-    assert set(outcomes) == {request.request_id for request in requests}
-    for name, outcome in outcomes.items():
-        assert len(outcome.ends) == 1
-        if outcome.is_complete:
-            assert outcome.tokens == undisturbed[name].tokens
+    check_ends(requests, outcomes, undisturbed)
 
 
 @pytest.mark.sampled(0.1)

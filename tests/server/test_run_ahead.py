@@ -13,7 +13,7 @@ from checkpoints import Size, make_checkpoint
 from dllm_server.engine.engine import Engine
 from dllm_server.engine.requests.messages import Generate
 from dllm_server.settings import Strategy
-from engines import Outcome, collect, make_engine, make_request, run_all, used_pages
+from engines import Outcome, check_ends, make_engine, make_request, run_all, run_with_cancels, used_pages
 from faulty_runner import install
 from mixes import make_mix
 
@@ -80,18 +80,7 @@ def test_cancels_and_errors_between_launch_and_result_lose_nothing(engine: Engin
     undisturbed = run_all(engine, requests)
     engine.runs_ahead = True
     install(engine, {dice.randrange(120) for _ in range(8)})
-    outcomes: dict[str, Outcome] = {}
-    queue = list(requests)
-    while queue or engine.has_work:
-        if queue and dice.random() < 0.6:
-            collect(engine.submit(queue.pop(0)), outcomes)
-        if dice.random() < 0.1:
-            collect(engine.cancel(dice.choice(requests).request_id), outcomes)
-        collect(engine.step(), outcomes)
+    outcomes = run_with_cancels(engine, requests, dice, share=0.1)
 
     assert used_pages(engine) == 0
-    assert set(outcomes) == {request.request_id for request in requests}
-    for name, outcome in outcomes.items():
-        assert len(outcome.ends) == 1
-        if outcome.is_complete:
-            assert outcome.tokens == undisturbed[name].tokens
+    check_ends(requests, outcomes, undisturbed)
